@@ -1,0 +1,1 @@
+"""From stored examples to an immutable training snapshot."""

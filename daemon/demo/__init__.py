@@ -1,0 +1,1 @@
+"""The demo: simulated customers around the real parts."""

@@ -1,0 +1,38 @@
+"""Errors a person may see: where, what was found, what to do."""
+
+
+class AdaptdError(Exception):
+    """Anything adaptd refuses or cannot do, told without a stack trace.
+
+    The message reads `where: problem. remedy.`; code reads the fields.
+    """
+
+    def __init__(self, where: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{where}: {problem}. {remedy}.".replace("..", "."))
+        self.where = where
+        self.problem = problem
+        self.remedy = remedy
+
+
+class SettingsError(AdaptdError):
+    """A setting is missing or wrong. Exit code 2."""
+
+
+class PolicyError(AdaptdError):
+    """A policy file cannot be used. `where` opens with file:line, so an editor can jump there."""
+
+
+class StoreError(AdaptdError):
+    """The store cannot be opened or is not what it should be."""
+
+
+class HaltError(AdaptdError):
+    """Ingestion met something only a person may decide. Stored as `halted`, exit code 70."""
+
+
+class HostError(AdaptdError):
+    """The serving host (vLLM) refused or did not answer."""
+
+
+class RefusedError(AdaptdError):
+    """A command asks for what the state or a rule does not allow. Exit code 1."""

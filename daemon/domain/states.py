@@ -1,0 +1,82 @@
+"""States and the words for them. Every change of one is a row in `transitions`."""
+
+from enum import StrEnum
+
+
+class RunState(StrEnum):
+    QUEUED = "queued"
+    BUILDING = "building"
+    TRAINING = "training"
+    TRAINED = "trained"
+    EVALUATING = "evaluating"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    INCONCLUSIVE = "inconclusive"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        return self in _FINAL_RUNS
+
+
+_FINAL_RUNS = frozenset(
+    {
+        RunState.ACCEPTED,
+        RunState.REJECTED,
+        RunState.INCONCLUSIVE,
+        RunState.FAILED,
+        RunState.CANCELLED,
+    }
+)
+
+
+class FailureCause(StrEnum):
+    """Why a run failed. OOM is retried once with half the micro-batch, killed resumes, the rest stop."""
+
+    OOM = "oom"
+    NAN = "nan"
+    TIMEOUT = "timeout"
+    KILLED = "killed"
+    DISK = "disk"
+    DATA = "data"
+
+
+class RolloutState(StrEnum):
+    LOADING = "loading"
+    VERIFIED = "verified"
+    STEP = "step"  # which one is in the `step` column, counted from 1
+    LIVE = "live"
+    SUPERSEDED = "superseded"
+    ROLLED_BACK = "rolled_back"
+    ABORTED = "aborted"
+
+    @property
+    def is_final(self) -> bool:
+        return self in (RolloutState.SUPERSEDED, RolloutState.ROLLED_BACK, RolloutState.ABORTED)
+
+
+class AdapterState(StrEnum):
+    CANDIDATE = "candidate"
+    CANARY = "canary"
+    LIVE = "live"
+    LAST_GOOD = "last_good"
+    RETIRED = "retired"
+    QUARANTINED = "quarantined"
+    TAINTED = "tainted"
+    ERASED = "erased"
+
+
+class Verdict(StrEnum):
+    PASSED = "pass"
+    FAILED = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Arm(StrEnum):
+    """Which arm of a rollout answered, as logged at serving."""
+
+    LIVE = "live"
+    CANARY = "canary"
+    HOLDBACK = "holdback"
+    SHADOW = "shadow"

@@ -1,0 +1,1 @@
+"""Candidate against live on vLLM itself, and the verdict."""

@@ -1,0 +1,1 @@
+"""Policy files: what operations people may decide, checked and versioned."""

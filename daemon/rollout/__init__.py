@@ -1,0 +1,1 @@
+"""Canary steps, the guard, promotion and rollback."""

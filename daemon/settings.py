@@ -1,0 +1,116 @@
+"""Process settings, read once at start from ADAPTD_* variables and `adaptd.toml`."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from daemon.domain.errors import SettingsError
+
+
+class UpstreamSettings(BaseModel, frozen=True, extra="forbid"):
+    """The vLLM server adaptd starts, or finds at `url`."""
+
+    url: str = "http://127.0.0.1:8000"
+    manage: bool = True  # False: somebody else starts it, adaptd only probes it
+    entry_point: tuple[str, ...] = ("-m", "vllm.entrypoints.openai.api_server")
+    dtype: Literal["bfloat16", "float16", "float32", "auto"] = "bfloat16"
+    max_model_len: PositiveInt = 1024
+    max_num_seqs: PositiveInt = 16
+    max_loras: PositiveInt = 4  # D2: at least 2 x aliases + 2
+    max_cpu_loras: PositiveInt = 8
+    max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = 8
+    lora_target_modules: tuple[str, ...] = ("q_proj", "v_proj")
+    eager: bool = True
+    kv_cache_gib: PositiveInt = 1  # CPU builds only
+    extra_args: tuple[str, ...] = ()
+    start_limit_s: PositiveFloat = 600
+
+
+class Settings(BaseSettings):
+    """Defaults run on one machine with no broker and no GPU. A bad value stops the process, exit code 2."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ADAPTD_",
+        env_nested_delimiter="__",
+        toml_file="adaptd.toml",
+        frozen=True,
+        extra="forbid",
+    )
+
+    home: Path = Path("var")  # store, adapters, secrets, logs
+    policies_dir: Path = Path("policies")
+    listen_host: str = "127.0.0.1"
+    listen_port: int = Field(default=8600, ge=0, le=65535)
+    bases: dict[str, Path] = Field(default_factory=dict)  # name in policies -> model directory
+    upstream: UpstreamSettings = UpstreamSettings()
+    kafka_bootstrap: str | None = None  # None: events come through POST /v1/events only
+    kafka_group: str = "adaptd"
+    kafka_partitions: PositiveInt = 3  # used only where we create the topics
+    kafka_create_topics: bool = False
+    kafka_session_timeout_s: PositiveFloat = 10
+    kafka_unsigned_sources: tuple[str, ...] = (
+        "user",
+    )  # what feedback without a gateway's signature may claim
+    dedupe_window_s: PositiveFloat = 24 * 3600
+    lease_s: PositiveFloat = 5
+    store_memory: str = "1GB"
+    trainer_python: Path | None = None  # None: this interpreter
+    vllm_python: Path | None = None
+    trainer_threads: PositiveInt = 2
+    tick_s: PositiveFloat = 1  # how often services look for work
+    stop_grace_s: PositiveFloat = 30
+    log_json: bool = False
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments over environment over adaptd.toml."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def store_path(self) -> Path:
+        return self.home / "store.duckdb"
+
+    @property
+    def secret_path(self) -> Path:
+        return self.home / "secret.key"
+
+    @property
+    def tokens_path(self) -> Path:
+        return self.home / "tokens.json"
+
+    @property
+    def control_token_path(self) -> Path:
+        return self.home / "control.token"
+
+    @property
+    def adapters_dir(self) -> Path:
+        return self.home / "adapters"
+
+
+def load_settings() -> Settings:
+    """Read the settings.
+
+    Raises:
+        SettingsError: with every wrong value at once.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise SettingsError(
+            "settings", wrong, "See docs/settings.md for every ADAPTD_* variable"
+        ) from error

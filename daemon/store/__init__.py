@@ -1,0 +1,1 @@
+"""The DuckDB store: one writer thread, one repository per aggregate."""

@@ -1,0 +1,41 @@
+"""Schema versions: numbered SQL files, applied once each, forward only."""
+
+from importlib import resources
+
+import duckdb
+
+from daemon.domain.errors import StoreError
+
+
+def migrate(connection: duckdb.DuckDBPyConnection) -> None:
+    """Apply every migration the store does not have yet, each in its own transaction.
+
+    Raises:
+        StoreError: the store was written by a newer release.
+    """
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, applied_at TIMESTAMPTZ)"
+    )
+    row = connection.execute("SELECT coalesce(max(number), 0) FROM migrations").fetchone()
+    current = row[0] if row else 0
+    available = dict(_available())
+    if current > max(available):
+        raise StoreError(
+            "store",
+            f"its schema is version {current}, this release knows {max(available)}",
+            "Use the newer adaptd",
+        )
+    for number in sorted(n for n in available if n > current):
+        connection.begin()
+        connection.execute(available[number])
+        connection.execute("INSERT INTO migrations VALUES (?, now())", [number])
+        connection.commit()
+
+
+def _available() -> list[tuple[int, str]]:
+    folder = resources.files("daemon.store") / "migrations"
+    return [
+        (int(file.name.split("_")[0]), file.read_text())
+        for file in folder.iterdir()
+        if file.name.endswith(".sql")
+    ]

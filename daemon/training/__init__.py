@@ -1,0 +1,1 @@
+"""Training runs: queue, child process, progress, result."""

@@ -1,0 +1,1 @@
+"""The training child: the only home of torch, transformers, trl and peft."""

@@ -1,0 +1,1 @@
+"""The model side: gateway and vLLM. No store, no torch."""
