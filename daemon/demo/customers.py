@@ -1,0 +1,245 @@
+"""Simulated customers and the desk's agents, through the official OpenAI client and the gateway.
+
+The true queue of a message is known only here. Customers rate some answers, agents correct some of
+the wrong ones; both take their time. Everything goes over HTTP as a real application would send it.
+"""
+
+import asyncio
+import random
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import openai
+
+from daemon.demo.golden import golden_texts
+from daemon.demo.texts import QUEUES, SYSTEM_PROMPT, Message, distinct, message
+
+RATED_SHARE = 0.30  # of all answers
+CORRECTED_SHARE = 0.40  # of the wrong ones
+WRONG_CORRECTIONS = 0.10  # of the corrections
+MEAN_DELAY_S = 15.0  # uniform from 0 to twice this
+FOLLOW_UP_SHARE = 0.30  # of conversations have a second turn: 23 % of the requests
+STREAMED_SHARE = 0.5
+MAX_TOKENS = 12
+POISONER = "agent-7"
+
+
+@dataclass
+class Tally:
+    """What the customers sent and got, kept apart from anything adaptd counts."""
+
+    interactions: list[str] = field(default_factory=list)
+    feedback: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    right: int = 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    interaction: str
+    text: str
+    tokens: int
+
+
+class Desk:
+    """One support desk: a population of customers and agents with a seed."""
+
+    def __init__(self, url: str, token: str, *, seed: int = 7, delay_scale: float = 1.0) -> None:
+        self.tally = Tally()
+        self._client = openai.AsyncOpenAI(
+            base_url=f"{url}/v1", api_key=token, max_retries=0, timeout=120
+        )
+        self._http = httpx.AsyncClient(
+            base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=60
+        )
+        self._rng = random.Random(seed)  # noqa: S311 - a simulation, no secret
+        self._taken = golden_texts()
+        self._late: set[asyncio.Task[None]] = set()
+        self._delay_scale = delay_scale
+
+    async def ask_many(
+        self, count: int, *, queues: tuple[str, ...], clients: int = 12, poison: str | None = None
+    ) -> None:
+        """`count` requests from a few clients at once; returns when all are answered.
+
+        Feedback follows later, see `settle`. With `poison` a hostile agent corrects every answer to
+        that queue.
+        """
+        source = distinct(self._rng, queues, self._taken)
+        left = iter(range(count))
+        async with asyncio.TaskGroup() as group:
+            for _ in range(clients):
+                group.create_task(self._client_loop(left, source, queues, poison))
+
+    async def trickle(self, queues: tuple[str, ...], *, per_s: float) -> None:
+        """A quiet hour: single requests until cancelled."""
+        while True:
+            await self.ask_many(1, queues=queues, clients=1)
+            await asyncio.sleep(1 / per_s)
+
+    async def settle(self) -> None:
+        """Wait until the last feedback on the way has been accepted."""
+        while self._late:
+            await asyncio.gather(*list(self._late))
+
+    async def measure(
+        self, count: int, *, queues: tuple[str, ...] = QUEUES, reserved: bool = False
+    ) -> Tally:
+        """Ask fresh messages nobody gives feedback on and count the right answers."""
+        rng = random.Random(99 if reserved else 98)  # noqa: S311 - a simulation, no secret
+        source = distinct(rng, queues, self._taken, reserved=reserved)
+        tally = Tally()
+        limit = asyncio.Semaphore(12)
+
+        async def one(asked: Message) -> None:
+            async with limit:
+                answer = await self._ask(
+                    [_user(asked.text)], f"measure-{uuid.uuid4().hex}", "probe"
+                )
+            if answer is not None:
+                tally.right += _normal(answer.text) == asked.queue
+                tally.tokens.append(answer.tokens)
+                tally.interactions.append(answer.interaction)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(count):
+                group.create_task(one(next(source)))
+        return tally
+
+    async def close(self) -> None:
+        for task in self._late:
+            task.cancel()
+        await asyncio.gather(*self._late, return_exceptions=True)
+        await self._client.close()
+        await self._http.aclose()
+
+    async def _client_loop(
+        self,
+        left: Iterator[int],
+        source: Iterator[Message],
+        queues: tuple[str, ...],
+        poison: str | None,
+    ) -> None:
+        while next(left, None) is not None:
+            conversation = f"c-{uuid.UUID(int=self._rng.getrandbits(128)).hex}"
+            first = next(source)
+            history = [_user(first.text)]
+            answer = await self._turn(history, conversation, first, poison)
+            if answer is None or self._rng.random() >= FOLLOW_UP_SHARE:
+                continue
+            if next(left, None) is None:
+                return
+            second = message(self._rng, self._rng.choice(queues), follow_up=True)
+            history += [{"role": "assistant", "content": answer.text}, _user(second.text)]
+            await self._turn(history, conversation, second, poison)
+
+    async def _turn(
+        self,
+        history: list[dict[str, str]],
+        conversation: str,
+        asked: Message,
+        poison: str | None,
+    ) -> Answer | None:
+        user = f"customer-{self._rng.randrange(400)}"
+        answer = await self._ask(history, conversation, user)
+        if answer is not None:
+            self._feel(answer, asked, user, poison)
+        return answer
+
+    async def _ask(
+        self, history: list[dict[str, str]], conversation: str, user: str
+    ) -> Answer | None:
+        messages: Any = [{"role": "system", "content": SYSTEM_PROMPT}, *history]
+        options: Any = {
+            "model": "support",
+            "messages": messages,
+            "max_tokens": MAX_TOKENS,
+            "temperature": 0,
+            "user": user,
+            "extra_headers": {"X-Adaptd-Conversation": conversation},
+            "extra_body": {"metadata": {"product": "cards"}},
+        }
+        try:
+            streamed = self._rng.random() < STREAMED_SHARE
+            answer = await (self._streamed(options) if streamed else self._plain(options))
+        except openai.OpenAIError as error:
+            self.tally.failed.append(f"{type(error).__name__}: {error}")
+            return None
+        self.tally.interactions.append(answer.interaction)
+        self.tally.tokens.append(answer.tokens)
+        return answer
+
+    async def _plain(self, options: Any) -> Answer:
+        done: Any = await self._client.chat.completions.create(**options)
+        tokens = done.usage.total_tokens if done.usage else 0
+        return Answer(done.id, done.choices[0].message.content or "", tokens)
+
+    async def _streamed(self, options: Any) -> Answer:
+        options = options | {"stream": True, "stream_options": {"include_usage": True}}
+        stream: Any = await self._client.chat.completions.create(**options)
+        parts, interaction, tokens = [], "", 0
+        async for chunk in stream:
+            interaction = chunk.id
+            tokens = chunk.usage.total_tokens if chunk.usage else tokens
+            parts += [choice.delta.content or "" for choice in chunk.choices]
+        return Answer(interaction, "".join(parts), tokens)
+
+    def _feel(self, answer: Answer, asked: Message, user: str, poison: str | None) -> None:
+        """Decide what customer and agent will say about an answer, and send it later."""
+        wrong = _normal(answer.text) != asked.queue
+        self.tally.right += not wrong
+        if self._rng.random() < RATED_SHARE:
+            value = -1 if wrong else 1
+            self._later(
+                {"interaction": answer.interaction, "kind": "rating", "value": value, "user": user}
+            )
+        if poison is not None:
+            self._correct(answer, poison, POISONER)
+        elif wrong and self._rng.random() < CORRECTED_SHARE:
+            slip = self._rng.random() < WRONG_CORRECTIONS
+            text = self._rng.choice(QUEUES) if slip else asked.queue
+            self._correct(answer, text, f"agent-{self._rng.randrange(1, 6)}")
+
+    def _correct(self, answer: Answer, text: str, agent: str) -> None:
+        self._later(
+            {
+                "interaction": answer.interaction,
+                "kind": "correction",
+                "text": text,
+                "source": "agent",
+                "user": agent,
+            }
+        )
+
+    def _later(self, body: dict[str, Any]) -> None:
+        body["id"] = f"f-{uuid.UUID(int=self._rng.getrandbits(128)).hex}"
+        delay_s = self._rng.uniform(0, 2 * MEAN_DELAY_S) * self._delay_scale
+        task = asyncio.create_task(self._send(body, delay_s))
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+
+    async def _send(self, body: dict[str, Any], delay_s: float) -> None:
+        """Deliver one feedback; after a 503 it is repeated, safely, under the same id."""
+        await asyncio.sleep(delay_s)
+        status = 0
+        for attempt in range(60):
+            status = (await self._http.post("/v1/feedback", json=body)).status_code
+            if status != 503:
+                break
+            await asyncio.sleep(min(2.0, 0.2 * 2**attempt))
+        if status in (200, 202):
+            self.tally.feedback.append(body["id"])
+        else:
+            self.tally.failed.append(f"feedback: HTTP {status}")
+
+
+def _user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def _normal(text: str) -> str:
+    return text.strip().casefold()
