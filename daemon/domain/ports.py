@@ -6,6 +6,7 @@ from typing import Protocol
 
 import msgspec
 
+from daemon.domain.receipts import Receipt
 from daemon.domain.routes import GatewayState, RouteTable
 
 
@@ -49,3 +50,17 @@ class RoutePublisher(Protocol):
     """Every gateway. Raises HostError where one does not answer; safe to repeat (it is the heartbeat)."""
 
     async def publish(self, table: RouteTable) -> Sequence[GatewayState]: ...
+
+
+class ReceiptCheck(Protocol):
+    """Proves that the host applies a version before anything is measured on it or sent to it (D3)."""
+
+    async def check(self, name: str) -> Receipt:
+        """Load the version where it is absent, measure it and keep the receipt.
+
+        Safe to repeat: a receipt of the host's present process is returned as it is, passed or not.
+
+        Raises:
+            HostError: the host is away or refuses to load the version.
+        """
+        ...
