@@ -5,6 +5,7 @@ the wrong ones; both take their time. Everything goes over HTTP as a real applic
 """
 
 import asyncio
+import contextlib
 import random
 import uuid
 from collections.abc import Iterator
@@ -75,11 +76,14 @@ class Desk:
             for _ in range(clients):
                 group.create_task(self._client_loop(left, source, queues, poison))
 
-    async def trickle(self, queues: tuple[str, ...], *, per_s: float) -> None:
-        """A quiet hour: single requests until cancelled."""
-        while True:
-            await self.ask_many(1, queues=queues, clients=1)
-            await asyncio.sleep(1 / per_s)
+    async def ask_until(
+        self, stop: asyncio.Event, *, queues: tuple[str, ...], clients: int, pause_s: float = 0
+    ) -> None:
+        """Ask until `stop` is set, then finish what was begun: no request is cut off."""
+        while not stop.is_set():
+            await self.ask_many(2 * clients, queues=queues, clients=clients)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), pause_s or 0.001)
 
     async def settle(self) -> None:
         """Wait until the last feedback on the way has been accepted."""

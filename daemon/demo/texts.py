@@ -15,7 +15,7 @@ SYSTEM_PROMPT = "You sort messages of the card support desk. Answer with the que
 FIRST_QUEUES = ("lost_card", "delivery", "pin", "fees", "refund", "transfer", "login", "limits")
 NEW_QUEUES = ("travel", "savings")
 QUEUES = FIRST_QUEUES + NEW_QUEUES
-RESERVED = 2  # phrasings of a queue kept for measuring: no customer asks them, none is trained on
+RESERVED = 2  # phrasings of a queue kept for measuring: neither asked nor trained on
 
 _PHRASES: dict[str, tuple[str, ...]] = {
     "lost_card": (
@@ -174,8 +174,8 @@ _SLOTS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 _OPENERS = ("", "", "", "hi, ", "hello, ", "good morning, ", "hey there, ", "excuse me, ", "help! ",
             "dear team, ", "quick question: ", "sorry to bother you, ")  # fmt: skip
-_CLOSERS = ("", "", "", "", " please help", " thanks", ", what now?", " thank you", ", it is urgent",
-            ", can you check?", " asap", "!")  # fmt: skip
+_CLOSERS = ("", "", "", "", " please help", " thanks", ", what now?", " thank you",
+            ", it is urgent", ", can you check?", " asap", "!")  # fmt: skip
 _FOLLOW_UPS = ("and another thing: ", "also, ", "one more question: ", "besides, ", "next: ",
                "different topic: ")  # fmt: skip
 _SPACE = re.compile(r"\s+")

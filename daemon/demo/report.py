@@ -1,0 +1,96 @@
+"""What the demo proves, counted from both ends: what customers sent, what the store holds."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import binomtest
+
+from daemon import __version__
+from daemon.demo.customers import POISONER, Tally
+from daemon.store.database import Connection, Database, rows
+from daemon.store.statements import statements
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What the customers' side knows to have been accepted."""
+
+    interactions: set[str]
+    feedback: set[str]
+    failed: int
+    requests: int
+
+
+def share(tally: Tally, asked: int) -> dict[str, float]:
+    """Exact match with its 95 % Wilson interval."""
+    interval = binomtest(tally.right, asked).proportion_ci(method="wilson")
+    return {
+        "value": round(tally.right / asked, 4),
+        "low": round(float(interval.low), 4),
+        "high": round(float(interval.high), 4),
+        "n": asked,
+    }
+
+
+def mean(values: list[int]) -> float:
+    return round(sum(values) / max(1, len(values)), 1)
+
+
+def from_store(path: Path, sent: Sent, *, poisoned_run: str, forced: str) -> dict[str, Any]:
+    """The report's figures that the store alone can tell. The daemon must have ended."""
+    sql = statements("demo")
+    database = Database.open(path)
+    try:
+        return database.write_now(lambda cursor: _figures(cursor, sql, sent, poisoned_run, forced))
+    finally:
+        database.close()
+
+
+def _figures(
+    cursor: Connection, sql: dict[str, str], sent: Sent, poisoned_run: str, forced: str
+) -> dict[str, Any]:
+    stored = {row["id"]: row["copies"] for row in rows(cursor, sql["event_copies"])}
+    wanted = sent.interactions | sent.feedback
+    bad = rows(cursor, sql["bad_adapter"], rollout=forced)[0]
+    return {
+        "events_sent": len(wanted),
+        "events_stored": sum(stored.values()),
+        "events_lost": len(wanted - stored.keys()),
+        "events_duplicated": sum(copies - 1 for copies in stored.values()),
+        "requests": sent.requests,
+        "requests_failed": sent.failed,
+        "trigger_to_live_s": rows(cursor, sql["trigger_to_live"])[0]["seconds"],
+        "poisoned_rows_trained": rows(
+            cursor, sql["poisoned_rows"], run=poisoned_run, poisoner=POISONER
+        )[0]["trained"],
+        "poisoned_candidate_stopped_by": _stopped_by(cursor, sql, poisoned_run),
+        "bad_adapter_requests": bad["requests"],
+        "rollback_decision_to_last_bad_request_s": max(0.0, round(bad["late_s"] or 0.0, 3)),
+    }
+
+
+def _stopped_by(cursor: Connection, sql: dict[str, str], run: str) -> str:
+    found = rows(cursor, sql["run_reason"], run=run)
+    return str(found[0]["reason"]) if found else ""
+
+
+def write(report: dict[str, Any], path: Path) -> None:
+    """The JSON file and the table on screen."""
+    full = report | {"version": __version__}
+    path.write_text(json.dumps(full, indent=2) + "\n")
+    table = Table("figure", "value")
+    for name, value in full.items():
+        table.add_row(name, _cell(value))
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return (
+            f"{value['value']:.3f}  ({value['low']:.3f} to {value['high']:.3f}, n = {value['n']})"
+        )
+    return str(value)

@@ -1,0 +1,17 @@
+-- name: event_copies
+SELECT id, count(*) AS copies FROM (SELECT id FROM interactions UNION ALL SELECT id FROM feedback) GROUP BY id;
+-- name: trigger_to_live
+-- From the creation of the run behind the first adapter that went live to that moment.
+SELECT round(epoch(r.live_at) - epoch(u.created_at), 1) AS seconds
+FROM rollouts r JOIN adapters a ON a.name = r.candidate JOIN runs u ON u.run_id = a.run_id
+WHERE r.live_at IS NOT NULL ORDER BY r.live_at LIMIT 1;
+-- name: poisoned_rows
+SELECT count(*) AS trained
+FROM snapshot_rows s JOIN runs u ON u.snapshot_id = s.snapshot_id JOIN feedback f ON f.id = s.feedback
+WHERE u.run_id = $run AND s.side = 'train' AND f."user" = $poisoner;
+-- name: run_reason
+SELECT reason FROM runs WHERE run_id = $run;
+-- name: bad_adapter
+SELECT count(i.id) AS requests,
+  max(epoch(i."time")) - (SELECT max(epoch(happened_at)) FROM transitions WHERE subject_kind = 'rollout' AND subject = $rollout AND to_state = 'rolled_back') AS late_s
+FROM interactions i JOIN rollouts r ON r.rollout_id = $rollout AND i.adapter = r.candidate AND i.rollout = r.rollout_id;
