@@ -1,0 +1,62 @@
+"""The tests' broker: the same one-node Kafka as the demo's, with what tests do to it."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from kafka import KafkaProducer
+from kafka.admin import KafkaAdminClient, NewTopic
+
+from daemon.demo.broker import KafkaNode
+
+ROOT = Path(__file__).resolve().parents[1]
+JARS = ROOT / "var" / "kafka" / "jars"  # kept between runs; git ignores it
+
+
+class Broker:
+    """A running broker. Blocking: from a coroutine use `asyncio.to_thread`, except `restart`,
+
+    which must be called from the main thread (see KafkaNode).
+    """
+
+    def __init__(self, data: Path) -> None:
+        self.node = KafkaNode(data, jars=JARS)
+        self.node.start()
+
+    @property
+    def bootstrap(self) -> str:
+        return self.node.bootstrap
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.node.kill()
+
+    def restart(self) -> None:
+        """Start again on the same ports and data, ending it first where it still runs."""
+        self.node.restart()
+
+    def stop(self) -> None:
+        self.node.stop()
+
+    def create_topic(self, name: str, *, partitions: int = 3, **config: str) -> str:
+        """Make a topic (config keys with _ for .) and return its name."""
+        settings = {key.replace("_", "."): value for key, value in config.items()}
+        with_topic = NewTopic(name, partitions, 1, topic_configs=settings)
+        admin = KafkaAdminClient(bootstrap_servers=self.bootstrap)
+        try:
+            admin.create_topics([with_topic])
+        finally:
+            admin.close()
+        return name
+
+    def send(
+        self, topic: str, values: Iterable[bytes], *, key: bytes | None = None, **headers: bytes
+    ) -> None:
+        """Produce and wait for the broker's acknowledgement of every message."""
+        producer = KafkaProducer(bootstrap_servers=self.bootstrap, acks="all", linger_ms=5)
+        try:
+            pairs = [(name.replace("_", "-"), value) for name, value in headers.items()]
+            sent = [producer.send(topic, value, key=key, headers=pairs) for value in values]
+            for future in sent:
+                future.get(timeout=30)
+        finally:
+            producer.close()
