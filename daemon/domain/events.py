@@ -18,6 +18,7 @@ SIGNATURE_HEADER = "adaptd-signature"  # Kafka header: hex HMAC-SHA256 of the va
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 AwareTime = Annotated[datetime, msgspec.Meta(tz=True)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Status = Literal["ok", "error", "timeout", "aborted", "refused"]
 ArmName = Literal["live", "canary", "holdback", "shadow"]
@@ -27,8 +28,8 @@ FeedbackKind = Literal["rating", "correction", "preference", "label", "metric", 
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
 
 
 class Interaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -80,7 +81,7 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     interaction: Id
     kind: FeedbackKind
     source: Source = "user"
-    choice: int = 0
+    choice: Annotated[int, msgspec.Meta(ge=0, lt=1024)] = 0
     user: Id | None = None
     tenant: Id | None = None
     value: float | str | None = None

@@ -1,11 +1,12 @@
 """What the stages need from outside. `daemon.app` fills these in; tests/fakes.py holds their fakes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
+from daemon.domain.ingest import Decoded, Halt, LogRange, Partition, StoredOffset, Written
 from daemon.domain.receipts import Receipt
 from daemon.domain.routes import GatewayState, RouteTable
 
@@ -63,4 +64,56 @@ class ReceiptCheck(Protocol):
         Raises:
             HostError: the host is away or refuses to load the version.
         """
+        ...
+
+
+class EventSink(Protocol):
+    """Where decoded events go: rows and the offsets they were read up to, in one transaction (D4)."""
+
+    async def offsets(self, source: str) -> Mapping[Partition, StoredOffset]: ...
+
+    async def pin(
+        self, source: str, starts: Mapping[Partition, LogRange], *, cluster_id: str | None
+    ) -> None:
+        """Store where reading of new partitions begins (`earliest`), before their first read.
+
+        Safe to repeat: a partition that has an offset keeps it.
+        """
+        ...
+
+    async def write(self, decoded: Decoded) -> Written:
+        """Store chunks. Safe to repeat: rows before the stored offsets are dropped.
+
+        Raises:
+            HaltError: a chunk starts after the stored offset, or its partition has none; nothing
+                was stored.
+            StoreError: the store cannot take it (disk, memory); nothing was stored.
+        """
+        ...
+
+    async def resync(
+        self,
+        source: str,
+        ranges: Mapping[Partition, LogRange],
+        *,
+        cluster_id: str | None,
+        actor: str,
+        reason: str,
+        evidence: Any,
+    ) -> None:
+        """Accept a gap: go on from what the broker has, and forget partitions it no longer has."""
+        ...
+
+
+class HaltBook(Protocol):
+    """Whether ingestion is halted. At most one halt is in force."""
+
+    async def current(self) -> Halt | None: ...
+
+    async def record(self, reason: str, detail: Any) -> None:
+        """Halt, unless already halted."""
+        ...
+
+    async def clear(self, *, actor: str, reason: str) -> bool:
+        """Lift the halt in force; False where there is none."""
         ...

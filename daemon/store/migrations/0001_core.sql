@@ -35,6 +35,65 @@ CREATE TABLE dead_letters (
 CREATE TABLE halts (
   halted_at TIMESTAMPTZ NOT NULL, reason VARCHAR NOT NULL, detail JSON, cleared_at TIMESTAMPTZ
 );
+CREATE TABLE ingest_totals (         -- since the store was made; duplicates and fenced rows leave no other trace
+  source VARCHAR PRIMARY KEY, interactions BIGINT NOT NULL, feedback BIGINT NOT NULL, dead_letters BIGINT NOT NULL,
+  duplicates BIGINT NOT NULL, fenced BIGINT NOT NULL
+);
+
+-- What policies select from: one row per interaction with the feedback that counts for it, as known at `as_of`.
+-- All columns of `interactions`, then
+--   corrections        LIST of STRUCT(feedback, "user", principal, origin, choice, "text", message, effective_at, tags), oldest first
+--   ratings            LIST of STRUCT(feedback, "user", principal, origin, choice, "value", effective_at, tags), oldest first
+--   correction_*       the latest of `corrections`, flat; correction_user is whose cap it counts against: the user, else 'token:' and the principal
+--   rating             the latest rating's value, from -1 to 1; negatives, positives: how many ratings lie below and above 0
+--   last_feedback_at   when the newest of the counted feedback was stored
+-- Counted is the latest of a kind per (interaction, user), by effective_at and then source position; a missing user stands for its
+-- token. Nothing stored after `as_of` is seen. Feedback of one tenant never reaches another's interaction; where either has no
+-- tenant (events from Kafka without one) the id decides. Where an id was stored twice, the gateway's own row is the one.
+-- only_model and only_tenant (NULL: all) cut the rows before the feedback is joined.
+CREATE MACRO examples_as_of(as_of, only_model := NULL, only_tenant := NULL) AS TABLE
+WITH chosen AS (
+  SELECT rowid AS chosen_row FROM interactions
+  WHERE ingested_at <= as_of
+    AND (only_model IS NULL OR model = only_model) AND (only_tenant IS NULL OR tenant = only_tenant)
+  QUALIFY row_number() OVER (
+    PARTITION BY tenant, id ORDER BY trusted DESC, ingested_at, source, topic, "partition", position, batch_index
+  ) = 1
+),
+said AS (
+  SELECT s.rowid AS about, f.*
+  FROM feedback f JOIN interactions s ON s.id = f.interaction
+  WHERE s.rowid IN (SELECT chosen_row FROM chosen)
+    AND f.ingested_at <= as_of AND f.kind IN ('rating', 'correction')
+    AND (f.tenant IS NULL OR s.tenant IS NULL OR f.tenant = s.tenant)
+  QUALIFY row_number() OVER (
+    PARTITION BY s.rowid, f.kind, f."user", CASE WHEN f."user" IS NULL THEN f.principal END
+    ORDER BY f.effective_at DESC, f.position DESC, f.batch_index DESC, f.id DESC
+  ) = 1
+),
+counted AS (
+  SELECT about,
+    list(struct_pack(feedback := id, "user" := "user", principal := principal, origin := origin, choice := choice,
+        "text" := "text", message := message, effective_at := effective_at, tags := tags)
+      ORDER BY effective_at, position, batch_index, id) FILTER (kind = 'correction') AS corrections,
+    list(struct_pack(feedback := id, "user" := "user", principal := principal, origin := origin, choice := choice,
+        "value" := "value", effective_at := effective_at, tags := tags)
+      ORDER BY effective_at, position, batch_index, id) FILTER (kind = 'rating') AS ratings,
+    count(*) FILTER (kind = 'rating' AND "value" < 0) AS negatives,
+    count(*) FILTER (kind = 'rating' AND "value" > 0) AS positives,
+    max(ingested_at) AS last_feedback_at
+  FROM said GROUP BY about
+)
+SELECT i.*,
+  coalesce(c.corrections, []) AS corrections, coalesce(c.ratings, []) AS ratings,
+  c.corrections[-1].feedback AS correction_id, c.corrections[-1]."text" AS correction_text,
+  c.corrections[-1].message AS correction_message,
+  coalesce(c.corrections[-1]."user", 'token:' || c.corrections[-1].principal) AS correction_user,
+  c.corrections[-1].origin AS correction_origin,
+  c.ratings[-1]."value" AS rating,
+  coalesce(c.negatives, 0) AS negatives, coalesce(c.positives, 0) AS positives, c.last_feedback_at
+FROM interactions i LEFT JOIN counted c ON c.about = i.rowid
+WHERE i.rowid IN (SELECT chosen_row FROM chosen);
 
 -- Policy and dataset.
 CREATE TABLE policy_versions (

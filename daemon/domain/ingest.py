@@ -1,0 +1,106 @@
+"""What passes between a source of events (Kafka, HTTP) and the store. No I/O.
+
+An event's address is (source, topic, partition, position, index): index counts within a batch
+message. Offsets of a source and the rows read up to them are stored in one transaction (D4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # the base install has no Arrow
+
+KAFKA = "kafka"
+HTTP = "http"
+GATEWAY = "gateway"  # principal of events signed by a gateway or sent with the control token
+
+
+class Partition(NamedTuple):
+    topic: str
+    number: int
+
+
+HTTP_PARTITION = Partition("", 0)  # the HTTP door counts its requests here
+
+
+class Address(NamedTuple):
+    """Where an event stood: `position` is Kafka's offset or the HTTP request's number."""
+
+    topic: str
+    partition: int
+    position: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOffset:
+    """How far a partition is stored: everything before `next_offset`, nothing from it on."""
+
+    next_offset: int
+    cluster_id: str | None = None
+    topic_id: str | None = None
+    record_at: datetime | None = None  # the last stored record's time at the broker
+    updated_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One chunk's place: read from `start` (where the chunk before it ended) up to `end` (excluded).
+
+    The offsets of its records may have gaps: compaction and transaction markers leave them.
+    """
+
+    partition: Partition
+    start: int
+    end: int
+    record_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Chunks ready to store: every record in `spans` is a row of exactly one of the tables (a batch, several).
+
+    The tables have the columns of the store's tables, less those the store itself fills in.
+    """
+
+    source: str
+    interactions: pa.Table
+    feedback: pa.Table
+    dead_letters: pa.Table
+    spans: Sequence[Span]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a transaction did. Duplicates and fenced rows were stored before and are not an error."""
+
+    interactions: int = 0
+    feedback: int = 0
+    dead_letters: int = 0
+    fenced: int = 0  # rows before the stored offset: read again after a rewind
+    duplicates: frozenset[Address] = frozenset()
+    unstorable: frozenset[Address] = frozenset()  # became dead letters at the store
+    next_offsets: Mapping[Partition, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LogRange:
+    """What the broker still has of a partition: from `earliest` up to `end` (excluded)."""
+
+    topic_id: str | None
+    earliest: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """Ingestion stopped until a person decides."""
+
+    halted_at: datetime
+    reason: str
+    detail: Any
+    cleared_at: datetime | None = None
