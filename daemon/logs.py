@@ -1,0 +1,63 @@
+"""How the daemon's own words look: one event a line, for people or as JSON. Never a prompt, answer or token."""
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+# Fields that must never reach a log (invariant 12), whoever passes them by mistake.
+FORBIDDEN_FIELDS = frozenset(
+    {"text", "message", "messages", "prompt", "answer", "choices", "token", "bearer", "secret"}
+)
+_NOISY = ("aiokafka", "kafka", "faust", "mode", "httpx", "httpcore", "apscheduler", "uvicorn")
+
+
+def set_up_logs(*, as_json: bool) -> None:
+    """Send structlog and the standard library's loggers to stderr in one format. Safe to repeat."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        hide_forbidden,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_last_steps(as_json=as_json),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def hide_forbidden(
+    _logger: Any, _method: str, fields: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Replace what must never be written."""
+    for name in FORBIDDEN_FIELDS & fields.keys():
+        fields[name] = "(left out)"
+    return fields
+
+
+def _last_steps(*, as_json: bool) -> list[structlog.typing.Processor]:
+    if as_json:
+        return [
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(default=str),
+        ]
+    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
