@@ -1,0 +1,97 @@
+"""What a base model is: digests over its files, so that an adapter never meets another base."""
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from daemon.domain.errors import SettingsError
+
+DIGEST_FILE = "adaptd-digest.json"
+_CHUNK_BYTES = 1 << 20
+_Stamp = tuple[str, int, int]  # file name, bytes, mtime in ns
+
+
+def base_digest(directory: Path) -> str:
+    """SHA-256 over config.json and every safetensors file, names included, in hex.
+
+    Reads all weights (about a second a GB) unless the conversion left its digest beside them and
+    the files have not changed since; remembered within the process.
+
+    Raises:
+        SettingsError: the directory holds no such model.
+    """
+    stamps = _stamps(directory, ["config.json", *_weights(directory)])
+    return _cached_digest(directory, stamps) or _digest(directory, stamps)
+
+
+def template_digest(directory: Path) -> str:
+    """SHA-256 over the chat template and tokenizer.json, in hex: what turns messages into ids.
+
+    Raises:
+        SettingsError: the directory has no template or no tokenizer.
+    """
+    template = hashlib.sha256(chat_template(directory).encode()).digest()
+    tokenizer = _digest(directory, _stamps(directory, ["tokenizer.json"]))
+    return hashlib.sha256(template + bytes.fromhex(tokenizer)).hexdigest()
+
+
+def chat_template(directory: Path) -> str:
+    """The template vLLM renders messages with: chat_template.jinja, else the tokenizer's own.
+
+    Raises:
+        SettingsError: there is neither.
+    """
+    own_file = directory / "chat_template.jinja"
+    if own_file.exists():
+        return own_file.read_text(encoding="utf-8")
+    config = directory / "tokenizer_config.json"
+    text = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {}
+    if isinstance(template := text.get("chat_template"), str):
+        return template
+    raise SettingsError(str(directory), "it has no chat template", "Add a chat_template.jinja")
+
+
+def write_digest(directory: Path) -> str:
+    """Compute the base's digest and leave it beside the weights. Returns it."""
+    stamps = _stamps(directory, ["config.json", *_weights(directory)])
+    digest = _digest(directory, stamps)
+    content = {"base": digest, "template": template_digest(directory), "files": stamps}
+    (directory / DIGEST_FILE).write_text(json.dumps(content, indent=1))
+    return digest
+
+
+def _weights(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.glob("*.safetensors")) or ["model.safetensors"]
+
+
+def _stamps(directory: Path, names: list[str]) -> tuple[_Stamp, ...]:
+    try:
+        found = [(name, (directory / name).stat()) for name in names]
+    except OSError as error:
+        problem = f"it is not a model directory ({error.strerror}: {error.filename})"
+        remedy = "Give a directory with config.json, *.safetensors and a tokenizer"
+        raise SettingsError(str(directory), problem, remedy) from error
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in found)
+
+
+def _cached_digest(directory: Path, stamps: tuple[_Stamp, ...]) -> str | None:
+    try:
+        content: dict[str, Any] = json.loads((directory / DIGEST_FILE).read_text())
+    except (OSError, ValueError):
+        return None
+    same = content.get("files") == [list(stamp) for stamp in stamps]
+    return content.get("base") if same else None
+
+
+@lru_cache(maxsize=32)
+def _digest(directory: Path, stamps: tuple[_Stamp, ...]) -> str:
+    """The stamps are part of the cache's key: a changed file is read again."""
+    digest = hashlib.sha256()
+    for name, size, _ in stamps:
+        digest.update(f"{name}\0{size}\0".encode())
+        with (directory / name).open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    return digest.hexdigest()

