@@ -147,7 +147,8 @@ CREATE TABLE receipts (
 CREATE TABLE rollouts (
   rollout_id VARCHAR PRIMARY KEY, model VARCHAR NOT NULL, candidate VARCHAR NOT NULL, previous VARCHAR, -- live when it began; null is the base
   state VARCHAR NOT NULL, step INTEGER NOT NULL, paused VARCHAR, override_reason VARCHAR, policy_version INTEGER NOT NULL,
-  created_at TIMESTAMPTZ NOT NULL, step_started_at TIMESTAMPTZ, live_at TIMESTAMPTZ, finished_at TIMESTAMPTZ, frozen JSON, evidence JSON
+  created_at TIMESTAMPTZ NOT NULL, step_started_at TIMESTAMPTZ, live_at TIMESTAMPTZ, finished_at TIMESTAMPTZ, frozen JSON, evidence JSON,
+  run_id VARCHAR, approved_by VARCHAR, withdrawn BOOLEAN NOT NULL DEFAULT false, waivers JSON -- withdrawn: its traffic goes to live
 );
 CREATE TABLE route_tables (epoch BIGINT PRIMARY KEY, published JSON NOT NULL, reason VARCHAR NOT NULL, created_at TIMESTAMPTZ NOT NULL);
 

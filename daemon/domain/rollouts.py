@@ -1,0 +1,107 @@
+"""A rollout and the facts its guard looks at: what the store keeps and the pure rules read."""
+
+import secrets
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from daemon.domain.states import RolloutState
+
+
+class Metric(StrEnum):
+    """What is counted per arm, at most once a unit (D8, D12)."""
+
+    NEGATIVE = "negative"  # a rating below zero, or a correction
+    ERROR = "error"  # status error or timeout
+    LATENCY = "latency"  # slower per output token than live's frozen p95
+    ASSIGNMENT = "assignment"  # the unit's first request: feeds the sample-ratio check
+
+
+class Waiver(StrEnum):
+    """What an operator took on himself for one rollout."""
+
+    EVIDENCE = "evidence"  # `promote`: go on though the promotion test has not decided
+    SAMPLE_RATIO = "sample_ratio"  # `resume` after the sample-ratio check paused
+
+
+class LatencyLimit(msgspec.Struct, frozen=True):
+    """Live's p95 of milliseconds per output token, among answers of one length class.
+
+    Class `bucket` has 2^bucket tokens up to twice that. A mean over few tokens scatters more:
+    without classes a canary with shorter answers would seem slower.
+    """
+
+    bucket: int
+    ms_per_token: float
+
+
+class Frozen(msgspec.Struct, frozen=True, kw_only=True):
+    """Fixed before the first unit reaches the canary, so that no choice can follow the data."""
+
+    latency_limits: list[LatencyLimit] = []
+
+
+def new_rollout_id() -> str:
+    """Also the salt of its assignment of units (D8): random, so that no two rollouts share one."""
+    return f"rollout-{secrets.token_hex(5)}"
+
+
+class Rollout(msgspec.Struct, frozen=True, kw_only=True):
+    """One version on its way to live, and afterwards the record of how it got there.
+
+    `previous` was live when it began; None is the base. `step` counts from 1; 0 is before the
+    first. `paused` says why it does not advance; the guard still watches. `withdrawn`: its traffic
+    goes to live. `approved_by` is who let it begin ("policy" where approval is automatic), None
+    while it waits for that.
+    """
+
+    rollout_id: str = msgspec.field(default_factory=new_rollout_id)
+    model: str
+    candidate: str
+    previous: str | None = None
+    run_id: str | None = None
+    state: RolloutState = RolloutState.LOADING
+    step: int = 0
+    paused: str | None = None
+    withdrawn: bool = False
+    approved_by: str | None = None
+    override_reason: str | None = None
+    waivers: list[Waiver] = []
+    policy_version: int
+    created_at: datetime
+    step_started_at: datetime | None = None
+    live_at: datetime | None = None
+    finished_at: datetime | None = None
+    frozen: Frozen | None = None
+    evidence: dict[str, Any] = {}
+
+
+class Tally(msgspec.Struct, frozen=True):
+    """Counted events of one metric in one arm at one logged canary weight, 0 < weight < 1."""
+
+    metric: Metric
+    on_canary: bool
+    weight: float
+    events: int
+
+
+class GuardFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the guard knows of one rollout, as of one moment.
+
+    `units` are distinct units per arm over the whole rollout, `units_this_step` those that the
+    canary answered since the step began. `canary_errors_in_a_row` counts back from the canary's
+    newest request; `live_ok_since` and `live_errors_since` count live's from the first of those on.
+    """
+
+    tallies: list[Tally] = []
+    units_live: int = 0
+    units_canary: int = 0
+    units_this_step: int = 0
+    canary_errors_in_a_row: int = 0
+    live_ok_since: int = 0
+    live_errors_since: int = 0
+    ttft_ms_live: float | None = None  # median; reported only (D12)
+    ttft_ms_canary: float | None = None
+    last_event_at: datetime | None = None  # when the newest interaction of the alias was stored
