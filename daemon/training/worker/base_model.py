@@ -68,9 +68,8 @@ def _convert(gguf: Path, out: Path) -> None:
         gguf_file=file,
         quantization_config=GgufConfig(gguf_file=file, dequantize=True),
         dtype=torch.bfloat16,
-    ).to(torch.bfloat16)
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config  # the weights are plain from here on
+    )
+    vars(model.config).pop("quantization_config", None)  # the weights are plain from here on
     _say("writing bf16 safetensors")
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
