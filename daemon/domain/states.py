@@ -32,7 +32,10 @@ _FINAL_RUNS = frozenset(
 
 
 class FailureCause(StrEnum):
-    """Why a run failed. OOM is retried once with half the micro-batch, killed resumes, the rest stop."""
+    """Why a run failed. OOM is retried once with half the micro-batch, killed resumes, the rest stop.
+
+    ERROR is the trainer's own: a missing package, a base that is not there, a job it cannot do.
+    """
 
     OOM = "oom"
     NAN = "nan"
@@ -40,6 +43,7 @@ class FailureCause(StrEnum):
     KILLED = "killed"
     DISK = "disk"
     DATA = "data"
+    ERROR = "error"
 
 
 class RolloutState(StrEnum):

@@ -1,0 +1,105 @@
+"""The base with LoRA on it, new or continued from a parent, and what it thinks of tokens."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from daemon.domain.bases import base_digest
+from daemon.domain.errors import AdaptdError
+from daemon.training.adapter_files import CONFIG
+from daemon.training.job import Job
+
+# Models that scale or cap their logits after the head: for them the whole forward is needed.
+_RESCALED = (
+    "final_logit_softcapping",
+    "logit_scale",
+    "logits_scaling",
+    "output_multiplier",
+    "lm_head_multiplier",
+)
+
+
+def load_model(job: Job) -> PeftModel:
+    """Load the base and put the parent's weights, or new ones, on it. LoRA weights are float32.
+
+    Raises:
+        AdaptdError: the base is not the one the job names, or the parent has another shape.
+    """
+    if (found := base_digest(Path(job.base_dir))) != job.base_digest:
+        problem = f"its digest is {found[:8]}, the job's {job.base_digest[:8]}"
+        raise AdaptdError(job.base_dir, problem, "Give the base that is served")
+    on_gpu = torch.cuda.is_available()
+    base = AutoModelForCausalLM.from_pretrained(
+        job.base_dir,
+        dtype=getattr(torch, job.dtype),
+        # Eager is the faster one on a CPU at these lengths, and built for fewer shapes.
+        attn_implementation="sdpa" if on_gpu else "eager",
+        local_files_only=True,
+    )
+    model = _continued(base, job) if job.parent else get_peft_model(base, lora_config(job))
+    assert isinstance(model, PeftModel)
+    return model.to(torch.device("cuda" if on_gpu else "cpu"))
+
+
+def base_of(model: PeftModel) -> Any:
+    """The causal language model inside, LoRA in its layers. PEFT types it as a tensor or module."""
+    return model.get_base_model()
+
+
+def vocabulary(model: PeftModel) -> int:
+    return base_of(model).config.get_text_config().vocab_size
+
+
+def lora_config(job: Job) -> LoraConfig:
+    return LoraConfig(
+        r=job.rank,
+        lora_alpha=job.alpha,
+        target_modules=sorted(job.targets),
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def _continued(base: PreTrainedModel, job: Job) -> PeftModel:
+    assert job.parent
+    path = Path(job.parent.path)
+    config: dict[str, Any] = json.loads((path / CONFIG).read_bytes())
+    shape = (config["r"], config["lora_alpha"], sorted(config["target_modules"]))
+    if shape != (job.rank, job.alpha, sorted(job.targets)):
+        problem = "its rank, alpha or target modules are not the job's"
+        raise AdaptdError(job.parent.name, problem, "Train with start_from: base")
+    return PeftModel.from_pretrained(base, path, is_trainable=True)
+
+
+def logits_at(model: PeftModel, input_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """Logits in float32 at flat positions only.
+
+    The head over a vocabulary of 49,152 is a fifth of the work of a step when every position goes
+    through it; answers are a tenth of the positions.
+    """
+    base = base_of(model)
+    if any(getattr(base.config.get_text_config(), name, None) for name in _RESCALED):
+        logits = model(input_ids=input_ids, use_cache=False).logits
+        return logits.flatten(0, 1)[positions].float()
+    hidden = base.base_model(input_ids, use_cache=False).last_hidden_state
+    return base.get_output_embeddings()(hidden.flatten(0, 1)[positions]).float()
+
+
+def seed_everything(job: Job) -> None:
+    torch.manual_seed(job.seed)
+    torch.set_num_threads(job.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def peak_bytes() -> int:
+    """The most memory this process has held."""
+    import resource  # noqa: PLC0415 not on every system
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

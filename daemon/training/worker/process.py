@@ -1,0 +1,82 @@
+"""What makes the child a good process: it dies with the daemon, works alone, and keeps quiet."""
+
+import ctypes
+import fcntl
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from daemon.training.job import LOCK_FILE, Job, Line, encode_line
+
+_PR_SET_PDEATHSIG = 1
+Report = Callable[[Line], None]
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies. 0 means there is no parent to mind.
+
+    The parent may be gone before the kernel was told: then this exits at once.
+    """
+    if not parent:
+        return
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    check_parent(parent)
+
+
+def check_parent(parent: int) -> None:
+    """Exit where the daemon has gone: for systems whose kernel does not tell."""
+    if parent and os.getppid() != parent:
+        os._exit(1)
+
+
+def lock_directory(directory: Path) -> bool:
+    """Hold the run directory until this process ends, however it ends. False: another has it."""
+    descriptor = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return False
+    os.set_inheritable(descriptor, False)
+    return True
+
+
+def settle(job: Job) -> None:
+    """Set priority, threads and an environment without network. Before torch is imported."""
+    os.nice(job.niceness)
+    scratch = Path(job.directory) / "cache"
+    os.environ |= {
+        "OMP_NUM_THREADS": str(job.threads),
+        "MKL_NUM_THREADS": str(job.threads),
+        "HF_HOME": str(scratch),
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # else matrix products on CUDA may differ per run
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+    }
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR"):
+        os.environ.pop(name, None)  # one process, whatever launcher the daemon itself runs under
+
+
+def own_stdout() -> Report:
+    """Keep stdout for our lines; what libraries print goes to stderr, which is the log."""
+    lines = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+
+    def report(line: Line) -> None:
+        lines.write(encode_line(line))
+
+    return report
+
+
+def log_failure(error: BaseException) -> None:
+    """Where it broke and what kind it was. Not its message: that may quote what it choked on."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    sys.stderr.write(f"{frames}{type(error).__module__}.{type(error).__qualname__}\n")
