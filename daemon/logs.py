@@ -1,4 +1,4 @@
-"""How the daemon's own words look: one event a line, for people or as JSON. Never a prompt, answer or token."""
+"""The daemon's own words: one event a line, for people or as JSON. Never a prompt or a token."""
 
 import logging
 import sys

@@ -1,4 +1,4 @@
-"""What a person or a scraper wants to see of the store: counts, the newest of everything, histories."""
+"""What people and scrapers want to see of the store: counts, the newest, histories."""
 
 from datetime import datetime
 from typing import Any
@@ -9,7 +9,16 @@ from daemon.store.database import Connection, Database, rows
 from daemon.store.statements import statements
 
 _SQL = statements("surfaces")
-_JSON_COLUMNS = ("detail", "trigger", "progress", "report", "frozen", "evidence", "published")
+_JSON_COLUMNS = (
+    "detail",
+    "trigger",
+    "progress",
+    "report",
+    "frozen",
+    "evidence",
+    "published",
+    "waivers",
+)
 _FACTS = (
     "dead_letters_by_reason",
     "offsets",

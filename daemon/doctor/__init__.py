@@ -1,0 +1,1 @@
+"""`adaptd doctor`: facts gathered by probes, judged by pure checks, each with what to do."""

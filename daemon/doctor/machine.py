@@ -1,0 +1,127 @@
+"""This machine: interpreters and their modules, the store's folder, ports, Java for the demo."""
+
+import fcntl
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from daemon.doctor.findings import Finding, error, note, ok, warning
+
+_LIMIT_S = 60
+_LOW_DISK_BYTES = 5 * 1024**3  # a base of 135 M, its snapshots and a dozen versions; more for more
+# What each extra must bring, by import name. Found without importing: torch alone takes seconds.
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "daemon": ("aiokafka", "apscheduler", "duckdb", "fastapi", "faust", "pyarrow", "uvicorn"),
+    "train": ("accelerate", "peft", "pyarrow", "torch", "transformers", "trl"),
+    "serve-cpu": ("torch", "vllm"),
+}
+_FIND = (
+    "import importlib.util as u,sys;"
+    "print(' '.join(m for m in sys.argv[1:] if u.find_spec(m) is None))"
+)
+
+
+def missing_modules(python: Path | str, modules: Iterable[str]) -> list[str] | str:
+    """Which modules an interpreter lacks; a text where it cannot be asked at all."""
+    command = [str(python), "-c", _FIND, *modules]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_LIMIT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        return str(problem)
+    return done.stdout.split() if done.returncode == 0 else done.stderr.strip()[-200:]
+
+
+def judge_extra(extra: str, setting: str, missing: list[str] | str) -> Finding:
+    """Say whether one process can start with its interpreter."""
+    remedy = f"pip install 'adaptd[{extra}]', or point {setting} at an interpreter that has it"
+    if isinstance(missing, str):
+        return error(f"extra {extra}", f"the interpreter does not run ({missing})", remedy)
+    if missing:
+        return error(f"extra {extra}", f"not installed: {', '.join(missing)}", remedy)
+    return ok(f"extra {extra}", f"installed: {', '.join(EXTRAS[extra])}")
+
+
+def check_extras(
+    trainer_python: Path | None, vllm_python: Path | None, *, manages_vllm: bool
+) -> list[Finding]:
+    """Every interpreter, asked for what its process imports."""
+    asked = [
+        ("daemon", "no setting", sys.executable),
+        ("train", "ADAPTD_TRAINER_PYTHON", trainer_python or sys.executable),
+    ]
+    if manages_vllm:
+        asked.append(("serve-cpu", "ADAPTD_VLLM_PYTHON", vllm_python or sys.executable))
+    return [
+        judge_extra(extra, setting, missing_modules(python, EXTRAS[extra]))
+        for extra, setting, python in asked
+    ]
+
+
+def check_home(home: Path) -> list[Finding]:
+    """Whether the store's folder can be written and has room."""
+    nearest = next(folder for folder in (home, *home.absolute().parents) if folder.exists())
+    if not os.access(nearest, os.W_OK | os.X_OK) or not nearest.is_dir():
+        what = f"{nearest} cannot be written by this user"
+        return [error("store", what, "Change its owner, or set ADAPTD_HOME to another folder")]
+    store = home / "store.duckdb"
+    if store.exists() and not os.access(store, os.W_OK):
+        return [error("store", f"{store} cannot be written by this user", "Change its owner")]
+    free = shutil.disk_usage(nearest).free
+    if free < _LOW_DISK_BYTES:
+        what = f"only {free / 1024**3:.1f} GiB free at {nearest}"
+        return [warning("store", what, "Make room: snapshots and adapters live there")]
+    return [ok("store", f"{home} can be written, {free / 1024**3:.0f} GiB free")]
+
+
+def store_is_held(store: Path) -> bool:
+    """Whether another process has the store open. DuckDB takes the same kind of lock."""
+    try:
+        with store.open("r+b") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def port_is_taken(host: str, port: int) -> bool:
+    """Whether somebody listens there."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False
+
+
+def judge_daemon(
+    address: str, *, daemon_answers: bool, port_taken: bool, store_held: bool
+) -> Finding:
+    """Say whether a daemon runs, can start, or is kept from it."""
+    if daemon_answers:
+        return ok("daemon", f"a daemon answers at {address}")
+    if port_taken:
+        what = f"port in use: something that is not this daemon listens at {address}"
+        return error("port", what, "Stop it, or set ADAPTD_LISTEN_PORT to a free port")
+    if store_held:
+        what = "another process holds the store, and no daemon answers here"
+        return error("store", what, f"Find it with `fuser`, or set the address it has: {address}")
+    return note("daemon", f"no daemon runs; {address} is free", "Start it with `adaptd run`")
+
+
+def check_demo_tools() -> list[Finding]:
+    """Java and Maven: only the demo's own broker needs them."""
+    lacking = [tool for tool in ("java", "mvn") if shutil.which(tool) is None]
+    if not lacking:
+        return [ok("demo", "Java and Maven are there: the demo can start its own broker")]
+    what = f"not found: {', '.join(lacking)}. The demo will run without a broker"
+    return [note("demo", what, "Install Java 17 and Maven if you want the broker too")]

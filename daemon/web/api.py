@@ -1,0 +1,88 @@
+"""The daemon's HTTP API. Every answer is JSON; errors say where, what and what to do."""
+
+from datetime import UTC, datetime
+
+from fastapi import APIRouter, FastAPI
+from starlette.responses import Response
+
+from daemon import __version__
+from daemon.web import events, records, rollouts
+from daemon.web.answers import answer
+from daemon.web.auth import RequireToken
+from daemon.web.backend import Backend
+from daemon.web.errors import add_error_handlers
+from daemon.web.metrics import render_metrics
+from daemon.web.status import gateway_documents, ingest_document, not_ready, status_document
+
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def make_api(backend: Backend) -> FastAPI:
+    """The ASGI application. Interactive pages are left out: they load scripts from elsewhere."""
+    app = FastAPI(
+        title="adaptd", version=__version__, openapi_url=None, docs_url=None, redoc_url=None
+    )
+    add_error_handlers(app)
+    app.include_router(_probes(backend))
+    app.include_router(_overview(backend, app))
+    app.include_router(records.router(backend))
+    app.include_router(rollouts.router(backend))
+    app.include_router(events.router(backend))
+    app.add_middleware(RequireToken, tokens=backend.tokens)
+    return app
+
+
+def _probes(backend: Backend) -> APIRouter:
+    router = APIRouter(tags=["probes"])
+
+    @router.get("/healthz")
+    async def healthz() -> Response:
+        """The process answers. Open to all."""
+        return answer({"status": "ok"})
+
+    @router.get("/readyz")
+    async def readyz() -> Response:
+        """200 where every part works, else 503 with the parts that do not. Open to all."""
+        waiting = not_ready(backend.live.parts())
+        return answer({"ready": not waiting, "not_ready": waiting}, 503 if waiting else 200)
+
+    @router.get("/metrics")
+    async def metrics() -> Response:
+        """Prometheus text; docs/metrics.md lists every name."""
+        facts = await backend.surfaces.facts(datetime.now(UTC))
+        return Response(render_metrics(facts, backend.live), media_type=_METRICS_TYPE)
+
+    return router
+
+
+def _overview(backend: Backend, app: FastAPI) -> APIRouter:
+    router = APIRouter(prefix="/v1", tags=["overview"])
+
+    @router.get("/openapi.json")
+    async def openapi() -> Response:
+        """This API's description."""
+        return answer(app.openapi())
+
+    @router.get("/status")
+    async def status() -> Response:
+        """Everything at a glance: what `adaptd watch` draws."""
+        now = datetime.now(UTC)
+        return answer(status_document(await backend.surfaces.facts(now), backend.live, now))
+
+    @router.get("/policies")
+    async def policies() -> Response:
+        """Every policy in force, with its text."""
+        return answer(backend.live.policies())
+
+    @router.get("/gateways")
+    async def gateways() -> Response:
+        """What every gateway said last."""
+        return answer(gateway_documents(backend.live.gateways()))
+
+    @router.get("/ingest")
+    async def ingest() -> Response:
+        """Where events come from, how far they are stored, and what halted them."""
+        facts = await backend.surfaces.facts(datetime.now(UTC))
+        return answer(ingest_document(facts, backend.live))
+
+    return router

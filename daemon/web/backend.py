@@ -1,0 +1,30 @@
+"""All that the API stands on, gathered by the composition root."""
+
+from dataclasses import dataclass
+
+from daemon.store.adapters import AdapterStore
+from daemon.store.dead_letters import DeadLetterStore
+from daemon.store.rollouts import RolloutStore
+from daemon.store.runs import RunStore
+from daemon.store.surfaces import SurfaceStore
+from daemon.web.auth import Tokens
+from daemon.web.ports import Door, Live, Operator
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Stores to read from, the living parts, and what may be done.
+
+    `max_body_bytes` is the most that POST /v1/events reads of one body.
+    """
+
+    tokens: Tokens
+    surfaces: SurfaceStore
+    runs: RunStore
+    adapters: AdapterStore
+    rollouts: RolloutStore
+    dead_letters: DeadLetterStore
+    door: Door
+    max_body_bytes: int
+    live: Live
+    operator: Operator

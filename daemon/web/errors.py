@@ -1,0 +1,62 @@
+"""Errors as JSON: `{"error": {"kind", "where", "problem", "remedy"}}`, never a stack trace."""
+
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from daemon.domain.errors import AdaptdError, HaltError, HostError, PolicyError, RefusedError
+
+_STATUS: dict[type[AdaptdError], tuple[int, str]] = {
+    RefusedError: (HTTPStatus.CONFLICT, "refused"),
+    PolicyError: (HTTPStatus.UNPROCESSABLE_ENTITY, "policy"),
+    HostError: (HTTPStatus.BAD_GATEWAY, "host"),
+    HaltError: (HTTPStatus.SERVICE_UNAVAILABLE, "halted"),
+}
+_REMEDY = {
+    401: "Send Authorization: Bearer with a token made by `adaptd token create`",
+    403: "Use a token with that scope: `adaptd token create --scope`",
+    404: "See `/v1/openapi.json` for what there is",
+    413: "Send fewer events at once",
+    429: "Wait and send it again",
+    503: "Wait and send it again",
+}
+
+
+def problem_response(
+    status: int, where: str, problem: str, remedy: str | None = None, *, kind: str = "refused"
+) -> JSONResponse:
+    """One error. A 401 says how to authenticate, a 429 or 503 when to come back."""
+    told = remedy or _REMEDY.get(status, "Correct the request")
+    headers = {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else {}
+    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        headers["Retry-After"] = "1"
+    error = {"kind": kind, "where": where, "problem": problem, "remedy": told}
+    return JSONResponse({"error": error}, status, headers)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    app.add_exception_handler(AdaptdError, _ours)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _invalid)
+
+
+async def _ours(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, AdaptdError)
+    kinds = (pair for kind, pair in _STATUS.items() if isinstance(error, kind))
+    status, word = next(kinds, (HTTPStatus.INTERNAL_SERVER_ERROR, "internal"))
+    return problem_response(status, error.where, error.problem, error.remedy, kind=word)
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return problem_response(error.status_code, request.url.path, str(error.detail))
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    """Names the fields that are wrong, not what they held."""
+    assert isinstance(error, RequestValidationError)
+    wrong = "; ".join(f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors())
+    return problem_response(HTTPStatus.UNPROCESSABLE_ENTITY, request.url.path, wrong)

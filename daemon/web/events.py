@@ -1,0 +1,55 @@
+"""`POST /v1/events`: the door for senders without a broker; answered after the commit."""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from daemon.domain.tokens import Principal
+from daemon.web.answers import answer, principal_of
+from daemon.web.backend import Backend
+from daemon.web.errors import problem_response
+
+
+def router(backend: Backend) -> APIRouter:
+    made = APIRouter(prefix="/v1", tags=["events"])
+
+    @made.post("/events")
+    async def events(request: Request) -> Response:
+        """Store a JSON event, a list, a batch, or NDJSON lines (application/x-ndjson).
+
+        Answers what became of each, in order: stored, duplicate or dead_letter with its reason. 422
+        where nothing of the body could be used (it is kept as dead letters). Safe to repeat.
+        """
+        body = await _read(request, backend.max_body_bytes)
+        if body is None:
+            problem = f"more than {backend.max_body_bytes} bytes"
+            return problem_response(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body", problem)
+        if not body.strip():
+            return problem_response(HTTPStatus.UNPROCESSABLE_ENTITY, "body", "it is empty")
+        content_type = request.headers.get("content-type", "")
+        principal = principal_of(request)
+        results = await backend.door.accept(body, content_type, principal)
+        return answer({"results": results}, _status(results, principal))
+
+    return made
+
+
+def _status(results: Sequence[Any], principal: Principal) -> int:
+    """A gateway is told 200 even so: its events are kept, and it would only send them again."""
+    useless = bool(results) and all(result.result == "dead_letter" for result in results)
+    if useless and not principal.may("control"):
+        return HTTPStatus.UNPROCESSABLE_ENTITY
+    return HTTPStatus.OK
+
+
+async def _read(request: Request, limit_bytes: int) -> bytes | None:
+    """The body, or None as soon as it is larger than the limit."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit_bytes:
+            return None
+    return bytes(body)

@@ -1,0 +1,172 @@
+"""`/metrics`: read from the store and the running parts at each scrape. Never a text or a token."""
+
+from collections.abc import Iterator, Sequence
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from daemon import __version__
+from daemon.store.surfaces import StoreFacts
+from daemon.web.ports import Live
+from daemon.web.status import not_ready, route_of
+
+Sample = tuple[tuple[str, ...], float]
+_COUNTERS = {
+    "adaptd_events_total",
+    "adaptd_dead_letters_total",
+    "adaptd_gateway_texts_dropped_total",
+}
+
+# name -> (labels, meaning). docs/metrics.md says the same; a test compares both ways.
+METRICS: dict[str, tuple[tuple[str, ...], str]] = {
+    "adaptd_info": (("version",), "Always 1; the label names the release."),
+    "adaptd_ready": ((), "1 where /readyz answers 200."),
+    "adaptd_part_ready": (("part",), "1 where this part of the daemon is ready."),
+    "adaptd_alerts": (("level",), "Things a person should look at, by level."),
+    "adaptd_events_total": (("kind",), "Events stored, once each: interaction or feedback."),
+    "adaptd_event_last_ingested_seconds": (("kind",), "Unix time of the last event stored."),
+    "adaptd_dead_letters_total": (("reason",), "Events that could not be used."),
+    "adaptd_ingest_halted": ((), "1 where ingestion waits for a person."),
+    "adaptd_ingest_next_offset": (("topic", "partition"), "Kafka: first offset not stored yet."),
+    "adaptd_ingest_lag": ((), "Kafka: messages in the topics that are not stored yet."),
+    "adaptd_policy_version": (("model",), "Version of the policy in force."),
+    "adaptd_runs": (("model", "state"), "Training runs by state."),
+    "adaptd_run_step": (("model",), "Optimiser step of the run in training."),
+    "adaptd_run_steps": (("model",), "Optimiser steps the run in training will take."),
+    "adaptd_run_loss": (("model",), "Training loss at the last step, nats a token."),
+    "adaptd_run_tokens_per_second": (("model",), "Training speed."),
+    "adaptd_run_left_seconds": (("model",), "Time the run in training still needs."),
+    "adaptd_adapters": (("model", "state"), "Adapter versions by state."),
+    "adaptd_evaluations": (("model", "verdict"), "Candidates judged, by verdict."),
+    "adaptd_rollouts": (("model", "state"), "Rollouts by state."),
+    "adaptd_rollout_step": (("model",), "Canary step of the rollout under way, from 1."),
+    "adaptd_canary_weight": (("model",), "Share of units sent to the canary, 0 to 1."),
+    "adaptd_holdback": (("model",), "Share of units kept on the last good version, 0 to 1."),
+    "adaptd_route_epoch": ((), "Epoch of the newest published route table."),
+    "adaptd_host_up": ((), "1 where the serving host answers."),
+    "adaptd_gateway_epoch": (("gateway",), "Epoch of the table a gateway has in force."),
+    "adaptd_gateway_in_flight": (("gateway", "adapter"), "Requests being answered now."),
+    "adaptd_gateway_spool_events": (("gateway",), "Events waiting on a gateway's disk."),
+    "adaptd_gateway_texts_dropped_total": (("gateway",), "Interactions sent without texts."),
+}
+
+
+def render_metrics(facts: StoreFacts, live: Live) -> bytes:
+    """The Prometheus text format, process metrics included."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    registry.register(_Facts(facts, live))
+    return generate_latest(registry)
+
+
+class _Facts(Collector):
+    """One scrape's answer."""
+
+    def __init__(self, facts: StoreFacts, live: Live) -> None:
+        self._samples = {**_live_samples(live), **_store_samples(facts, live)}
+
+    def collect(self) -> Iterator[Metric]:
+        for name, (labels, meaning) in METRICS.items():
+            kind = CounterMetricFamily if name in _COUNTERS else GaugeMetricFamily
+            family = kind(name.removesuffix("_total"), meaning, labels=labels)
+            for values, number in self._samples[name]:
+                family.add_metric(values, number)
+            yield family
+
+
+def _live_samples(live: Live) -> dict[str, list[Sample]]:
+    parts, gateways = live.parts(), live.gateways()
+    problems = [problem.level for problem in live.problems()]
+    lag = live.ingest().get("lag")
+    flying = [
+        ((seen.state.gateway, adapter), float(count))
+        for seen in gateways
+        for adapter, count in seen.state.in_flight.items()
+    ]
+    return {
+        "adaptd_info": [((__version__,), 1)],
+        "adaptd_ready": [((), not not_ready(parts))],
+        "adaptd_part_ready": [((part.part,), part.problem is None) for part in parts],
+        "adaptd_alerts": [((level,), problems.count(level)) for level in ("error", "warning")],
+        "adaptd_ingest_lag": [] if lag is None else [((), lag)],
+        "adaptd_policy_version": [((p.model,), p.version) for p in live.policies()],
+        "adaptd_host_up": [((), live.host().get("state") == "ready")],
+        "adaptd_gateway_epoch": [((g.state.gateway,), g.state.epoch) for g in gateways],
+        "adaptd_gateway_in_flight": flying,
+        "adaptd_gateway_spool_events": [
+            ((g.state.gateway,), g.state.spool_events) for g in gateways
+        ],
+        "adaptd_gateway_texts_dropped_total": [
+            ((g.state.gateway,), g.state.texts_dropped) for g in gateways
+        ],
+    }
+
+
+def _store_samples(facts: StoreFacts, live: Live) -> dict[str, list[Sample]]:
+    events = facts.events
+    last = {"interaction": events.last_interaction_at, "feedback": events.last_feedback_at}
+    return {
+        "adaptd_events_total": [
+            (("interaction",), events.interactions),
+            (("feedback",), events.feedback),
+        ],
+        "adaptd_event_last_ingested_seconds": [
+            ((kind,), moment.timestamp()) for kind, moment in last.items() if moment
+        ],
+        "adaptd_dead_letters_total": _counted(facts.dead_letters_by_reason, "reason"),
+        "adaptd_ingest_halted": [((), bool(facts.open_halts))],
+        "adaptd_ingest_next_offset": [
+            ((row["topic"], str(row["partition"])), row["next_offset"])
+            for row in facts.offsets
+            if row["topic"]
+        ],
+        "adaptd_runs": _counted(facts.runs_by_state, "model", "state"),
+        **_run_samples(facts),
+        "adaptd_adapters": _counted(facts.adapters_by_state, "model", "state"),
+        "adaptd_evaluations": _counted(facts.evaluations_by_verdict, "model", "verdict"),
+        "adaptd_rollouts": _counted(facts.rollouts_by_state, "model", "state"),
+        **_route_samples(facts, live),
+    }
+
+
+def _run_samples(facts: StoreFacts) -> dict[str, list[Sample]]:
+    fields = {
+        "adaptd_run_step": "step",
+        "adaptd_run_steps": "total",
+        "adaptd_run_loss": "loss",
+        "adaptd_run_tokens_per_second": "tokens_per_s",
+        "adaptd_run_left_seconds": "eta_s",
+    }
+    running = [row for row in facts.newest_runs if row["state"] == "training" and row["progress"]]
+    return {
+        name: [
+            ((row["model"],), row["progress"][field])
+            for row in running
+            if row["progress"].get(field) is not None
+        ]
+        for name, field in fields.items()
+    }
+
+
+def _route_samples(facts: StoreFacts, live: Live) -> dict[str, list[Sample]]:
+    routes = {policy.model: route_of(facts, policy.model) for policy in live.policies()}
+    return {
+        "adaptd_rollout_step": [
+            ((row["model"],), row["step"])
+            for row in facts.newest_rollouts
+            if row["state"] == "step"
+        ],
+        "adaptd_canary_weight": [
+            ((model,), route["weight"] if route.get("canary_on") else 0.0)
+            for model, route in routes.items()
+        ],
+        "adaptd_holdback": [
+            ((model,), route.get("holdback", 0.0)) for model, route in routes.items()
+        ],
+        "adaptd_route_epoch": [((), row["epoch"]) for row in facts.newest_table],
+    }
+
+
+def _counted(rows: Sequence[dict[str, object]], *labels: str) -> list[Sample]:
+    return [(tuple(str(row[label]) for label in labels), float(str(row["count"]))) for row in rows]

@@ -1,0 +1,96 @@
+"""What the surfaces need from the rest of the daemon. `daemon.app` fills these in."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from daemon.domain.routes import GatewayState
+from daemon.domain.tokens import Principal
+
+RolloutAction = Literal["pause", "resume", "promote", "abort"]
+
+
+class PartState(msgspec.Struct, frozen=True, kw_only=True):
+    """One part of the daemon as `/readyz` sees it. `problem` is None while it is ready."""
+
+    part: str
+    problem: str | None = None
+
+
+class PolicyState(msgspec.Struct, frozen=True, kw_only=True):
+    """One alias's policy in force."""
+
+    model: str
+    version: int
+    path: str
+    sha256: str
+    loaded_at: datetime
+    yaml: str
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """Something a person should look at. `level` is error or warning."""
+
+    level: Literal["error", "warning"]
+    what: str
+    remedy: str
+
+
+class GatewaySeen(msgspec.Struct, frozen=True, kw_only=True):
+    """A gateway's last answer and when it came."""
+
+    state: GatewayState
+    seen_at: datetime
+
+
+class Live(Protocol):
+    """What only the running process knows."""
+
+    started_at: datetime
+
+    def parts(self) -> Sequence[PartState]: ...
+
+    def policies(self) -> Sequence[PolicyState]: ...
+
+    def problems(self) -> Sequence[Problem]: ...
+
+    def gateways(self) -> Sequence[GatewaySeen]: ...
+
+    def ingest(self) -> Mapping[str, Any]:
+        """`source` (kafka or http), `state`, and what else the consumer says of itself."""
+        ...
+
+    def host(self) -> Mapping[str, Any]:
+        """`url`, `state` (ready, starting, down), `instance`, `loaded` versions."""
+        ...
+
+
+class Operator(Protocol):
+    """What an operator may do. Every method raises RefusedError where the state does not allow it.
+
+    `actor` is who asked, as the history keeps it. The answers are msgspec structs or mappings.
+    """
+
+    async def cancel_run(self, run_id: str, *, reason: str, actor: str) -> Any: ...
+
+    async def start_rollout(
+        self, adapter: str, *, override_reason: str | None, actor: str
+    ) -> Any: ...
+
+    async def act_on_rollout(
+        self, rollout_id: str, action: RolloutAction, *, reason: str, actor: str
+    ) -> Any: ...
+
+    async def roll_back(self, model: str, *, reason: str, actor: str) -> Any: ...
+
+    async def resume_ingest(self, *, reason: str, actor: str) -> Any: ...
+
+
+class Door(Protocol):
+    """Takes events over HTTP; see consumers.http. The results have `result`: stored, …"""
+
+    async def accept(
+        self, body: bytes, content_type: str, principal: Principal
+    ) -> Sequence[Any]: ...

@@ -1,0 +1,107 @@
+"""Runs, adapters, evaluations, dead letters and traffic, as the store has them."""
+
+import base64
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from daemon.domain.errors import RefusedError
+from daemon.store.dead_letters import DeadLetter
+from daemon.web.answers import Because, actor_of, answer
+from daemon.web.backend import Backend
+
+Limit = Annotated[int, Query(ge=1, le=1000)]
+Hours = Annotated[float, Query(gt=0, le=24 * 30)]
+
+
+def router(backend: Backend) -> APIRouter:
+    made = APIRouter(prefix="/v1", tags=["records"])
+    _add_runs(made, backend)
+    _add_adapters(made, backend)
+    _add_letters(made, backend)
+
+    @made.get("/evaluations")
+    async def evaluations(
+        model: str | None = None, run_id: str | None = None, limit: Limit = 50
+    ) -> Response:
+        """Verdicts, newest first, with their reports."""
+        found = await backend.surfaces.evaluations(model=model, run_id=run_id, limit=limit)
+        return answer(found)
+
+    @made.get("/traffic")
+    async def traffic(model: str, hours: Hours = 24) -> Response:
+        """Units, negatives and feedback delays of one alias over the last hours."""
+        since = datetime.now(UTC) - timedelta(hours=hours)
+        return answer(await backend.surfaces.traffic(model, since))
+
+    return made
+
+
+def _add_runs(made: APIRouter, backend: Backend) -> None:
+    @made.get("/runs")
+    async def runs(model: str | None = None, limit: Limit = 50) -> Response:
+        """Training runs, newest first."""
+        return answer(await backend.runs.list(model, limit))
+
+    @made.get("/runs/{run_id}")
+    async def run(run_id: str) -> Response:
+        """One run with its evaluation and history."""
+        return answer(await _run(backend, run_id))
+
+    @made.post("/runs/{run_id}/cancel")
+    async def cancel(run_id: str, body: Because, request: Request) -> Response:
+        """Stop a run. Safe to repeat."""
+        actor = actor_of(request)
+        return answer(await backend.operator.cancel_run(run_id, reason=body.reason, actor=actor))
+
+
+async def _run(backend: Backend, run_id: str) -> dict[str, Any]:
+    found = msgspec.structs.asdict(await backend.runs.get(run_id))
+    found["evaluations"] = await backend.surfaces.evaluations(run_id=run_id)
+    found["history"] = await backend.surfaces.history("run", run_id)
+    return found
+
+
+def _add_adapters(made: APIRouter, backend: Backend) -> None:
+    @made.get("/adapters")
+    async def adapters(model: str | None = None) -> Response:
+        """Every version, newest first."""
+        return answer(await backend.adapters.list(model))
+
+    @made.get("/adapters/{name}")
+    async def adapter(name: str) -> Response:
+        """One version with its swap receipts and history."""
+        found = msgspec.structs.asdict(await backend.adapters.get(name))
+        found["receipts"] = await backend.surfaces.receipts(name)
+        found["history"] = await backend.surfaces.history("adapter", name)
+        return answer(found)
+
+
+def _add_letters(made: APIRouter, backend: Backend) -> None:
+    @made.get("/deadletters")
+    async def letters(reason: str | None = None, limit: Limit = 50) -> Response:
+        """Events that could not be used, newest first, without their bytes."""
+        return answer(await backend.dead_letters.list(reason=reason, limit=limit))
+
+    @made.get("/deadletters/{letter_id}")
+    async def letter(letter_id: str) -> Response:
+        """One with its bytes: as text where they are UTF-8, else base64."""
+        found = await backend.dead_letters.show(letter_id)
+        if found is None:
+            remedy = "List them: adaptd deadletters list"
+            raise RefusedError(f"dead letter {letter_id}", "there is no such letter", remedy)
+        return answer(_readable(found))
+
+
+def _readable(letter: DeadLetter) -> dict[str, Any]:
+    fields = msgspec.structs.asdict(letter)
+    content: bytes | None = fields.pop("bytes")
+    if content is None:
+        return fields
+    try:
+        return fields | {"text": content.decode()}
+    except UnicodeDecodeError:
+        return fields | {"base64": base64.b64encode(content).decode()}

@@ -1,0 +1,70 @@
+"""Rollouts: what they are, and an operator's hand on them."""
+
+import msgspec
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from daemon.web.answers import Because, actor_of, answer
+from daemon.web.backend import Backend
+from daemon.web.ports import RolloutAction
+from daemon.web.records import Limit
+
+
+class Begin(BaseModel, extra="forbid"):
+    """`override_reason` skips the gate, never the steps."""
+
+    adapter: str = Field(min_length=1, max_length=200)
+    override_reason: str | None = Field(default=None, min_length=1, max_length=1000)
+
+
+class Back(Because):
+    model: str = Field(min_length=1, max_length=128)
+
+
+def router(backend: Backend) -> APIRouter:
+    made = APIRouter(prefix="/v1", tags=["rollouts"])
+
+    @made.get("/rollouts")
+    async def rollouts(model: str | None = None, limit: Limit = 50) -> Response:
+        """Rollouts, newest first."""
+        return answer(await backend.rollouts.list(model, limit))
+
+    @made.get("/rollouts/{rollout_id}")
+    async def rollout(rollout_id: str) -> Response:
+        """One rollout with its history."""
+        found = msgspec.structs.asdict(await backend.rollouts.get(rollout_id))
+        found["history"] = await backend.surfaces.history("rollout", rollout_id)
+        return answer(found)
+
+    @made.post("/rollouts")
+    async def begin(body: Begin, request: Request) -> Response:
+        """Begin a rollout of an accepted version, or of any with an override."""
+        begun = await backend.operator.start_rollout(
+            body.adapter, override_reason=body.override_reason, actor=actor_of(request)
+        )
+        return answer(begun, 201)
+
+    @made.post("/rollouts/{rollout_id}/{action}")
+    async def act(
+        rollout_id: str, action: RolloutAction, body: Because, request: Request
+    ) -> Response:
+        """Pause, resume, promote or abort."""
+        done = await backend.operator.act_on_rollout(
+            rollout_id, action, reason=body.reason, actor=actor_of(request)
+        )
+        return answer(done)
+
+    @made.post("/rollback")
+    async def roll_back(body: Back, request: Request) -> Response:
+        """Send an alias's traffic back to its last good version."""
+        actor = actor_of(request)
+        return answer(await backend.operator.roll_back(body.model, reason=body.reason, actor=actor))
+
+    @made.post("/ingest/resume")
+    async def resume_ingest(body: Because, request: Request) -> Response:
+        """Clear a halt; the consumer starts again where the store stands."""
+        actor = actor_of(request)
+        return answer(await backend.operator.resume_ingest(reason=body.reason, actor=actor))
+
+    return made

@@ -1,0 +1,136 @@
+"""The status document: one answer for `adaptd status`, `adaptd watch` and scripts. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from daemon import __version__
+from daemon.store.surfaces import StoreFacts
+from daemon.web.ports import GatewaySeen, Live, PartState, PolicyState, Problem
+
+_RUN_FIELDS = ("run_id", "state", "reason", "adapter", "progress", "created_at", "finished_at")
+_EVALUATION_FIELDS = (
+    "run_id",
+    "candidate",
+    "live",
+    "verdict",
+    "k",
+    "alpha",
+    "report",
+    "created_at",
+)
+_ROLLOUT_FIELDS = (
+    "rollout_id",
+    "candidate",
+    "previous",
+    "state",
+    "step",
+    "paused",
+    "override_reason",
+    "evidence",
+    "created_at",
+    "step_started_at",
+)
+Document = dict[str, Any]
+
+
+def status_document(facts: StoreFacts, live: Live, now: datetime) -> Document:
+    """Everything at a glance, ready for JSON."""
+    waiting = not_ready(live.parts())
+    document = {
+        "version": __version__,
+        "time": now,
+        "started_at": live.started_at,
+        "ready": not waiting,
+        "not_ready": waiting,
+        "alerts": alerts(facts, live.problems()),
+        "events": facts.events,
+        "ingest": ingest_document(facts, live),
+        "host": live.host(),
+        "gateways": gateway_documents(live.gateways()),
+        "epoch": facts.newest_table[0]["epoch"] if facts.newest_table else None,
+        "models": [_model(name, facts, live.policies()) for name in model_names(facts, live)],
+    }
+    return msgspec.to_builtins(document)
+
+
+def not_ready(parts: Iterable[PartState]) -> list[PartState]:
+    return [part for part in parts if part.problem is not None]
+
+
+def alerts(facts: StoreFacts, problems: Sequence[Problem]) -> list[Problem]:
+    """What a person should look at: halts first, then what the parts report."""
+    halts = [
+        Problem(
+            level="error",
+            what=f"ingestion is halted: {halt['reason']}",
+            remedy="Look at `adaptd ingest status`, then `adaptd ingest resume`",
+        )
+        for halt in facts.open_halts
+    ]
+    paused = [
+        Problem(
+            level="warning",
+            what=f"rollout {row['rollout_id']} of {row['model']} is paused: {row['paused']}",
+            remedy="Resume or abort it: adaptd rollout resume|abort",
+        )
+        for row in facts.newest_rollouts
+        if row["paused"] and row["finished_at"] is None
+    ]
+    return [*halts, *problems, *paused]
+
+
+def ingest_document(facts: StoreFacts, live: Live) -> Document:
+    return {
+        **live.ingest(),
+        "halted": facts.open_halts,
+        "positions": facts.offsets,
+        "dead_letters": {row["reason"]: row["count"] for row in facts.dead_letters_by_reason},
+    }
+
+
+def gateway_documents(seen: Sequence[GatewaySeen]) -> list[Document]:
+    return [msgspec.structs.asdict(item.state) | {"seen_at": item.seen_at} for item in seen]
+
+
+def model_names(facts: StoreFacts, live: Live) -> list[str]:
+    """Every alias that has a policy, a run or an adapter."""
+    rows = [*facts.newest_runs, *facts.adapters_by_state, *facts.newest_rollouts]
+    return sorted({row["model"] for row in rows} | {policy.model for policy in live.policies()})
+
+
+def route_of(facts: StoreFacts, model: str) -> Mapping[str, Any]:
+    """The alias's route in the newest published table; empty where there is none."""
+    if not facts.newest_table:
+        return {}
+    return facts.newest_table[0]["published"].get("routes", {}).get(model, {})
+
+
+def _model(model: str, facts: StoreFacts, policies: Sequence[PolicyState]) -> Document:
+    route = route_of(facts, model)
+    policy = next((policy for policy in policies if policy.model == model), None)
+    return {
+        "model": model,
+        "policy": policy and {"version": policy.version, "path": policy.path},
+        "live": route.get("live"),
+        "last_good": route.get("last_good"),
+        "canary": route.get("canary") if route.get("canary_on") else None,
+        "weight": route.get("weight", 0.0) if route.get("canary_on") else None,
+        "holdback": route.get("holdback", 0.0),
+        "run": _newest(facts.newest_runs, model, _RUN_FIELDS),
+        "evaluation": _newest(facts.newest_evaluations, model, _EVALUATION_FIELDS),
+        "rollout": _newest(facts.newest_rollouts, model, _ROLLOUT_FIELDS),
+        "runs": _counts(facts.runs_by_state, model),
+        "adapters": _counts(facts.adapters_by_state, model),
+    }
+
+
+def _newest(found: Sequence[Document], model: str, fields: Sequence[str]) -> Document | None:
+    row = next((row for row in found if row["model"] == model), None)
+    return row and {field: row[field] for field in fields}
+
+
+def _counts(found: Sequence[Document], model: str) -> dict[str, int]:
+    return {row["state"]: row["count"] for row in found if row["model"] == model}

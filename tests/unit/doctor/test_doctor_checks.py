@@ -1,0 +1,191 @@
+"""Every finding the doctor can have, from facts alone."""
+
+import socket
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from consumers.topics import Cluster
+from daemon.doctor.broker import judge_topics
+from daemon.doctor.findings import Finding, Level
+from daemon.doctor.machine import (
+    check_home,
+    judge_daemon,
+    judge_extra,
+    missing_modules,
+    port_is_taken,
+    store_is_held,
+)
+from daemon.doctor.serving import VllmFacts, judge_bases, judge_slots, judge_vllm
+from daemon.doctor.traffic import judge_maturity
+from tests.tiny_model import make_tiny_base
+
+VLLM = VllmFacts(
+    answers=True, is_vllm=True, has_gateway=True, lora=True, runtime_loading=True, max_loras=4
+)
+
+
+def only(findings: list[Finding]) -> Finding:
+    assert len(findings) == 1, findings
+    return findings[0]
+
+
+def replaced(**changes: object) -> VllmFacts:
+    return VllmFacts(**({name: getattr(VLLM, name) for name in VLLM.__struct_fields__} | changes))
+
+
+def test_a_broker_that_does_not_answer_is_an_error_with_a_way_out() -> None:
+    found = only(judge_topics("b:9092", "NoBrokersAvailable", creates=True))
+    assert found.level is Level.ERROR
+    assert "b:9092" in found.what
+    assert "ADAPTD_KAFKA_BOOTSTRAP" in found.remedy
+
+
+def test_no_broker_set_is_only_a_note() -> None:
+    assert only(judge_topics(None, "", creates=False)).level is Level.NOTE
+
+
+def test_a_missing_topic_is_an_error_unless_adaptd_creates_it() -> None:
+    some = Cluster(cluster_id=None, topics={"interactions.v1": (None, 3)})
+    refused = only(judge_topics("b", some, creates=False))
+    assert refused.level is Level.ERROR
+    assert "feedback.v1" in refused.what
+    assert only(judge_topics("b", some, creates=True)).level is Level.NOTE
+
+
+def test_one_partition_is_a_warning() -> None:
+    topics = {"interactions.v1": (None, 1), "feedback.v1": (None, 1)}
+    found = judge_topics("b", Cluster(cluster_id=None, topics=topics), creates=True)
+    assert only(found).level is Level.WARNING
+
+
+def test_a_vllm_without_lora_is_found() -> None:
+    found = judge_vllm("u", replaced(lora=False), managed=True, aliases=1)
+    assert "without LoRA" in only(found).what
+
+
+def test_a_vllm_that_cannot_load_at_runtime_is_found() -> None:
+    found = judge_vllm("u", replaced(runtime_loading=False), managed=True, aliases=1)
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in only(found).remedy
+
+
+def test_too_few_slots_for_the_aliases_are_found() -> None:
+    assert judge_slots(4, aliases=1) == []
+    assert "--max-loras 6" in only(judge_slots(4, aliases=2)).remedy
+
+
+def test_a_vllm_without_the_gateway_is_found() -> None:
+    found = judge_vllm("u", replaced(has_gateway=False), managed=False, aliases=1)
+    assert "--middleware" in only(found).remedy
+
+
+def test_something_else_on_the_upstream_port_is_an_error() -> None:
+    found = only(judge_vllm("u", VllmFacts(answers=True), managed=True, aliases=1))
+    assert found.level is Level.ERROR
+    assert "port in use" in found.what
+
+
+@pytest.mark.parametrize(("managed", "level"), [(True, Level.NOTE), (False, Level.ERROR)])
+def test_a_missing_vllm_matters_where_adaptd_does_not_start_it(managed: bool, level: Level) -> None:
+    facts = VllmFacts(answers=False)
+    assert only(judge_vllm("u", facts, managed=managed, aliases=1)).level is level
+
+
+def test_a_base_the_settings_do_not_know_is_an_error(tmp_path: Path) -> None:
+    found = only(judge_bases([("support", "llama")], {}, None))
+    assert found.level is Level.ERROR
+    assert "[bases]" in found.remedy
+
+
+def test_a_served_base_with_other_weights_is_an_error(tmp_path: Path) -> None:
+    ours, other = make_tiny_base(tmp_path / "a", seed=0), make_tiny_base(tmp_path / "b", seed=1)
+    wanted, bases = [("support", "tiny")], {"tiny": ours}
+    assert only(judge_bases(wanted, bases, str(ours))).level is Level.OK
+    assert "other weights" in only(judge_bases(wanted, bases, str(other))).what
+
+
+def test_two_bases_under_one_vllm_are_an_error(tmp_path: Path) -> None:
+    base = make_tiny_base(tmp_path / "a")
+    found = judge_bases([("one", "a"), ("two", "b")], {"a": base, "b": base}, None)
+    assert [f.level for f in found] == [Level.OK, Level.OK, Level.ERROR]
+
+
+def test_a_missing_extra_names_the_modules_and_the_setting() -> None:
+    missing = missing_modules(sys.executable, ["json", "no_such_module_of_ours"])
+    assert missing == ["no_such_module_of_ours"]
+    found = judge_extra("train", "ADAPTD_TRAINER_PYTHON", missing)
+    assert found.level is Level.ERROR
+    assert "adaptd[train]" in found.remedy
+    assert "ADAPTD_TRAINER_PYTHON" in found.remedy
+
+
+def test_an_interpreter_that_does_not_exist_is_an_error() -> None:
+    missing = missing_modules("/nowhere/python", ["json"])
+    assert judge_extra("train", "X", missing).level is Level.ERROR
+
+
+def test_an_unwritable_home_is_an_error(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    found = only(check_home(blocked / "home"))
+    assert found.level is Level.ERROR
+    assert "ADAPTD_HOME" in found.remedy
+    assert only(check_home(tmp_path / "new")).check == "store"
+
+
+def test_a_store_held_by_another_process_is_noticed(tmp_path: Path) -> None:
+    store = tmp_path / "store.duckdb"
+    assert not store_is_held(store)
+    store.write_bytes(b"x")
+    assert not store_is_held(store)
+    hold = (
+        "import fcntl,sys;f=open(sys.argv[1],'r+b');fcntl.lockf(f,fcntl.LOCK_EX);"
+        "print('held',flush=True);sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(store)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert store_is_held(store)
+        holder.communicate(b"")
+
+
+def test_a_port_in_use_is_noticed() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert port_is_taken("127.0.0.1", port)
+    assert not port_is_taken("127.0.0.1", port)
+
+
+@pytest.mark.parametrize(
+    ("answers", "taken", "held", "level", "check"),
+    [
+        (True, True, True, Level.OK, "daemon"),
+        (False, True, False, Level.ERROR, "port"),
+        (False, False, True, Level.ERROR, "store"),
+        (False, False, False, Level.NOTE, "daemon"),
+    ],
+)
+def test_a_daemon_that_runs_or_is_kept_from_it(
+    answers: bool, taken: bool, held: bool, level: Level, check: str
+) -> None:
+    found = judge_daemon("h:1", daemon_answers=answers, port_taken=taken, store_held=held)
+    assert (found.level, found.check) == (level, check)
+
+
+def test_maturity_must_cover_four_mean_delays_of_the_slower_arm() -> None:
+    delays = {"live": (500, 10.0), "canary": (40, 20.0)}
+    short = judge_maturity("support", timedelta(seconds=60), delays)
+    assert short.level is Level.ERROR
+    assert "80 s" in short.remedy
+    assert judge_maturity("support", timedelta(seconds=80), delays).level is Level.OK
+
+
+def test_few_delays_are_not_judged() -> None:
+    assert judge_maturity("s", timedelta(0), {"live": (3, 1e6)}).level is Level.NOTE
