@@ -1,7 +1,7 @@
 """The demo's processes: broker, daemon and, through the daemon, vLLM and the trainer.
 
 Everything lives under `var/demo` and is made anew for every run, except what is slow to make and
-never changes (`var/cache`: base model, broker jars).
+never changes (base model, broker jars).
 """
 
 import asyncio
@@ -20,8 +20,8 @@ from daemon.demo.broker import KafkaNode, free_port
 from daemon.demo.jars import fetch_jars, find_java
 from daemon.domain.errors import AdaptdError
 
-CACHE = Path("var/cache")
-BASE = CACHE / "smollm2-135m"
+BASE = Path("var/bases/smollm2-135m")
+JARS = Path("var/kafka/jars")
 ALIAS = "support"
 
 
@@ -71,14 +71,13 @@ class World:
 
     def _start_broker(self, say: Callable[[str], None]) -> None:
         """On the calling thread, which must outlive the broker."""
-        jars = CACHE / "kafka-jars"
         try:
             find_java()
-            fetch_jars(jars)
+            fetch_jars(JARS)
         except AdaptdError as error:
             say(f"{error.problem}: going on without a broker, events go through POST /v1/events")
             return
-        self.broker = KafkaNode(self.home / "kafka", jars=jars)
+        self.broker = KafkaNode(self.home / "kafka", jars=JARS)
         self.broker.start()
 
     def start_daemon(self) -> None:
