@@ -30,8 +30,20 @@ class HaltError(AdaptdError):
     """Ingestion met something only a person may decide. Stored as `halted`, exit code 70."""
 
 
+class ChainError(HaltError):
+    """Chunks came out of order, so records between them would be lost. Reading again mends it."""
+
+
 class HostError(AdaptdError):
     """The serving host (vLLM) refused or did not answer."""
+
+
+class EpochError(HostError):
+    """A gateway holds another route table under this epoch or a higher one: publish above `epoch`."""
+
+    def __init__(self, where: str, epoch: int) -> None:
+        super().__init__(where, f"it follows routes of epoch {epoch}", "Publish under a higher one")
+        self.epoch = epoch
 
 
 class RefusedError(AdaptdError):

@@ -27,7 +27,8 @@ class Partition(NamedTuple):
 HTTP_PARTITION = Partition("", 0)  # the HTTP door counts its requests here
 
 
-class Address(NamedTuple):
+@dataclass(frozen=True, slots=True, order=True)
+class Address:
     """Where an event stood: `position` is Kafka's offset or the HTTP request's number."""
 
     topic: str
@@ -49,7 +50,7 @@ class StoredOffset:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One chunk's place: read from `start` (where the chunk before it ended) up to `end` (excluded).
+    """One chunk's place: from `start`, where the chunk before it ended, up to `end` (excluded).
 
     The offsets of its records may have gaps: compaction and transaction markers leave them.
     """
@@ -62,7 +63,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Chunks ready to store: every record in `spans` is a row of exactly one of the tables (a batch, several).
+    """Chunks ready to store: every event of every record in `spans` is a row of exactly one table.
 
     The tables have the columns of the store's tables, less those the store itself fills in.
     """
@@ -76,7 +77,7 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a transaction did. Duplicates and fenced rows were stored before and are not an error."""
+    """What a transaction did. Duplicates and fenced rows were stored before: no error."""
 
     interactions: int = 0
     feedback: int = 0

@@ -48,9 +48,20 @@ class AdapterHost(Protocol):
 
 
 class RoutePublisher(Protocol):
-    """Every gateway. Raises HostError where one does not answer; safe to repeat (it is the heartbeat)."""
+    """Every gateway, each asked even where another does not answer."""
 
-    async def publish(self, table: RouteTable) -> Sequence[GatewayState]: ...
+    async def publish(self, table: RouteTable) -> Sequence[GatewayState]:
+        """Put the table in force everywhere. Safe to repeat: it is the heartbeat.
+
+        Raises:
+            EpochError: a gateway holds another table under this epoch or a higher one.
+            HostError: a gateway does not answer.
+        """
+        ...
+
+    async def states(self) -> Sequence[GatewayState]:
+        """Raises HostError where one does not answer."""
+        ...
 
 
 class ReceiptCheck(Protocol):
@@ -68,7 +79,7 @@ class ReceiptCheck(Protocol):
 
 
 class EventSink(Protocol):
-    """Where decoded events go: rows and the offsets they were read up to, in one transaction (D4)."""
+    """Where decoded events go: rows and the offsets they were read up to, at once (D4)."""
 
     async def offsets(self, source: str) -> Mapping[Partition, StoredOffset]: ...
 

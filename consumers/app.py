@@ -1,0 +1,242 @@
+"""The Faust app: hands whole fetched chunks to one agent, read from our own offsets (D7).
+
+Stock Faust delivers 4-8 k messages/s, whole chunks 64-77 k. Offsets come from the store after every
+(re)assignment; Kafka's own are advisory and never read. Used of Faust's internals, and pinned by
+tests/integration/test_faust_contract.py: `_new_transport`, `_thread`, `_new_consumer_thread`,
+`_create_worker_consumer`, `_wait_next_records`, `_buffered_partitions`, `_to_message`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import aiokafka
+import faust
+import msgspec
+from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from faust.transport.drivers import aiokafka as driver
+
+from daemon.domain.ingest import Partition
+
+_CHUNK_RECORDS = 5_000  # with the fetch size this bounds memory and a transaction
+_FETCH_BYTES = 1 << 20  # per partition and fetch
+_BUFFERED_CHUNKS = 8
+_AFTER_FAILURE_S = 1  # the app is being stopped: do not spin meanwhile
+_POSITION_S = 0.2
+_GATHER_S = 0.05  # how long small chunks wait for company in one transaction
+
+
+class ConsumerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`instance` makes membership static: a killed process is back in 2 s, not at the timeout."""
+
+    bootstrap: str
+    group: str
+    instance: str
+    topics: tuple[str, ...]
+    session_timeout_s: float
+    directory: Path  # Faust wants one, though it keeps nothing there
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Records of one partition as fetched. `start` is where the chunk before it ended."""
+
+    partition: Partition
+    start: int
+    records: Sequence[Any]  # aiokafka ConsumerRecord
+
+    @property
+    def end(self) -> int:
+        return self.records[-1].offset + 1
+
+
+class Reader(Protocol):
+    """What the app reads for."""
+
+    async def begin(self, found: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, int]:
+        """Where to read each assigned partition from, given what the broker has (first, end).
+
+        Raises where a partition cannot be read on; nothing is read then.
+        """
+        ...
+
+    async def store(self, chunks: Sequence[Chunk]) -> None: ...
+
+    def failed(self, error: BaseException) -> None:
+        """Nothing more is read after this: stop the app."""
+        ...
+
+
+class ChunkThread(driver.AIOKafkaConsumerThread):
+    """aiokafka in its own thread and loop."""
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust reads committed records only in its exactly-once mode, which we do not use.
+        consumer._isolation_level = "read_committed"  # noqa: SLF001 - it has no setter
+        return consumer
+
+    async def progress(self) -> dict[Partition, tuple[int, int]]:
+        """Assigned partitions: position of the next fetch, and where what may be read ends."""
+        return await self.call_thread(self._progress)
+
+    async def tell_group(self, offsets: Mapping[Partition, int]) -> bool:
+        """Commit to Kafka, for lag tools only. False where the group is elsewhere just now."""
+        return await self.call_thread(self._tell_group, offsets)
+
+    async def _progress(self) -> dict[Partition, tuple[int, int]]:
+        consumer = self._ensure_consumer()
+        found = {}
+        for tp in consumer.assignment():
+            try:
+                async with asyncio.timeout(_POSITION_S):
+                    position = await consumer.position(tp)
+                end = consumer.last_stable_offset(tp)
+            except (TimeoutError, KafkaError):
+                continue  # being assigned just now
+            known = end is not None and end >= 0
+            found[Partition(tp.topic, tp.partition)] = (position, end if known else position)
+        return found
+
+    async def _tell_group(self, offsets: Mapping[Partition, int]) -> bool:
+        consumer = self._ensure_consumer()
+        mine = {aiokafka.TopicPartition(*at): offset for at, offset in offsets.items()}
+        mine = {tp: offset for tp, offset in mine.items() if tp in consumer.assignment()}
+        try:
+            if mine:
+                await consumer.commit(mine)
+        except KafkaError:
+            return False  # rebalancing, or the broker is away: the store has the truth
+        return True
+
+
+class ChunkConsumer(driver.Consumer):
+    """Reads from the store's offsets, chunk by chunk; each knows where the one before it ended."""
+
+    app: "IngestApp"  # pyright: ignore[reportIncompatibleVariableOverride] - only ever ours
+    _thread: ChunkThread  # pyright: ignore[reportIncompatibleVariableOverride] - as made below
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._chain: dict[Any, int] = {}
+        self._astray = False  # records were dropped unread: seek again
+
+    @property
+    def thread(self) -> ChunkThread:
+        return self._thread
+
+    @property
+    def handed(self) -> dict[Partition, int]:
+        """Where the last chunk of each partition ended that the agent was or will be given."""
+        return {Partition(tp.topic, tp.partition): end for tp, end in self._chain.items()}
+
+    def _new_consumer_thread(self) -> ChunkThread:
+        return ChunkThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def seek_to_committed(self) -> Mapping[Any, int]:
+        """Faust calls this after every (re)assignment."""
+        try:
+            assigned = list(self.assignment())
+            first = await self._thread.earliest_offsets(*assigned)
+            end = await self._thread.highwaters(*assigned)
+            found = {Partition(tp.topic, tp.partition): (first[tp], end[tp]) for tp in assigned}
+            start = await self.app.reader.begin(found)
+            begin = {tp: start[Partition(tp.topic, tp.partition)] for tp in assigned}
+            await self._thread.seek_wait(begin)
+        except Exception as error:
+            self.app.reader.failed(error)
+            raise
+        self._chain = dict(begin)
+        self._astray = False
+        return begin
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[Any, Any]]:  # noqa: ASYNC109 - Faust's signature
+        """One message per fetched chunk."""
+        if self._astray and self.flow_active:
+            await self.perform_seek()
+        records, active = await self._fetch(timeout)
+        generation = self.app.consumer_generation_id
+        if not records or self.should_stop:
+            return
+        if not self.flow_active:
+            await self.perform_seek()
+            return
+        for tp, found in records.items():
+            wanted = active is None or tp in active or tp in self._buffered_partitions
+            same = self.flow_active and generation == self.app.consumer_generation_id
+            if not (wanted and same and tp in self._chain):
+                # Dropping records without a new seek would lose them silently.
+                self._astray = True
+                continue
+            message = self._to_message(tp, found[-1])
+            chunk = Chunk(Partition(tp.topic, tp.partition), self._chain[tp], found)
+            message.value = chunk  # pyright: ignore[reportAttributeAccessIssue] - passed on as it is
+            self._chain[tp] = chunk.end
+            yield tp, message
+
+    async def _fetch(self, timeout: float) -> tuple[Any, Any]:  # noqa: ASYNC109 - passed on to Faust
+        try:
+            return await self._wait_next_records(timeout)
+        except NoOffsetForPartitionError:
+            return None, None  # asked before our seek; the seek follows
+        except OffsetOutOfRangeError:
+            await self.perform_seek()  # finds the gap and names it
+            return None, None
+        except KafkaError as error:
+            self.app.reader.failed(error)
+            await asyncio.sleep(_AFTER_FAILURE_S)
+            return None, None
+
+
+class ChunkTransport(driver.Transport):
+    Consumer = ChunkConsumer
+
+
+class IngestApp(faust.App):
+    """A Faust app whose consumer asks `reader` where to begin."""
+
+    reader: Reader
+
+    def _new_transport(self) -> ChunkTransport:
+        return ChunkTransport(self.conf.broker_consumer, self)
+
+
+def build_app(settings: ConsumerSettings, reader: Reader) -> IngestApp:
+    """An app for the running event loop. Build a new one for every start.
+
+    No table, changelog, leader topic, web server or exactly-once mode: none is needed, and the
+    last is known to lose and repeat events.
+    """
+    app = IngestApp(
+        settings.group,
+        broker=f"kafka://{settings.bootstrap}",
+        datadir=settings.directory,
+        autodiscover=False,
+        web_enabled=False,
+        topic_disable_leader=True,
+        table_standby_replicas=0,
+        stream_wait_empty=False,
+        stream_buffer_maxsize=_BUFFERED_CHUNKS,
+        broker_max_poll_records=_CHUNK_RECORDS,
+        consumer_max_fetch_size=_FETCH_BYTES,
+        consumer_auto_offset_reset="none",
+        consumer_group_instance_id=settings.instance,
+        broker_session_timeout=settings.session_timeout_s,
+        broker_heartbeat_interval=settings.session_timeout_s / 5,
+        broker_request_timeout=max(30.0, settings.session_timeout_s),
+    )
+    app.reader = reader
+    topic = app.topic(*settings.topics, key_serializer="raw", value_serializer="raw", acks=False)
+
+    @app.agent(topic, name="ingest")
+    async def ingest(stream: Any) -> None:
+        async for events in stream.take_events(_BUFFERED_CHUNKS, within=_GATHER_S):
+            try:
+                await reader.store([event.value for event in events])
+            except Exception as error:  # noqa: BLE001 - Faust would log it and go on with the next chunk
+                reader.failed(error)
+                await asyncio.Event().wait()  # until the app is stopped
+
+    return app

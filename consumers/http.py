@@ -1,0 +1,259 @@
+"""Events over HTTP: read, stored and answered for one by one. The web layer mounts it."""
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine, Iterator
+from typing import Any, Literal
+
+import msgspec
+
+from consumers.decode import SIGNED, Record, Sender, decode
+from consumers.parse import MAX_BATCH
+from daemon.domain.errors import RefusedError, StoreError
+from daemon.domain.ingest import HTTP, HTTP_PARTITION, Address, Decoded, LogRange, Span, Written
+from daemon.domain.ports import EventSink
+from daemon.domain.tokens import Principal
+
+_GROUP_BYTES = 8 * 2**20  # one transaction's worth
+_THREAD_BYTES = 64 * 2**10  # above this, decoding (about 20 µs an event) leaves the event loop
+
+
+class BodyTooLargeError(RefusedError):
+    """Answer 413: split the body."""
+
+
+class DoorBusyError(RefusedError):
+    """Answer 503 with Retry-After: the store is behind."""
+
+
+class EventResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of one event. `item` counts the body's lines or list items, `index` its batch.
+
+    A duplicate was stored before and is no error. `id` is absent where it could not be read.
+    """
+
+    item: int
+    index: int = 0
+    result: Literal["stored", "duplicate", "dead_letter"]
+    id: str | None = None
+    reason: str | None = None
+    detail: str | None = None
+
+
+class _Request:
+    """A body waiting for its transaction."""
+
+    def __init__(self, items: list[bytes], sender: Sender) -> None:
+        self.items = items
+        self.sender = sender
+        self.size_bytes = sum(map(len, items))
+        self.done: asyncio.Future[list[EventResult]] = asyncio.get_running_loop().create_future()
+
+
+class EventDoor:
+    """Takes bodies of events and answers after the commit.
+
+    Requests that arrive while a transaction runs share the next one. Items are numbered across
+    requests in the source's own offset row, so the store's guards hold here too; hence one door
+    per store.
+    """
+
+    def __init__(
+        self,
+        sink: EventSink,
+        *,
+        max_body_bytes: int = 16 * 2**20,
+        max_waiting_bytes: int = 64 * 2**20,
+    ) -> None:
+        self._sink = sink
+        self._max_body_bytes = max_body_bytes
+        self._max_waiting_bytes = max_waiting_bytes
+        self._waiting: deque[_Request] = deque()
+        self._waiting_bytes = 0
+        self._turn = asyncio.Lock()
+        self._next: int | None = None  # None: ask the store
+
+    async def accept(
+        self, body: bytes, content_type: str, principal: Principal
+    ) -> list[EventResult]:
+        """Store a body and say what became of each event.
+
+        It is JSON (one event, a list of them, or a batch) or NDJSON (one or a batch a line). Safe
+        to repeat: events already stored come back as duplicates.
+
+        Raises:
+            RefusedError: the principal may not send events.
+            BodyTooLargeError, DoorBusyError: see there.
+            StoreError: nothing of the body is stored; repeat it later.
+        """
+        request = self._admit(body, content_type, principal)
+        try:
+            async with self._turn:
+                if not request.done.done():
+                    await _uninterrupted(self._commit_group())
+        finally:
+            self._leave(request)
+        return request.done.result()
+
+    def _admit(self, body: bytes, content_type: str, principal: Principal) -> _Request:
+        if not (principal.may("events") or principal.may("control")):
+            raise RefusedError("token", "it may not send events", "Use one with scope `events`")
+        if len(body) > self._max_body_bytes:
+            raise BodyTooLargeError(
+                "body", f"{len(body)} bytes, at most {self._max_body_bytes}", "Send it in parts"
+            )
+        if self._waiting_bytes + len(body) > self._max_waiting_bytes:
+            raise DoorBusyError("store", "too many events wait to be stored", "Try again later")
+        request = _Request(_items(body, content_type), _sender(principal))
+        if len(request.items) > MAX_BATCH:
+            raise BodyTooLargeError(
+                "body", f"{len(request.items)} items, at most {MAX_BATCH}", "Send it in parts"
+            )
+        self._waiting.append(request)
+        self._waiting_bytes += request.size_bytes
+        return request
+
+    def _leave(self, request: _Request) -> None:
+        self._waiting_bytes -= request.size_bytes
+        if request in self._waiting:  # given up before its turn
+            self._waiting.remove(request)
+
+    async def _commit_group(self) -> None:
+        group = list(self._take_group())
+        try:
+            results = await self._store(group)
+        except Exception as error:
+            self._next = None
+            for request in group:
+                request.done.set_exception(error)
+                request.done.exception()  # seen: a caller that gave up shall not cause a warning
+            raise
+        else:
+            for request, result in zip(group, results, strict=True):
+                request.done.set_result(result)
+
+    def _take_group(self) -> Iterator[_Request]:
+        size_bytes = 0
+        while self._waiting and size_bytes < _GROUP_BYTES:
+            request = self._waiting.popleft()
+            size_bytes += request.size_bytes
+            yield request
+
+    async def _store(self, group: list[_Request]) -> list[list[EventResult]]:
+        start = await self._next_position()
+        records = list(_records(group, start))
+        span = Span(HTTP_PARTITION, start, start + len(records))
+        if sum(request.size_bytes for request in group) > _THREAD_BYTES:
+            decoded = await asyncio.to_thread(decode, records, source=HTTP, spans=[span])
+        else:
+            decoded = decode(records, source=HTTP, spans=[span])
+        written = await self._sink.write(decoded)
+        if written.fenced:
+            raise StoreError(
+                "store",
+                "another door numbers events in this store, so some were not stored",
+                "Run one daemon per store and send the events again",
+            )
+        self._next = span.end
+        return list(_results(group, start, decoded, written))
+
+    async def _next_position(self) -> int:
+        if self._next is None:
+            await self._sink.pin(HTTP, {HTTP_PARTITION: LogRange(None, 0, 0)}, cluster_id=None)
+            self._next = (await self._sink.offsets(HTTP))[HTTP_PARTITION].next_offset
+        return self._next
+
+
+async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:
+    """Finish the work even where the caller is cancelled: a commit decides for others too."""
+    task = asyncio.create_task(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    task.result()
+
+
+def _items(body: bytes, content_type: str) -> list[bytes]:
+    """The body's parts. What cannot be taken apart is one part, and will be a dead letter."""
+    if "ndjson" in content_type or "jsonl" in content_type or "json-seq" in content_type:
+        return [line for line in body.splitlines() if line.strip()]
+    if not body.lstrip().startswith(b"["):
+        return [body]
+    try:
+        return [bytes(part) for part in msgspec.json.decode(body, type=list[msgspec.Raw])]
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return [body]
+
+
+def _sender(principal: Principal) -> Sender:
+    if principal.may("control"):
+        return SIGNED
+    return Sender(
+        trusted=False,
+        principal=principal.id,
+        sources=principal.sources,
+        models=principal.models,
+        stamps_tenant=True,
+        tenant=principal.tenant,
+    )
+
+
+def _records(group: list[_Request], start: int) -> Iterator[Record]:
+    position = start
+    for request in group:
+        for item in request.items:
+            yield Record(
+                item, HTTP_PARTITION.topic, HTTP_PARTITION.number, position, request.sender, None
+            )
+            position += 1
+
+
+def _results(
+    group: list[_Request], start: int, decoded: Decoded, written: Written
+) -> Iterator[list[EventResult]]:
+    by_position: dict[int, list[EventResult]] = {}
+    for address, result in _each(decoded, written):
+        by_position.setdefault(address.position, []).append(result)
+    for request in group:
+        end = start + len(request.items)
+        found = [
+            msgspec.structs.replace(result, item=position - start)
+            for position in range(start, end)
+            for result in sorted(by_position[position], key=lambda result: result.index)
+        ]
+        start = end
+        yield found
+
+
+def _each(decoded: Decoded, written: Written) -> Iterator[tuple[Address, EventResult]]:
+    columns = ["topic", "partition", "position", "batch_index"]
+    for table in (decoded.interactions, decoded.feedback):
+        for row in table.select(["id", *columns]).to_pylist():
+            address = Address(*(row[name] for name in columns))
+            yield address, _result(row["id"], address, written)
+    for row in decoded.dead_letters.select(["reason", "detail", *columns]).to_pylist():
+        address = Address(*(row[name] for name in columns))
+        yield (
+            address,
+            EventResult(
+                item=0,
+                index=address.index,
+                result="dead_letter",
+                reason=row["reason"],
+                detail=row["detail"],
+            ),
+        )
+
+
+def _result(event_id: str, address: Address, written: Written) -> EventResult:
+    if address in written.unstorable:
+        return EventResult(
+            item=0, index=address.index, result="dead_letter", id=event_id, reason="unstorable"
+        )
+    result = "duplicate" if address in written.duplicates else "stored"
+    return EventResult(item=0, index=address.index, result=result, id=event_id)

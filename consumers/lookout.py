@@ -1,0 +1,121 @@
+"""Whether the topics are there, are still the same, and have what is to be read next."""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from consumers.gaps import Gap, GapError, find_gaps
+from consumers.topics import BrokerAwayError, Cluster, TopicAdmin
+from daemon.domain.ingest import KAFKA, LogRange, Partition
+from daemon.domain.ports import EventSink
+
+_log = structlog.get_logger(__name__)
+_CONFIRMATIONS = 3  # a broker that just started may not know its topics yet
+_ASK_AGAIN_S = 1.0
+
+
+class Lookout:
+    """Asks the broker with the admin client. `waiting` is told what it waits for."""
+
+    def __init__(
+        self,
+        admin: TopicAdmin,
+        sink: EventSink,
+        *,
+        names: tuple[str, ...],
+        create_partitions: int | None,
+        waiting: Callable[[str], None],
+    ) -> None:
+        self._admin = admin
+        self._sink = sink
+        self._names = names
+        self._create_partitions = create_partitions
+        self._waiting = waiting
+
+    async def ready(self) -> tuple[Cluster, dict[Partition, LogRange]]:
+        """Wait until the broker answers and the topics exist; make them where that is asked for.
+
+        Raises:
+            GapError: a topic that was read before is gone or made anew, or lacks what is next.
+        """
+        absences = 0
+        while True:
+            try:
+                cluster, ranges = await self.look()
+            except BrokerAwayError as error:
+                self._waiting(str(error))
+            else:
+                if not (missing := cluster.missing(self._names)):
+                    await self._check(ranges)
+                    return cluster, ranges
+                absences += 1
+                await self._provide(missing, ranges, certain=absences >= _CONFIRMATIONS)
+            await asyncio.sleep(_ASK_AGAIN_S)
+
+    async def look(self) -> tuple[Cluster, dict[Partition, LogRange]]:
+        """The topics as they are now, and what the broker has of them.
+
+        Raises:
+            BrokerAwayError: it does not answer.
+        """
+        cluster = await self._admin.describe(self._names)
+        return cluster, await self._admin.ranges(cluster)
+
+    async def verify(self, known: Cluster) -> bool:
+        """Ask again while reading; False where the broker does not answer just now.
+
+        Raises:
+            GapError: a topic is gone or made anew.
+        """
+        absences = 0
+        while True:
+            try:
+                cluster, ranges = await self.look()
+            except BrokerAwayError as error:
+                self._waiting(str(error))
+                return False
+            absences += 1
+            if not cluster.missing(self._names) or absences >= _CONFIRMATIONS:
+                break
+            await asyncio.sleep(_ASK_AGAIN_S)
+        if cluster.topics != known.topics:
+            await self._check_identity(ranges)  # a partition may have been added, no more
+        return True
+
+    async def _provide(
+        self, missing: list[str], ranges: dict[Partition, LogRange], *, certain: bool
+    ) -> None:
+        stored = await self._sink.offsets(KAFKA)
+        if any(partition.topic in missing for partition in stored):
+            if certain:  # never make a topic anew over one that was read
+                await self._check(ranges)
+        elif self._create_partitions is not None:
+            _log.info("creating topics", topics=missing, partitions=self._create_partitions)
+            await self._create(missing, self._create_partitions)
+            return
+        self._waiting(
+            f"topics {', '.join(missing)} do not exist. Create them, or set "
+            "ADAPTD_KAFKA_CREATE_TOPICS=true"
+        )
+
+    async def _create(self, missing: list[str], partitions: int) -> None:
+        try:
+            await self._admin.create(missing, partitions=partitions)
+        except BrokerAwayError as error:
+            self._waiting(str(error))
+
+    async def _check(self, ranges: dict[Partition, LogRange]) -> None:
+        if gaps := await self._gaps(ranges):
+            raise GapError(gaps)
+
+    async def _check_identity(self, ranges: dict[Partition, LogRange]) -> None:
+        """Offsets alone may lag behind while reading; whose they are may not change."""
+        changed = ("recreated", "missing")
+        if gaps := [gap for gap in await self._gaps(ranges) if gap.kind in changed]:
+            raise GapError(gaps)
+
+    async def _gaps(self, ranges: dict[Partition, LogRange]) -> list[Gap]:
+        stored = await self._sink.offsets(KAFKA)
+        mine = {at: offset for at, offset in stored.items() if at.topic in self._names}
+        return find_gaps(mine, ranges)

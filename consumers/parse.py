@@ -1,0 +1,210 @@
+"""Bytes → one event, or the reason why not. Pure; raises nothing but UnreadableError."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import msgspec
+
+from daemon.domain.events import FEEDBACK_SCHEMA, INTERACTION_SCHEMA, Feedback, Interaction, Usage
+
+Kind = Literal["interaction", "feedback"]
+Event = Interaction | Feedback
+
+# Beyond these nothing is worth keeping as an event; the bytes stay in the dead letter.
+MAX_EVENT_BYTES = 5_000_000
+MAX_DEPTH = 64
+MAX_BATCH = 10_000  # a 5 MB batch of `1,1,1…` would otherwise become 2.5 M dead letters
+_EARLIEST_S = 0  # 1970
+_LATEST_S = 7_258_118_400  # 2200
+_MAX_DETAIL = 500
+
+
+class UnreadableError(Exception):
+    """Why a record is a dead letter: `reason` is one word to count by, `detail` says more."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail[:_MAX_DETAIL]
+
+
+class Parsed(msgspec.Struct, frozen=True):
+    """An event and the JSON of its unknown fields."""
+
+    event: Event
+    extra: bytes | None = None
+
+
+class _KnownUsage(Usage, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class _KnownInteraction(Interaction, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    usage: _KnownUsage | None = None
+
+
+class _KnownFeedback(Feedback, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class _Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    batch: list[msgspec.Raw]
+
+
+class _LooseBatch(msgspec.Struct, frozen=True):
+    batch: list[msgspec.Raw]
+
+
+_TYPES: dict[Kind, type[Event]] = {"interaction": Interaction, "feedback": Feedback}
+_SCHEMAS: dict[Kind, str] = {"interaction": INTERACTION_SCHEMA, "feedback": FEEDBACK_SCHEMA}
+_FAST = {
+    "interaction": msgspec.json.Decoder(_KnownInteraction),
+    "feedback": msgspec.json.Decoder(_KnownFeedback),
+}
+_SCHEMA = re.compile(r"adaptd\.(interaction|feedback)/(\d{1,4})(?:\.\d{1,4})?")
+_batch_decoder = msgspec.json.Decoder(_Batch)
+_loose_batch_decoder = msgspec.json.Decoder(_LooseBatch)
+_any_decoder = msgspec.json.Decoder()
+_encoder = msgspec.json.Encoder()
+
+
+def split(value: bytes | None) -> Iterator[bytes]:
+    """The events of a message: itself, or those of its batch.
+
+    Raises:
+        UnreadableError: no value, too large, or a batch that is empty, too long or no list.
+    """
+    if value is None:
+        raise UnreadableError("no_value", "the record has no value")
+    if len(value) > MAX_EVENT_BYTES:
+        raise UnreadableError("too_large", f"{len(value)} bytes, at most {MAX_EVENT_BYTES}")
+    if b'"batch"' not in value:
+        yield value
+        return
+    parts = _batch(value)
+    if parts is None:
+        yield value
+    elif not parts:
+        raise UnreadableError("empty_batch", "a batch of no events")
+    elif len(parts) > MAX_BATCH:
+        raise UnreadableError("batch_too_long", f"{len(parts)} events, at most {MAX_BATCH}")
+    else:
+        yield from map(bytes, parts)
+
+
+def parse(raw: bytes, kind: Kind | None) -> Parsed:
+    """Read one event. `kind` is what its topic holds, for events that carry no schema.
+
+    Raises:
+        UnreadableError: see its reasons below.
+    """
+    if kind is not None:
+        try:
+            event = _FAST[kind].decode(raw)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            pass  # unknown fields, another schema, or broken: the slow path tells which
+        else:
+            _check_depth(raw, event)
+            return Parsed(event)
+    return _parse_slowly(raw, kind)
+
+
+def too_deep(value: Any, limit: int = MAX_DEPTH) -> bool:
+    """Whether lists and objects nest more than `limit` levels."""
+    level = [value]
+    for _ in range(limit + 1):
+        level = [child for parent in level for child in _children(parent)]
+        if not level:
+            return False
+    return True
+
+
+def decode_json(raw: bytes) -> Any:
+    """Any JSON value.
+
+    Raises:
+        UnreadableError: not_utf8, not_json, too_deep.
+    """
+    try:
+        return _any_decoder.decode(raw)
+    except UnicodeDecodeError as error:
+        raise UnreadableError("not_utf8", str(error)) from error
+    except RecursionError as error:
+        raise UnreadableError("too_deep", f"nested more than {MAX_DEPTH} levels") from error
+    except (msgspec.DecodeError, ValueError) as error:
+        raise UnreadableError("not_json", str(error)) from error
+
+
+def _batch(value: bytes) -> list[msgspec.Raw] | None:
+    """The parts of a batch message; None where it is one event after all."""
+    try:
+        return _batch_decoder.decode(value).batch
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        found = decode_json(value)
+    if not isinstance(found, dict) or "batch" not in found or "id" in found:
+        return None
+    try:
+        return _loose_batch_decoder.decode(value).batch
+    except msgspec.DecodeError as error:
+        raise UnreadableError("invalid", "batch must be a list of events") from error
+
+
+def _parse_slowly(raw: bytes, kind: Kind | None) -> Parsed:
+    found = decode_json(raw)
+    if not isinstance(found, dict):
+        raise UnreadableError(
+            "not_an_object", f"an event is a JSON object, not {type(found).__name__}"
+        )
+    if too_deep(found):
+        raise UnreadableError("too_deep", f"nested more than {MAX_DEPTH} levels")
+    kind = _kind(found, kind)
+    known = _TYPES[kind].__struct_fields__
+    extra = {name: value for name, value in found.items() if name not in known}
+    if isinstance(usage := found.get("usage"), dict):
+        extra |= _unknown_usage(usage)
+    try:
+        event = msgspec.convert(found | {"schema": _SCHEMAS[kind]}, _TYPES[kind])
+    except (msgspec.ValidationError, ValueError, OverflowError) as error:
+        raise UnreadableError("invalid", str(error)) from error
+    return Parsed(event, _encoder.encode(extra) if extra else None)
+
+
+def _kind(found: dict[str, Any], kind: Kind | None) -> Kind:
+    schema = found.get("schema")
+    if schema is None and kind is not None:
+        return kind
+    if schema is None:
+        raise UnreadableError(
+            "unknown_schema", f"no schema: give {INTERACTION_SCHEMA} or {FEEDBACK_SCHEMA}"
+        )
+    match = _SCHEMA.fullmatch(schema) if isinstance(schema, str) else None
+    if match is None:
+        raise UnreadableError("unknown_schema", f"schema {str(schema)[:100]!r}")
+    if match[2] != "1":
+        raise UnreadableError("unknown_version", f"schema {schema!r}: this release reads version 1")
+    return "interaction" if match[1] == "interaction" else "feedback"
+
+
+def _unknown_usage(usage: dict[str, Any]) -> dict[str, Any]:
+    extra = {name: value for name, value in usage.items() if name not in Usage.__struct_fields__}
+    return {"usage": extra} if extra else {}
+
+
+def _check_depth(raw: bytes, event: Event) -> None:
+    if raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH:
+        return
+    if too_deep(msgspec.structs.asdict(event)):
+        raise UnreadableError("too_deep", f"nested more than {MAX_DEPTH} levels")
+
+
+def _children(value: Any) -> Any:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def check_time(event: Event) -> None:
+    """Raises UnreadableError where a clock is so wrong that no store could hold the time."""
+    if not _EARLIEST_S <= event.time.timestamp() < _LATEST_S:
+        raise UnreadableError("time_out_of_range", f"{event.time.isoformat()}: give 1970 to 2199")

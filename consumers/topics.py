@@ -1,0 +1,142 @@
+"""The topics we read: what they are called, whether they exist, and what the broker has of them."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+from kafka.admin import KafkaAdminClient
+from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.protocol.consumer import OffsetSpec
+from kafka.structs import TopicPartition
+
+from consumers.parse import Kind
+from daemon.domain.errors import AdaptdError
+from daemon.domain.events import FEEDBACK_TOPIC, INTERACTIONS_TOPIC
+from daemon.domain.ingest import LogRange, Partition
+
+T = TypeVar("T")
+Client = Any  # KafkaAdminClient: the checker has the stubs of an older release
+_NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"  # brokers before 2.8
+
+
+class BrokerAwayError(AdaptdError):
+    """The broker does not answer, or refuses. Worth trying again."""
+
+
+class Topics(msgspec.Struct, frozen=True):
+    """Names, so that one broker can serve several installations."""
+
+    interactions: str = INTERACTIONS_TOPIC
+    feedback: str = FEEDBACK_TOPIC
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        return {self.interactions: "interaction", self.feedback: "feedback"}
+
+
+class Cluster(msgspec.Struct, frozen=True, kw_only=True):
+    """Which topics exist: name to id (None: the broker gives none) and number of partitions."""
+
+    cluster_id: str | None
+    topics: Mapping[str, tuple[str | None, int]]
+
+    def missing(self, names: Sequence[str]) -> list[str]:
+        return [name for name in names if name not in self.topics]
+
+
+class TopicAdmin:
+    """kafka-python's admin client, one call at a time in a thread. Connects on first use.
+
+    Every method raises BrokerAwayError where the broker does not answer within `timeout_s`.
+    """
+
+    def __init__(self, bootstrap: str, *, timeout_s: float = 10) -> None:
+        self._bootstrap = bootstrap
+        self._timeout_s = timeout_s
+        self._client: Client | None = None
+        self._turn = asyncio.Lock()
+
+    async def describe(self, names: Sequence[str]) -> Cluster:
+        """Which of these topics exist now. Creates none."""
+        return await self._call(lambda client: _describe(client, names))
+
+    async def create(self, names: Sequence[str], *, partitions: int) -> None:
+        """Make topics, with the broker's replication. One that exists is left as it is."""
+        await self._call(lambda client: _create(client, names, partitions))
+
+    async def ranges(self, cluster: Cluster) -> dict[Partition, LogRange]:
+        """What the broker has of every partition."""
+        return await self._call(lambda client: _ranges(client, cluster))
+
+    async def close(self) -> None:
+        async with self._turn:
+            await self._drop()
+
+    async def _call(self, work: Callable[[Client], T]) -> T:
+        async with self._turn:
+            try:
+                return await asyncio.to_thread(self._run, work)
+            except (KafkaError, OSError, ValueError, TimeoutError) as error:
+                await self._drop()
+                raise BrokerAwayError(
+                    self._bootstrap,
+                    f"the broker does not answer ({type(error).__name__}: {error})",
+                    "Check ADAPTD_KAFKA_BOOTSTRAP and that the broker runs",
+                ) from error
+
+    def _run(self, work: Callable[[Client], T]) -> T:
+        if self._client is None:
+            make: Client = KafkaAdminClient
+            self._client = make(
+                bootstrap_servers=self._bootstrap,
+                client_id="adaptd-admin",
+                request_timeout_ms=int(self._timeout_s * 1000),
+                bootstrap_timeout_ms=int(self._timeout_s * 1000),
+            )
+        return work(self._client)
+
+    async def _drop(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await asyncio.to_thread(client.close)
+
+
+def _describe(client: Client, names: Sequence[str]) -> Cluster:
+    found: list[dict[str, Any]] = client.describe_topics(list(names))
+    topics = {
+        topic["name"]: (_topic_id(topic), len(topic["partitions"]))
+        for topic in found
+        if topic["error_code"] == 0
+    }
+    return Cluster(cluster_id=client.describe_cluster().get("cluster_id"), topics=topics)
+
+
+def _topic_id(topic: dict[str, Any]) -> str | None:
+    found = str(topic.get("topic_id") or _NO_TOPIC_ID)
+    return None if found == _NO_TOPIC_ID else found
+
+
+def _create(client: Client, names: Sequence[str], partitions: int) -> None:
+    for name in names:
+        try:
+            client.create_topics({name: {"num_partitions": partitions}}, wait_for_metadata=True)
+        except TopicAlreadyExistsError:
+            continue  # somebody else was first
+
+
+def _ranges(client: Client, cluster: Cluster) -> dict[Partition, LogRange]:
+    topic_ids = {
+        Partition(name, number): topic_id
+        for name, (topic_id, partitions) in cluster.topics.items()
+        for number in range(partitions)
+    }
+    if not topic_ids:
+        return {}
+    asked = [TopicPartition(*partition) for partition in topic_ids]
+    earliest = client.list_partition_offsets(dict.fromkeys(asked, OffsetSpec.EARLIEST))
+    end = client.list_partition_offsets(dict.fromkeys(asked, OffsetSpec.LATEST))
+    return {
+        Partition(*at): LogRange(topic_ids[Partition(*at)], earliest[at].offset, end[at].offset)
+        for at in asked
+    }

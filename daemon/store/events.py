@@ -1,0 +1,255 @@
+"""Events exactly as they came, once each: the store's side of ingestion (EventSink)."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from daemon.domain.errors import StoreError
+from daemon.domain.ingest import (
+    Address,
+    Decoded,
+    LogRange,
+    Partition,
+    StoredOffset,
+    Written,
+)
+from daemon.store.database import Connection, Database, arrow, rows
+from daemon.store.offsets import (
+    advance_offsets,
+    check_spans,
+    load_offsets,
+    pin_offsets,
+    replace_offsets,
+)
+from daemon.store.statements import statements
+from daemon.store.transitions import record_transition
+from daemon.store.unstorable import TABLES, addresses, part_unstorable
+
+_SQL = statements("events")
+_TICK = timedelta(microseconds=1)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class EventStore:
+    """The EventSink over DuckDB, and the times that make snapshots repeatable.
+
+    Dedupe is within the batch and against what was ingested in the last `dedupe_window`; an id
+    that comes again later than that is taken for a new event, so keep the window longer than any
+    producer retries. There is no unique index: its cost would grow with the table (D5).
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        dedupe_window: timedelta,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._database = database
+        self._window = dedupe_window
+        self._clock = clock
+        self._newest: datetime | None = None  # writer thread only
+
+    async def offsets(self, source: str) -> dict[Partition, StoredOffset]:
+        """How far each partition of a source is stored."""
+        return await self._database.read(lambda cursor: load_offsets(cursor, source))
+
+    async def pin(
+        self, source: str, starts: Mapping[Partition, LogRange], *, cluster_id: str | None
+    ) -> None:
+        """Store where reading begins (`earliest`). A partition that has an offset keeps it."""
+        await self._database.write(
+            lambda cursor: pin_offsets(
+                cursor, source, starts, cluster_id=cluster_id, now=self._clock()
+            )
+        )
+
+    async def write(self, decoded: Decoded) -> Written:
+        """Store chunks: rows, dead letters and offsets in one transaction. Safe to repeat.
+
+        A row that the store itself refuses becomes a dead letter too: nothing a sender sends may
+        stop the stream.
+
+        Raises:
+            ChainError, HaltError: see `check_spans`; nothing was stored.
+            StoreError: disk or memory; nothing was stored.
+        """
+        try:
+            try:
+                return await self._database.write(lambda cursor: self._write(cursor, decoded))
+            except (duckdb.DataError, duckdb.InvalidInputException):
+                return await self._database.write(
+                    lambda cursor: self._write_storable(cursor, decoded)
+                )
+        except duckdb.Error as error:
+            raise StoreError(
+                "store",
+                f"a chunk of events cannot be stored ({str(error).splitlines()[0]})",
+                "Check the disk's space and the store's memory, then restart",
+            ) from error
+
+    async def resync(
+        self,
+        source: str,
+        ranges: Mapping[Partition, LogRange],
+        *,
+        cluster_id: str | None,
+        actor: str,
+        reason: str,
+        evidence: Any,
+    ) -> None:
+        """Accept a gap: read on from what the broker has. The gap stays on record as evidence."""
+
+        def work(cursor: Connection) -> None:
+            replace_offsets(cursor, source, ranges, cluster_id=cluster_id, now=self._clock())
+            record_transition(
+                cursor,
+                "ingest",
+                source,
+                before="halted",
+                after="resynced",
+                actor=actor,
+                reason=reason,
+                evidence=evidence,
+            )
+
+        await self._database.write(work)
+
+    async def seal(self) -> datetime:
+        """An `as_of` that stays true: whatever is stored from now on has a later `ingested_at`."""
+
+        def work(cursor: Connection) -> datetime:
+            self._newest = max(self._clock(), self._last_time(cursor))
+            return self._newest
+
+        return await self._database.write(work)
+
+    def _write(
+        self, cursor: Connection, decoded: Decoded, unstorable: frozenset[Address] = frozenset()
+    ) -> Written:
+        stored = load_offsets(cursor, decoded.source)
+        after = check_spans(decoded.source, decoded.spans, stored)
+        now = self._next_time(cursor)
+        unfenced, fenced = _fence(decoded, stored)
+        kept, duplicates = self._drop_duplicates(cursor, unfenced, since=now - self._window)
+        for table in TABLES:
+            _insert(cursor, _SQL[f"add_{table}"], getattr(kept, table), now)
+        advance_offsets(cursor, decoded.source, after, spans=decoded.spans, now=now)
+        written = Written(
+            interactions=kept.interactions.num_rows,
+            feedback=kept.feedback.num_rows,
+            dead_letters=kept.dead_letters.num_rows,
+            fenced=fenced,
+            duplicates=duplicates,
+            unstorable=unstorable,
+            next_offsets=after,
+        )
+        _add_totals(cursor, decoded.source, written)
+        return written
+
+    def _write_storable(self, cursor: Connection, decoded: Decoded) -> Written:
+        """The slow way, after the store refused something: find it, bury it, store the rest."""
+        sound, unstorable = part_unstorable(cursor, decoded)
+        return self._write(cursor, sound, unstorable)
+
+    def _drop_duplicates(
+        self, cursor: Connection, decoded: Decoded, *, since: datetime
+    ) -> tuple[Decoded, frozenset[Address]]:
+        interactions, again = _fresh(
+            cursor, "fresh_interactions", decoded.interactions, ["id", "tenant", "trusted"], since
+        )
+        feedback, said_again = _fresh(
+            cursor,
+            "fresh_feedback",
+            decoded.feedback,
+            ["id", "interaction", "tenant", "trusted"],
+            since,
+        )
+        kept = Decoded(decoded.source, interactions, feedback, decoded.dead_letters, decoded.spans)
+        return kept, again | said_again
+
+    def _next_time(self, cursor: Connection) -> datetime:
+        """Later than every time given out so far, also when the clock steps back."""
+        self._newest = max(self._clock(), self._last_time(cursor) + _TICK)
+        return self._newest
+
+    def _last_time(self, cursor: Connection) -> datetime:
+        if self._newest is None:
+            self._newest = rows(cursor, _SQL["newest_time"])[0]["newest"]
+        return self._newest or datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _fence(decoded: Decoded, stored: Mapping[Partition, StoredOffset]) -> tuple[Decoded, int]:
+    """Drop rows before the stored offsets; say how many there were."""
+    rewound = {
+        span.partition: stored[span.partition].next_offset
+        for span in decoded.spans
+        if span.start < stored[span.partition].next_offset
+    }
+    if not rewound:
+        return decoded, 0
+    tables = {name: _from_offsets(getattr(decoded, name), rewound) for name in TABLES}
+    before = sum(getattr(decoded, name).num_rows for name in TABLES)
+    kept = sum(table.num_rows for table in tables.values())
+    return Decoded(source=decoded.source, spans=decoded.spans, **tables), before - kept
+
+
+def _from_offsets(table: pa.Table, first: Mapping[Partition, int]) -> pa.Table:
+    position = table["position"].to_numpy()
+    number = table["partition"].to_numpy()
+    topic = np.asarray(table["topic"].to_pylist(), dtype=object)
+    keep = np.ones(table.num_rows, dtype=bool)
+    for partition, next_offset in first.items():
+        here = (topic == partition.topic) & (number == partition.number)
+        keep &= ~(here & (position < next_offset))
+    return table.filter(pa.array(keep))
+
+
+def _fresh(
+    cursor: Connection, statement: str, table: pa.Table, key: list[str], since: datetime
+) -> tuple[pa.Table, frozenset[Address]]:
+    """The rows that are new, and the addresses of the others."""
+    if table.num_rows == 0:
+        return table, frozenset()
+    ids = table["id"].to_pylist()
+    row = pa.array(range(table.num_rows), pa.int64())
+    cursor.register("chunk_keys", table.select(key).append_column("row", row))
+    try:
+        values = {"since": since, "low": min(ids), "high": max(ids)}
+        found = arrow(cursor, _SQL[statement], **values)["row"].to_numpy()
+    finally:
+        cursor.unregister("chunk_keys")
+    if len(found) == table.num_rows:
+        return table, frozenset()
+    again = np.ones(table.num_rows, dtype=bool)
+    again[found] = False
+    return table.take(pa.array(found)), addresses(table.filter(pa.array(again)))
+
+
+def _insert(cursor: Connection, statement: str, table: pa.Table, now: datetime) -> None:
+    if table.num_rows == 0:
+        return
+    cursor.register("chunk", table)
+    try:
+        cursor.execute(statement, {"now": now})
+    finally:
+        cursor.unregister("chunk")
+
+
+def _add_totals(cursor: Connection, source: str, written: Written) -> None:
+    values = {
+        "source": source,
+        "interactions": written.interactions,
+        "feedback": written.feedback,
+        "dead_letters": written.dead_letters,
+        "duplicates": len(written.duplicates),
+        "fenced": written.fenced,
+    }
+    cursor.execute(_SQL["add_totals"], values)

@@ -1,0 +1,129 @@
+"""How far every source is stored, partition by partition: the truth about offsets (D4)."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+from daemon.domain.errors import ChainError, HaltError
+from daemon.domain.ingest import LogRange, Partition, Span, StoredOffset
+from daemon.store.database import Connection, rows
+from daemon.store.statements import statements
+
+_SQL = statements("offsets")
+
+
+def load_offsets(cursor: Connection, source: str) -> dict[Partition, StoredOffset]:
+    """Every partition of a source."""
+    return {
+        Partition(row.pop("topic"), row.pop("partition")): StoredOffset(**row)
+        for row in rows(cursor, _SQL["offsets_of"], source=source)
+    }
+
+
+def pin_offsets(
+    cursor: Connection,
+    source: str,
+    starts: Mapping[Partition, LogRange],
+    *,
+    cluster_id: str | None,
+    now: datetime,
+) -> None:
+    """Store where reading begins; partitions that have an offset keep it."""
+    _put(cursor, _SQL["pin_offset"], source, starts, cluster_id=cluster_id, now=now)
+
+
+def replace_offsets(
+    cursor: Connection,
+    source: str,
+    ranges: Mapping[Partition, LogRange],
+    *,
+    cluster_id: str | None,
+    now: datetime,
+) -> None:
+    """Make what the broker has the new truth: jump into its ranges, forget what it does not have.
+
+    A partition of the same topic id whose offset lies in its range keeps it.
+    """
+    stored = load_offsets(cursor, source)
+    moved = {
+        partition: found
+        for partition, found in ranges.items()
+        if (old := stored.get(partition)) is None
+        or old.topic_id != found.topic_id
+        or not found.earliest <= old.next_offset <= found.end
+    }
+    _put(cursor, _SQL["replace_offset"], source, moved, cluster_id=cluster_id, now=now)
+    for partition in stored.keys() - ranges.keys():
+        cursor.execute(_SQL["forget_offset"], _key(source, partition))
+
+
+def check_spans(
+    source: str, spans: Sequence[Span], stored: Mapping[Partition, StoredOffset]
+) -> dict[Partition, int]:
+    """The offsets after these spans.
+
+    Raises:
+        ChainError: a span begins after what is stored, so records between would be lost.
+        HaltError: a span's partition was never pinned.
+    """
+    after = {partition: offset.next_offset for partition, offset in stored.items()}
+    for span in spans:
+        where = f"{source} {span.partition.topic}[{span.partition.number}]"
+        if span.partition not in after:
+            raise HaltError(
+                where,
+                f"records {span.start} to {span.end} came before the partition's start was stored",
+                "Restart; report this if it happens again",
+            )
+        if span.start > after[span.partition]:
+            raise ChainError(
+                where,
+                f"a chunk starts at {span.start}, but only what lies before "
+                f"{after[span.partition]} is stored",
+                "Nothing is lost: reading goes on from the stored offset",
+            )
+        after[span.partition] = max(after[span.partition], span.end)
+    return {span.partition: after[span.partition] for span in spans}
+
+
+def advance_offsets(
+    cursor: Connection,
+    source: str,
+    after: Mapping[Partition, int],
+    *,
+    spans: Iterable[Span],
+    now: datetime,
+) -> None:
+    """Write the new offsets and the time of each partition's last record."""
+    record_at: dict[Partition, datetime | None] = defaultdict(lambda: None)
+    record_at.update({span.partition: span.record_at for span in spans})
+    for partition, next_offset in after.items():
+        values = {
+            "next_offset": next_offset,
+            "record_at": record_at[partition],
+            "now": now,
+        }
+        cursor.execute(_SQL["advance_offset"], _key(source, partition) | values)
+
+
+def _put(
+    cursor: Connection,
+    statement: str,
+    source: str,
+    ranges: Mapping[Partition, LogRange],
+    *,
+    cluster_id: str | None,
+    now: datetime,
+) -> None:
+    for partition, found in ranges.items():
+        values = {
+            "next_offset": found.earliest,
+            "cluster_id": cluster_id,
+            "topic_id": found.topic_id,
+            "now": now,
+        }
+        cursor.execute(statement, _key(source, partition) | values)
+
+
+def _key(source: str, partition: Partition) -> dict[str, str | int]:
+    return {"source": source, "topic": partition.topic, "partition": partition.number}
