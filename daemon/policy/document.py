@@ -1,0 +1,126 @@
+"""YAML with the line of every value, so that a problem can be shown where it stands.
+
+Read into plain values by this module: no tags, no anchors, no duplicate keys; all problems at once.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+Path = tuple[str | int, ...]
+_TAG = "tag:yaml.org,2002:"
+_SCALARS = ("str", "int", "float", "bool", "null", "timestamp", "value", "merge")
+_TRUE = ("true", "True", "TRUE")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong at a line, and what to write instead."""
+
+    line: int
+    what: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Document:
+    """The values of a file, and the line (from 1) where each stands or its key does."""
+
+    data: Any
+    lines: Mapping[Path, int]
+    problems: list[Problem] = field(default_factory=list)
+
+    def line_of(self, path: Path) -> int:
+        """The line of a value, or of the nearest thing around it that is there."""
+        while path not in self.lines and path:
+            path = path[:-1]
+        return self.lines.get(path, 1)
+
+
+def read_document(text: str) -> Document:
+    """Read one YAML document. Never raises: what cannot be read is a problem."""
+    try:
+        node = YAML(typ="safe", pure=True).compose(text)  # type: ignore[arg-type] - text is allowed
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        problem = Problem(line, f"it is not YAML ({_words(error)})", "Correct the syntax")
+        return Document(None, {}, [problem])
+    except (YAMLError, RecursionError, ValueError) as error:
+        problem = Problem(1, f"it is not YAML ({type(error).__name__})", "Correct the syntax")
+        return Document(None, {}, [problem])
+    if node is None:
+        return Document(None, {}, [Problem(1, "it is empty", "Write a policy, or remove it")])
+    reader = _Reader()
+    try:
+        data = reader.value(node, ())
+    except RecursionError:
+        problem = Problem(1, "it is nested too deeply", "Write it flatter")
+        return Document(None, {}, [problem])
+    return Document(data, reader.lines, reader.problems)
+
+
+def _words(error: MarkedYAMLError) -> str:
+    return " ".join(filter(None, (error.context, error.problem))) or "syntax error"
+
+
+class _Reader:
+    """Walks the nodes of one document."""
+
+    def __init__(self) -> None:
+        self.lines: dict[Path, int] = {}
+        self.problems: list[Problem] = []
+        self._seen: set[int] = set()
+
+    def value(self, node: Node, path: Path) -> Any:
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        if id(node) in self._seen:
+            self._problem(node, "an anchor is used again", "Write the value out a second time")
+            return None
+        self._seen.add(id(node))
+        tag = str(node.tag).removeprefix(_TAG)
+        if isinstance(node, MappingNode) and tag == "map":
+            return dict(self._items(node, path))
+        if isinstance(node, SequenceNode) and tag == "seq":
+            return [self.value(item, (*path, n)) for n, item in enumerate(node.value)]
+        if isinstance(node, ScalarNode) and tag in _SCALARS:
+            return self._scalar(node, tag)
+        self._problem(node, f"the tag {node.tag} is not known here", "Remove the tag")
+        return None
+
+    def _items(self, node: MappingNode, path: Path) -> Iterator[tuple[str, Any]]:
+        first_lines: dict[str, int] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            key = key_node.value
+            if not isinstance(key_node, ScalarNode):
+                self._problem(key_node, "a key is not a word", "Write one word, then a colon")
+            elif key in first_lines:
+                self._problem(
+                    key_node,
+                    f"{key} is given again, first in line {first_lines[key]}",
+                    "Keep one of them",
+                )
+            else:
+                first_lines[key] = line
+                self.lines[(*path, key)] = line
+                yield key, self.value(value_node, (*path, key))
+
+    def _scalar(self, node: ScalarNode, tag: str) -> Any:
+        text: str = node.value
+        try:
+            if tag == "int":
+                return int(text.replace("_", ""), 0)
+            if tag == "float":
+                return float(text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan"))
+        except ValueError:
+            self._problem(node, "a number cannot be read", "Write a plain number")
+            return None
+        return {"null": None, "bool": text in _TRUE}.get(tag, text)
+
+    def _problem(self, node: Node, what: str, remedy: str) -> None:
+        self.problems.append(Problem(node.start_mark.line + 1, what, remedy))

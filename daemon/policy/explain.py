@@ -1,0 +1,131 @@
+"""What pydantic found wrong, in words that say what to write instead. Pure."""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+from daemon.policy.document import Path
+from daemon.policy.model import Policy
+from daemon.policy.waiting import KEYS, NOT_YET, VALUES
+
+_SHOWN = 120
+_TYPES = {
+    "string_type": "Give text",
+    "int_type": "Give a whole number",
+    "int_from_float": "Give a whole number",
+    "float_type": "Give a number",
+    "bool_type": "Give true or false",
+    "tuple_type": "Give a list",
+    "model_type": "Give keys and values",
+    "model_attributes_type": "Give keys and values",
+    "dict_type": "Give keys and values",
+    "finite_number": "Give a number",
+}
+_BOUNDS = {
+    "greater_than": "Give more than {gt}",
+    "greater_than_equal": "Give {ge} or more",
+    "less_than": "Give less than {lt}",
+    "less_than_equal": "Give {le} or less",
+    "too_short": "Give at least {min_length}",
+    "string_too_short": "Give at least {min_length} letter",
+    "string_too_long": "Give at most {max_length} letters",
+}
+
+
+def is_real(error: ErrorDetails) -> bool:
+    """False where only the entries that were right are counted: the others are told anyway."""
+    given = error["input"]
+    short = error["type"] == "too_short" and isinstance(given, list)
+    return not (short and len(given) >= error.get("ctx", {}).get("min_length", 0))
+
+
+def explain(error: ErrorDetails) -> tuple[str, str]:
+    """What is wrong, opening with the key, and what to do."""
+    path, kind = error["loc"], error["type"]
+    context = error.get("ctx", {})
+    name = key_name(path)
+    if kind == "wrong":
+        return f"{name} {_cut(context['problem'])}", context["remedy"]
+    if kind == "extra_forbidden":
+        return _unknown(path)
+    if kind == "missing":
+        return f"{name} is missing", _add(path)
+    shown = f"{name} is {_cut(_show(error['input']))}"
+    if kind == "literal_error":
+        return _not_one_of(path, shown, error["input"], context["expected"])
+    if kind in _BOUNDS:
+        return shown, _BOUNDS[kind].format(**context)
+    return shown, _TYPES.get(kind, error["msg"])
+
+
+def key_name(path: Path) -> str:
+    """`rollout.steps[2].weight`; list entries count from 0. The file itself has no name."""
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in path]
+    return "".join(parts).lstrip(".") or "the policy"
+
+
+def _unknown(path: Path) -> tuple[str, str]:
+    name = key_name(path)
+    if (remedy := KEYS.get(_pattern(path))) is not None:
+        return f"{name} {NOT_YET}", remedy
+    known = sorted(_fields(path[:-1]))
+    close = difflib.get_close_matches(str(path[-1]), known, n=1)
+    remedy = f"Write {close[0]}" if close else f"Known here: {', '.join(known)}"
+    return f"{name} is not a key", remedy
+
+
+def _not_one_of(path: Path, shown: str, value: Any, expected: str) -> tuple[str, str]:
+    key = (_pattern(path), value if isinstance(value, str) else "")
+    if (remedy := VALUES.get(key)) is not None:
+        return f"{shown}, which {NOT_YET}", remedy
+    return shown, f"Give {expected.replace(chr(39), '')}"
+
+
+def _add(path: Path) -> str:
+    field = _fields(path[:-1]).get(str(path[-1]))
+    about = (field.description or "").split("\n")[0].rstrip(".") if field else ""
+    return f"Add it: {about[:1].lower()}{about[1:]}" if about else "Add it"
+
+
+def _fields(path: Sequence[str | int]) -> dict[str, Any]:
+    """The keys that the model knows at a path."""
+    model: Any = Policy
+    for part in path:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(part)
+        model = _inner_model(field.annotation) if field else None
+        if model is None:
+            return {}
+    return dict(model.model_fields)
+
+
+def _inner_model(annotation: Any) -> type[BaseModel] | None:
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
+
+
+def _pattern(path: Path) -> str:
+    return "".join("[]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, dict):
+        return "a group of keys"
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str) and value:
+        return repr(value) if value[0].isdigit() else value
+    return "empty" if value is None or value == "" else str(value)
+
+
+def _cut(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
