@@ -32,7 +32,10 @@ class AdapterMove(msgspec.Struct, frozen=True):
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One decision and all that it changes, with who or what made it, why and on what evidence."""
+    """One decision and all that it changes, with who or what made it, why and on what evidence.
+
+    The evidence is also merged into that of the rollouts.
+    """
 
     rollouts: list[RolloutMove] = []
     adapters: list[AdapterMove] = []
@@ -127,8 +130,10 @@ def _create(cursor: Connection, rollout: Rollout, actor: str, reason: str) -> Ro
 def _apply(cursor: Connection, change: Change, now: datetime) -> None:
     why = {"actor": change.actor, "reason": change.reason, "evidence": change.evidence or None}
     for move in change.rollouts:
-        _check_unchanged(_get(cursor, move.before.rollout_id), move.before)
-        _put(cursor, move.after)
+        found = _get(cursor, move.before.rollout_id)
+        _check_unchanged(found, move.before)
+        evidence = found.evidence | change.evidence
+        _put(cursor, msgspec.structs.replace(move.after, evidence=evidence))
         _record(cursor, move.before, move.after, **why)
     for adapter in change.adapters:
         move_adapter(cursor, adapter.name, adapter.to, **why)

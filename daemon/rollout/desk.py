@@ -1,0 +1,153 @@
+"""Reads the world, writes decisions, and keeps the routes in line with them: one at a time."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from daemon.domain.bases import base_digest, template_digest
+from daemon.domain.rollouts import Rollout
+from daemon.domain.routes import Route, RouteTable
+from daemon.policy.book import PolicyBook
+from daemon.rollout.keeper import RouteKeeper
+from daemon.rollout.plan import Plan, plan_of
+from daemon.rollout.residency import Residency
+from daemon.rollout.routing import Alias, build_routes
+from daemon.rollout.world import World
+from daemon.store.adapters import AdapterStore
+from daemon.store.rollouts import Change, RolloutStore
+
+_log = structlog.get_logger(__name__)
+
+
+class RolloutDesk:
+    """Every change of rollouts, versions and routes goes through here, under `lock`.
+
+    A change and the routes that follow from it are one transaction; only then are they published.
+    After a kill at any line the same routes follow from what is in the store.
+    """
+
+    def __init__(
+        self,
+        rollouts: RolloutStore,
+        adapters: AdapterStore,
+        policies: PolicyBook,
+        keeper: RouteKeeper,
+        residency: Residency,
+        *,
+        bases: Mapping[str, Path],
+    ) -> None:
+        self._rollouts = rollouts
+        self._adapters = adapters
+        self._policies = policies
+        self._keeper = keeper
+        self._residency = residency
+        self._bases = bases
+        self._digests: dict[str, tuple[str, str]] = {}
+        self.lock = asyncio.Lock()
+        self.world = World({}, {})  # as last read
+
+    async def look(self) -> World:
+        """Read versions and rollouts."""
+        self.world = World.of(await self._adapters.list(), await self._rollouts.unfinished())
+        return self.world
+
+    def plan(self, rollout: Rollout) -> Plan | None:
+        """What its policy version asks of it; None where that version cannot be had."""
+        version = self._policies.version(rollout.model, rollout.policy_version)
+        return plan_of(version.policy) if version else None
+
+    async def apply(self, change: Change) -> bool:
+        """Write a change with its routes, then publish them. Call it under `lock`.
+
+        True where every gateway has them by now; else the heartbeat goes on trying.
+
+        Raises:
+            RefusedError: something changed meanwhile.
+        """
+        table = await self._table((await self.look()).after(change))
+        await self._rollouts.apply(msgspec.structs.replace(change, table=table), now=_now())
+        for move in change.rollouts:
+            ids = {"rollout": move.after.rollout_id, "adapter": move.after.candidate}
+            _log.info("rollout", **ids, state=move.after.state, step=move.after.step)
+        await self.look()
+        return await self._keeper.adopt(table) if table else True
+
+    async def reconcile(self, reason: str) -> None:
+        """Bring the routes in line with the store, the host and the clock. Call it under `lock`."""
+        if (table := await self._table(await self.look())) is not None:
+            await self._keeper.write(table, reason=reason)
+            await self._keeper.adopt(table)
+
+    async def _table(self, world: World) -> RouteTable | None:
+        """The table a world asks for; None where the one in force says the same."""
+        if (base := self._base_name()) is None:
+            return None
+        plans = {key: self.plan(rollout) for key, rollout in world.rollouts.items()}
+        routes = build_routes(
+            world,
+            await self._aliases(),
+            {key: plan for key, plan in plans.items() if plan},
+            verified=self._verified(),
+            now=_now(),
+        )
+        return self._keeper.following(routes, base=base)
+
+    def _base_name(self) -> str | None:
+        if self._residency.info is not None:
+            return self._residency.info.base
+        newest = self._newest()
+        return newest.base if newest else None
+
+    def _verified(self) -> frozenset[str]:
+        """Versions with a receipt. Those that had one stay while the host is silent at start.
+
+        No canary does: live never expires (D11), and a silent host is most likely a busy one.
+        """
+        if self._residency.info is not None:
+            return self._residency.verified
+        newest = self._newest()
+        routes = [r for r in newest.routes.values() if r.ready] if newest else []
+        return frozenset(name for r in routes for name in (r.live, r.last_good) if name)
+
+    async def _aliases(self) -> list[Alias]:
+        """One per policy, and those already served: a policy that is gone takes no service away."""
+        newest = self._newest()
+        found = {
+            name: _alias_of(route) for name, route in (newest.routes if newest else {}).items()
+        }
+        for version in self._policies.all():
+            digests = await self._digests_of(version.policy.base)
+            found[version.model] = Alias(
+                name=version.model,
+                split=version.policy.rollout.split,
+                base_digest=digests and digests[0],
+                template_digest=digests and digests[1],
+            )
+        return [found[name] for name in sorted(found)]
+
+    async def _digests_of(self, base: str) -> tuple[str, str] | None:
+        """Of the base and its template; read once. None where no such base is set up."""
+        if base not in self._digests and (directory := self._bases.get(base)) is not None:
+            of_base = await asyncio.to_thread(base_digest, directory)
+            self._digests[base] = of_base, await asyncio.to_thread(template_digest, directory)
+        return self._digests.get(base)
+
+    def _newest(self) -> RouteTable | None:
+        return self._keeper.table or self._keeper.stored
+
+
+def _alias_of(route: Route) -> Alias:
+    return Alias(
+        name=route.alias,
+        split=route.split,
+        base_digest=route.base_digest,
+        template_digest=route.template_digest,
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,116 @@
+"""Keeps the host as the rollouts need it: wanted versions loaded and proven, unwanted ones gone."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import structlog
+
+from daemon.domain.errors import HostError, RefusedError
+from daemon.domain.ports import AdapterHost, HostInfo, ReceiptCheck
+from daemon.domain.routes import VERSION_NAME
+from daemon.domain.states import AdapterState
+from daemon.store.adapters import AdapterRow, AdapterStore
+from daemon.store.receipts import ReceiptStore
+
+OUT_OF_USE = (AdapterState.RETIRED, AdapterState.QUARANTINED, AdapterState.ERASED)
+
+_log = structlog.get_logger(__name__)
+
+
+class Residency:
+    """Slow work, so it runs in a task of its own: the guard and the heartbeat never wait for it.
+
+    `verified` are the versions with a receipt of the host's present process. `changed` is set
+    whenever it or the process changes.
+    """
+
+    def __init__(
+        self,
+        host: AdapterHost,
+        checks: ReceiptCheck,
+        receipts: ReceiptStore,
+        adapters: AdapterStore,
+        *,
+        wanted: Callable[[], Sequence[str]],
+        in_flight: Callable[[str], int | None],
+    ) -> None:
+        self._host = host
+        self._checks = checks
+        self._receipts = receipts
+        self._adapters = adapters
+        self._wanted = wanted
+        self._in_flight = in_flight
+        self.info: HostInfo | None = None
+        self.verified: frozenset[str] = frozenset()
+        self.problems: dict[str, str] = {}  # why a wanted version cannot be loaded or measured
+        self.changed = asyncio.Event()
+
+    async def look(self) -> bool:
+        """See which process the host is, and what is proven on it. False where it is away."""
+        try:
+            info = await self._host.describe()
+        except HostError as error:
+            _log.info("host does not answer", error=str(error))
+            return False
+        if self.info is None or info.instance != self.info.instance:
+            _log.info("host", instance=info.instance, base=info.base)
+            self.verified = await self._receipts.passed_on(info.instance)
+            self.info = info
+            self.changed.set()
+        return True
+
+    async def run(self, every_s: float) -> None:
+        """Work until cancelled."""
+        while True:
+            await self.tick()
+            await asyncio.sleep(every_s)
+
+    async def tick(self) -> None:
+        """Load and prove what is wanted, unload what is out of use and drained. Safe to repeat."""
+        if not await self.look():
+            return
+        try:
+            loaded = await self._host.loaded()
+            self._note_numbers(loaded)
+            for name in self._wanted():
+                await self._ensure(name, loaded)
+            await self._unload(loaded)
+        except HostError as error:
+            _log.warning("host", error=str(error))
+
+    async def _ensure(self, name: str, loaded: frozenset[str]) -> None:
+        """One version that the host refuses must not keep the others from being loaded."""
+        if name in loaded and name in self.verified:
+            return
+        try:
+            row = await self._adapters.get(name)
+            await self._host.load(name, Path(row.path))
+            receipt = await self._checks.check(name)
+        except (HostError, RefusedError) as error:
+            _log.error("version not served", adapter=name, error=str(error))
+            self.problems[name] = str(error)
+            return
+        self.problems.pop(name, None)
+        if receipt.passed and self.info and receipt.instance == self.info.instance:
+            self.verified |= {name}
+        if not receipt.passed:
+            _log.error("no swap receipt", adapter=name, reason=receipt.reason)
+        self.changed.set()
+
+    async def _unload(self, loaded: frozenset[str]) -> None:
+        wanted = set(self._wanted())
+        for row in await self._adapters.list():
+            if row.name in loaded - wanted and self._is_done(row):
+                await self._host.unload(row.name)
+                _log.info("unloaded", adapter=row.name, state=row.state)
+
+    def _is_done(self, row: AdapterRow) -> bool:
+        """Out of use, and no gateway has a request left on it."""
+        return row.state in OUT_OF_USE and self._in_flight(row.name) == 0
+
+    def _note_numbers(self, loaded: frozenset[str]) -> None:
+        """A restored store must not issue a number again that the host still knows (D1)."""
+        for name in loaded:
+            if match := VERSION_NAME.match(name):
+                self._adapters.raise_floor(match["alias"], int(match["number"]))

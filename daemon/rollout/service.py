@@ -1,0 +1,226 @@
+"""Rolls accepted versions out step by step, watched, and back where users are worse off."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from daemon.domain.errors import RefusedError
+from daemon.domain.ports import AdapterHost, ReceiptCheck, RoutePublisher
+from daemon.domain.rollouts import Frozen, Rollout
+from daemon.domain.states import AdapterState, RunState
+from daemon.policy.book import PolicyBook, PolicyVersion
+from daemon.rollout.changes import By, carry_out, pause
+from daemon.rollout.commands import RolloutOperator
+from daemon.rollout.desk import RolloutDesk
+from daemon.rollout.keeper import RouteKeeper
+from daemon.rollout.residency import Residency
+from daemon.rollout.steps import Act, Action, Situation, next_action
+from daemon.rollout.watch import GuardWatch, outage
+from daemon.store.adapters import AdapterStore
+from daemon.store.database import Database
+from daemon.store.guard import GuardStore
+from daemon.store.receipts import ReceiptStore
+from daemon.store.rollouts import RolloutStore
+from daemon.store.routes import RouteStore
+from daemon.store.runs import Run, RunStore
+
+ACTOR = "rollout"
+LOOK_SHARE = 0.2  # at most this share of the time goes into looking, however large the store is
+
+_log = structlog.get_logger(__name__)
+
+
+class RolloutService:
+    """Owns the route table. Heartbeat, host and decisions are tasks that never wait for another."""
+
+    def __init__(
+        self,
+        database: Database,
+        policies: PolicyBook,
+        host: AdapterHost,
+        checks: ReceiptCheck,
+        publisher: RoutePublisher,
+        *,
+        bases: Mapping[str, Path],
+        lease_s: float = 5.0,
+        tick_s: float = 1.0,
+    ) -> None:
+        self._tick_s = tick_s
+        self._policies = policies
+        self._rollouts = RolloutStore(database)
+        self._runs = RunStore(database)
+        self._guard = GuardStore(database)
+        adapters, receipts = AdapterStore(database), ReceiptStore(database)
+        self.keeper = RouteKeeper(RouteStore(database), publisher, lease_s=lease_s)
+        self.residency = Residency(
+            host,
+            checks,
+            receipts,
+            adapters,
+            wanted=self._wanted,
+            in_flight=self.keeper.in_flight,
+        )
+        self._desk = RolloutDesk(
+            self._rollouts, adapters, policies, self.keeper, self.residency, bases=bases
+        )
+        self._watch = GuardWatch(self._guard, receipts, self._rollouts, self.keeper, self.residency)
+        self._unpublished: dict[
+            int, str
+        ] = {}  # epoch -> rollout whose publishing is to be recorded
+        self.operator = RolloutOperator(
+            self._desk, self._rollouts, self._runs, adapters, policies, self.took_back
+        )
+
+    async def run(self) -> None:
+        """Work until cancelled. All state is in the store, so a restart continues it."""
+        await self.begin()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.keeper.heartbeat())
+            tasks.create_task(self.residency.run(self._tick_s))
+            tasks.create_task(self._decide())
+
+    async def begin(self) -> None:
+        """Put the routes that follow from the store in force, before all else (invariant 7)."""
+        await self.keeper.begin()
+        await self.residency.look()
+        async with self._desk.lock:
+            await self._withdraw_unwatched(datetime.now(UTC))
+            await self._desk.reconcile("start")
+        self.keeper.looked()  # the guard gets its first look before the lease is in question
+
+    async def _decide(self) -> None:
+        while True:
+            self.residency.changed.clear()
+            began = time.monotonic()
+            await self.tick()
+            spent_s = time.monotonic() - began
+            await self._sleep(max(self._tick_s, spent_s / LOOK_SHARE - spent_s))
+
+    async def _sleep(self, limit_s: float) -> None:
+        """Until the host changed, or the limit."""
+        try:
+            async with asyncio.timeout(limit_s):
+                await self.residency.changed.wait()
+        except TimeoutError:
+            return
+
+    async def tick(self) -> None:
+        """Decide once for every rollout. Safe to repeat."""
+        world = await self._desk.look()
+        for rollout in world.rollouts.values():
+            try:
+                await self._consider(rollout)
+            except RefusedError as error:  # an operator was faster: look again next time
+                _log.info("rollout changed meanwhile", reason=str(error))
+        self.keeper.looked()
+        async with self._desk.lock:
+            await self._start_accepted()
+            await self._desk.reconcile("routes follow versions, host and clock")
+        await self._record_published()
+
+    async def _consider(self, rollout: Rollout) -> None:
+        now = datetime.now(UTC)
+        if (plan := self._desk.plan(rollout)) is None:
+            _log.error("no plan", rollout=rollout.rollout_id, version=rollout.policy_version)
+            return
+        situation = await self._watch.situation(self._desk.world, rollout, plan, now=now)
+        action = next_action(rollout, situation, plan, now=now)
+        if action.act == Act.HOLD:
+            await self._watch.record(
+                rollout, situation.health, waits=action.reason, asks=action.asks, now=now
+            )
+        else:
+            await self._carry_out(rollout, action, situation, now)
+
+    async def _carry_out(
+        self, rollout: Rollout, action: Action, situation: Situation, now: datetime
+    ) -> None:
+        by = By(
+            actor=ACTOR, reason=action.reason, now=now, evidence=_evidence(situation, action, now)
+        )
+        frozen = await self._freeze(rollout, action, now)
+        async with self._desk.lock:
+            change = carry_out(await self._desk.look(), rollout, action, by, frozen)
+            published = await self._desk.apply(change)
+        if action.act == Act.ROLL_BACK:
+            await self.took_back(rollout.rollout_id, published=published)
+
+    async def _freeze(self, rollout: Rollout, action: Action, now: datetime) -> Frozen:
+        """Live's latency limits, taken before the first unit reaches the canary (D12)."""
+        if action.act != Act.STEP or action.step > 1:
+            return Frozen()
+        live = self._desk.world.live(rollout.model)
+        limits = await self._guard.latency_limits(rollout.model, live, now=now)
+        return Frozen(latency_limits=limits)
+
+    async def took_back(self, rollout_id: str | None, *, published: bool) -> None:
+        """Note when the gateways had the routes of a rollback."""
+        if rollout_id is not None and self.keeper.table is not None:
+            self._unpublished[self.keeper.table.epoch] = rollout_id
+        if published:
+            await self._record_published()
+
+    async def _record_published(self) -> None:
+        """A later table has a rollback's routes too, so it counts as well."""
+        for epoch, rollout_id in list(self._unpublished.items()):
+            times = [at for published, at in self.keeper.published_at.items() if published >= epoch]
+            if times:
+                evidence = {"published_at": min(times).isoformat()}
+                await self._rollouts.record_evidence(rollout_id, evidence)
+                del self._unpublished[epoch]
+
+    def _wanted(self) -> list[str]:
+        return self._desk.world.wanted()
+
+    async def _start_accepted(self) -> None:
+        """Begin a rollout of each alias's newest accepted version that had none. Under the lock."""
+        accepted = await self._runs.in_state(RunState.ACCEPTED)
+        world = await self._desk.look()
+        for version in self._policies.all():
+            runs = [run for run in accepted if run.model == version.model and run.adapter]
+            newest = max(runs, key=lambda run: run.finished_at or run.created_at, default=None)
+            if newest is not None and world.active(version.model) is None:
+                await self._start(newest, version)
+
+    async def _start(self, run: Run, version: PolicyVersion) -> None:
+        row = self._desk.world.adapters.get(run.adapter or "")
+        if row is None or row.state != AdapterState.CANDIDATE:
+            return
+        if await self._rollouts.of_candidate(row.name):
+            return
+        automatic = version.policy.rollout.approval == "automatic"
+        rollout = Rollout(
+            model=run.model,
+            candidate=row.name,
+            previous=self._desk.world.live(run.model),
+            run_id=run.run_id,
+            approved_by="policy" if automatic else None,
+            policy_version=version.version,
+            created_at=datetime.now(UTC),
+        )
+        await self._rollouts.create(rollout, actor=ACTOR, reason=f"run {run.run_id} was accepted")
+
+    async def _withdraw_unwatched(self, now: datetime) -> None:
+        """Canaries that nobody watched for long go back to live until a person has looked."""
+        for rollout in (await self._desk.look()).rollouts.values():
+            if (reason := outage(rollout, now=now)) is not None:
+                by = By(actor=ACTOR, reason=reason, now=now)
+                await self._desk.apply(pause(rollout, by, withdraw=True))
+
+
+def _evidence(situation: Situation, action: Action, now: datetime) -> dict[str, Any]:
+    """What a decision was made on."""
+    evidence: dict[str, Any] = {"decided_at": now.isoformat(), "waits": None, "asks": False}
+    if situation.receipt is not None:
+        evidence["receipt"] = msgspec.to_builtins(situation.receipt)
+    if situation.health is not None:
+        evidence |= {"guard": msgspec.to_builtins(situation.health), "looked_at": now.isoformat()}
+    if action.act == Act.ROLL_BACK:
+        evidence["rolled_back_because"] = action.reason
+    return evidence

@@ -1,0 +1,120 @@
+"""Finds out what `steps` needs to know: facts, receipt, place, and whether we can see."""
+
+import time
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from daemon.domain.rollouts import GuardFacts, Rollout
+from daemon.domain.states import RolloutState
+from daemon.rollout.health import Health, judge
+from daemon.rollout.keeper import RouteKeeper
+from daemon.rollout.plan import Plan
+from daemon.rollout.residency import Residency
+from daemon.rollout.steps import Situation
+from daemon.rollout.world import World
+from daemon.store.guard import GuardStore
+from daemon.store.receipts import ReceiptStore
+from daemon.store.rollouts import RolloutStore
+
+OUTAGE = timedelta(hours=1)  # evidence older than this at start: the canary's share goes to live
+SILENCE = timedelta(minutes=10)  # the canary works and nothing of it is stored: ingestion is stuck
+RECORD_EVERY_S = 5.0  # how often unchanged states' evidence is written
+
+
+class GuardWatch:
+    """Looks at one rollout. Reads the store only; never waits for the host or a gateway."""
+
+    def __init__(
+        self,
+        guard: GuardStore,
+        receipts: ReceiptStore,
+        rollouts: RolloutStore,
+        keeper: RouteKeeper,
+        residency: Residency,
+    ) -> None:
+        self._guard = guard
+        self._receipts = receipts
+        self._rollouts = rollouts
+        self._keeper = keeper
+        self._residency = residency
+        self._busy_since: dict[str, datetime] = {}
+        self._recorded: dict[str, float] = {}
+
+    async def situation(
+        self, world: World, rollout: Rollout, plan: Plan, *, now: datetime
+    ) -> Situation:
+        """Everything that decides the rollout's next action."""
+        if rollout.state in (RolloutState.LOADING, RolloutState.VERIFIED):
+            return await self._before_traffic(world, rollout)
+        facts = await self._facts(rollout, plan, now)
+        limits = rollout.frozen.latency_limits if rollout.frozen else []
+        health = judge(facts, plan.guard, limits)
+        if rollout.state == RolloutState.LIVE:
+            return Situation(health=health)
+        return Situation(health=health, blind=await self._blind(rollout, facts, now))
+
+    async def record(
+        self, rollout: Rollout, health: Health | None, *, waits: str, asks: bool, now: datetime
+    ) -> None:
+        """Keep what was seen, at most every few seconds."""
+        last = self._recorded.get(rollout.rollout_id, float("-inf"))
+        evidence: dict[str, Any] = {"waits": waits, "asks": asks}
+        news = {key: rollout.evidence.get(key) for key in evidence} != evidence
+        if not news and (health is None or time.monotonic() - last < RECORD_EVERY_S):
+            return
+        self._recorded[rollout.rollout_id] = time.monotonic()
+        if health is not None:
+            evidence |= {"guard": msgspec.to_builtins(health), "looked_at": now.isoformat()}
+        await self._rollouts.record_evidence(rollout.rollout_id, evidence)
+
+    async def _before_traffic(self, world: World, rollout: Rollout) -> Situation:
+        info = self._residency.info
+        receipt = info and await self._receipts.get(rollout.candidate, info.instance)
+        return Situation(
+            receipt=receipt,
+            problem=self._residency.problems.get(rollout.candidate),
+            behind=world.behind(rollout),
+            blind=await self._halted(),
+        )
+
+    async def _facts(self, rollout: Rollout, plan: Plan, now: datetime) -> GuardFacts:
+        """The fuse counts from when the canary was last put on: a host's end is not its fault."""
+        armed_at = self._keeper.enabled_at.get(rollout.rollout_id, now)
+        return await self._guard.facts(
+            rollout,
+            maturity=plan.guard.maturity,
+            armed_at=armed_at,
+            watching=rollout.state == RolloutState.LIVE,
+            now=now,
+        )
+
+    async def _blind(self, rollout: Rollout, facts: GuardFacts, now: datetime) -> str | None:
+        return await self._halted() or self._stuck(rollout, facts, now)
+
+    async def _halted(self) -> str | None:
+        reason = await self._guard.halted()
+        return f"ingestion is halted ({reason}): the guard sees nothing" if reason else None
+
+    def _stuck(self, rollout: Rollout, facts: GuardFacts, now: datetime) -> str | None:
+        """Requests are with the canary, and for long nothing of the alias has been stored."""
+        if not self._keeper.in_flight(rollout.candidate):
+            return None
+        since = self._busy_since.setdefault(rollout.rollout_id, now)
+        if facts.last_event_at and facts.last_event_at > since:
+            since = self._busy_since[rollout.rollout_id] = facts.last_event_at
+        if now - since < SILENCE:
+            return None
+        return f"no event stored since {since:%H:%M} UTC though the canary answers"
+
+
+def outage(rollout: Rollout, *, now: datetime) -> str | None:
+    """Why a canary found at start may not simply go on: nobody has watched it for long."""
+    looked_at = rollout.evidence.get("looked_at")
+    last = datetime.fromisoformat(looked_at) if looked_at else rollout.step_started_at
+    if rollout.state != RolloutState.STEP or rollout.withdrawn or last is None:
+        return None
+    if now - last <= OUTAGE:
+        return None
+    return f"evidence too old: the guard did not look from {last:%Y-%m-%d %H:%M} UTC until now"
