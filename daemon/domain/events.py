@@ -92,3 +92,8 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rejected: str | None = None
     name: str | None = None
     tags: dict[str, str] | None = None
+
+
+def encode_event(event: Interaction | Feedback) -> bytes:
+    """JSON of an event with its schema, which msgspec leaves out because it is a default."""
+    return b'{"schema":"%b",%b' % (event.schema.encode(), msgspec.json.encode(event)[1:])

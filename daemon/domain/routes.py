@@ -44,12 +44,17 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RouteTable(msgspec.Struct, frozen=True, kw_only=True):
-    """Every route, under one epoch that only rises. `base` is the name vLLM serves the base under."""
+    """Every route, under one epoch that only rises. `base` is the name vLLM serves the base under.
+
+    `paths` are the directories of the versions named: a gateway whose server starts while the
+    daemon is away loads live and last-good from them.
+    """
 
     epoch: int
     base: str
     lease_s: float = 5.0
     routes: dict[str, Route] = {}
+    paths: dict[str, str] = {}
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,10 +100,17 @@ def choose(route: Route, unit: str, *, lease_held: bool) -> Choice:
 
 
 class GatewayState(msgspec.Struct, frozen=True, kw_only=True):
-    """A gateway's answer to a published table."""
+    """A gateway's answer to a published table.
+
+    `in_flight` counts requests by the name vLLM knows, `spool_events` what is captured and not yet
+    accepted elsewhere. Not `table_saved`: the table is in force, but the disk did not take it.
+    """
 
     gateway: str
     epoch: int
     in_flight: dict[str, int] = {}
     spool_events: int = 0
     texts_dropped: int = 0
+    rows_lost: int = 0
+    lease_held: bool = False
+    table_saved: bool = True

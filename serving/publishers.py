@@ -1,0 +1,165 @@
+"""Where events go: a broker, or the daemon's HTTP door. Blocking; used from threads only."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx
+import msgspec
+from kafka import KafkaProducer
+from kafka.errors import KafkaError, MessageSizeTooLargeError
+
+from daemon.domain.errors import AdaptdError
+from daemon.domain.events import SIGNATURE_HEADER
+from daemon.domain.signing import sign
+
+
+class PublishError(AdaptdError):
+    """Not accepted now; the same events may be sent again."""
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One encoded event and the key that keeps its like in order."""
+
+    key: str
+    value: bytes
+
+
+class Publisher(Protocol):
+    def publish(self, events: Sequence[Event]) -> list[Event]:
+        """Send events and wait until they are accepted. Returns those that never will be.
+
+        Raises:
+            PublishError: some were not accepted, for a reason that may pass; send all again.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class NoPublisher:
+    """For a gateway that was told of no broker and no daemon."""
+
+    def publish(self, events: Sequence[Event]) -> list[Event]:
+        raise PublishError(
+            "gateway",
+            f"{len(events)} events have nowhere to go",
+            "Set kafka_bootstrap or events_url",
+        )
+
+    def close(self) -> None:
+        pass
+
+
+class KafkaPublisher:
+    """Signed events to one topic, acknowledged by every replica in sync, in order for each key."""
+
+    def __init__(
+        self, bootstrap: str, topic: str, *, signing_key: bytes, name: str, limit_s: float
+    ) -> None:
+        self._bootstrap = bootstrap
+        self._topic = topic
+        self._signing_key = signing_key
+        self._name = name
+        self._limit_s = limit_s
+        self._producer: KafkaProducer | None = None
+
+    def publish(self, events: Sequence[Event]) -> list[Event]:
+        try:
+            sent = [(event, self._send(event)) for event in events]
+            return [event for event, future in sent if not self._is_taken(future)]
+        except (KafkaError, OSError) as error:
+            self.close()
+            raise PublishError(
+                f"kafka {self._bootstrap}",
+                f"{self._topic} does not take events ({type(error).__name__})",
+                "They are kept and sent again; check the broker and the topic",
+            ) from error
+
+    def close(self) -> None:
+        """Let go of the connection; the next `publish` makes a new one."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.close(timeout=1)
+
+    def _connect(self) -> KafkaProducer:
+        if self._producer is None:
+            limit_ms = int(self._limit_s * 1000)
+            options: dict[str, Any] = {
+                "bootstrap_servers": self._bootstrap.split(","),
+                "client_id": self._name,
+                "acks": "all",
+                "enable_idempotence": True,
+                "allow_auto_create_topics": False,
+                "linger_ms": 0,
+                "metrics_enabled": False,
+                "bootstrap_timeout_ms": limit_ms,
+                "max_block_ms": limit_ms,
+                "request_timeout_ms": max(1, limit_ms - 100),  # less than the delivery's
+                "delivery_timeout_ms": limit_ms,
+            }
+            self._producer = KafkaProducer(**options)
+        return self._producer
+
+    def _send(self, event: Event) -> Any:
+        """A future of the event's place, or None where our own side finds it too large."""
+        signature = sign(self._signing_key, event.value).encode()
+        try:
+            return self._connect().send(
+                self._topic,
+                event.value,
+                key=event.key.encode(),
+                headers=[(SIGNATURE_HEADER, signature)],
+            )
+        except MessageSizeTooLargeError:
+            return None
+
+    def _is_taken(self, future: Any) -> bool:
+        """Wait for the broker. False where it finds the message too large."""
+        try:
+            if future is not None:
+                future.get(timeout=self._limit_s + 1)
+        except MessageSizeTooLargeError:
+            return False
+        return future is not None
+
+
+class HttpPublisher:
+    """NDJSON to the daemon, with the control token: that is what proves the gateway there."""
+
+    def __init__(self, url: str, *, token_path: Path, limit_s: float) -> None:
+        self._url = url
+        self._token_path = token_path
+        self._client = httpx.Client(timeout=limit_s, trust_env=False)
+
+    def publish(self, events: Sequence[Event]) -> list[Event]:
+        status = self._post(events)
+        if 200 <= status < 300:
+            return []
+        if status not in (400, 413, 422):  # those may be one event's fault
+            raise PublishError(
+                self._url, f"the daemon answered {status}", "They are kept and sent again"
+            )
+        if len(events) == 1:
+            return list(events)
+        middle = len(events) // 2
+        return self.publish(events[:middle]) + self.publish(events[middle:])
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _post(self, events: Sequence[Event]) -> int:
+        body = b"".join(event.value + b"\n" for event in events)
+        try:
+            token = self._token_path.read_text().strip()
+            headers = {
+                "Authorization": f"Bearer {token}",
+                "Content-Type": "application/x-ndjson",
+            }
+            return self._client.post(self._url, content=body, headers=headers).status_code
+        except (OSError, httpx.HTTPError) as error:
+            raise PublishError(
+                self._url,
+                f"the daemon does not take events ({type(error).__name__})",
+                "They are kept and sent again",
+            ) from error

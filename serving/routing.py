@@ -1,0 +1,129 @@
+"""The route table in force on this gateway, and how long it may be trusted."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from daemon.domain.errors import RefusedError
+from daemon.domain.events import UnitKind
+from daemon.domain.files import replace_file
+from daemon.domain.routes import VERSION_NAME, Choice, Route, RouteTable, choose
+from daemon.domain.states import Arm
+from daemon.domain.tokens import Principal
+from serving.identity import own_name
+from serving.refusal import no_such_model, not_ready
+
+
+class RouteBook:
+    """One table at a time, replaced as a whole; its epoch only rises.
+
+    A canary's weight is a lease: it holds for the table's `lease_s` after each word from the
+    daemon, by the monotonic clock. A table read back from disk holds no lease, so a gateway that
+    starts alone serves live and last-good only (D11).
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = path
+        self._clock = clock
+        self._lease_ends = float("-inf")
+        self.table: RouteTable | None = None
+        self.saved = True  # False while the table in force is not on disk
+
+    def load(self) -> None:
+        """Take up the table of the last run, where there is one.
+
+        Raises:
+            OSError, msgspec.MsgspecError: the file is there and cannot be used.
+        """
+        if self._path.exists():
+            self.table = msgspec.json.decode(self._path.read_bytes(), type=RouteTable)
+
+    @property
+    def epoch(self) -> int:
+        """0 before the first table."""
+        return 0 if self.table is None else self.table.epoch
+
+    @property
+    def base(self) -> str:
+        """What vLLM calls the base. Only where there is a table."""
+        assert self.table is not None
+        return self.table.base
+
+    @property
+    def heard(self) -> bool:
+        """True once the daemon has spoken to this process."""
+        return self._lease_ends > float("-inf")
+
+    def lease_held(self) -> bool:
+        return self._clock() < self._lease_ends
+
+    def apply(self, table: RouteTable) -> bool:
+        """Put a table in force and renew the lease. True where it is not the one already in force.
+
+        The same table again is the daemon's heartbeat.
+
+        Raises:
+            RefusedError: its epoch is lower, or equal with other routes.
+        """
+        if self.table is not None and table != self.table and table.epoch <= self.table.epoch:
+            raise RefusedError(
+                "routes",
+                f"epoch {table.epoch} does not follow {self.table.epoch}, which is in force",
+                "Publish under a higher epoch",
+            )
+        changed = table != self.table
+        self.table = table
+        self._lease_ends = self._clock() + table.lease_s
+        self.saved = self.saved and not changed
+        return changed
+
+    def save(self) -> None:
+        """Write the table in force to disk. Blocks.
+
+        Raises:
+            OSError: it is not on disk; call again.
+        """
+        table = self.table
+        replace_file(self._path, msgspec.json.encode(table))
+        self.saved = table is self.table
+
+    def find(self, model: str, principal: Principal) -> Route:
+        """The route of an alias.
+
+        Raises:
+            RefusalError: 404 where the caller may not know of it, versions and the base included;
+                503 where there is no table yet, or live has not proved itself on this host yet.
+        """
+        if VERSION_NAME.match(model) or not principal.sees(model):
+            raise no_such_model(model)
+        if self.table is None:
+            raise not_ready("The routes are not known yet. Try again in a moment.")
+        if (route := self.table.routes.get(model)) is None:
+            raise no_such_model(model)
+        if not route.ready:
+            raise not_ready("This model is being loaded again. Try again in a moment.")
+        return route
+
+    def assign(self, route: Route, unit: str) -> Choice:
+        return choose(route, unit, lease_held=self.lease_held())
+
+
+def live_instead(route: Route) -> Choice:
+    """What a unit gets where the host lacks the version it was assigned: live, logged as such."""
+    return Choice(adapter=route.live, arm=Arm.LIVE, weight=0.0, rollout=route.rollout)
+
+
+def unit_of(
+    route: Route, *, tenant: str, conversation: str | None, user: str | None, request_id: str
+) -> tuple[str, UnitKind]:
+    """The randomised unit of a request and what kind it is (D8).
+
+    Names that a tenant chose carry the tenant, so that two tenants' `chat-1` are two units.
+    """
+    if route.split == "user" and user:
+        return own_name(tenant, user), "user"
+    if conversation:
+        return own_name(tenant, conversation), "conversation"
+    return request_id, "request"
