@@ -1,8 +1,10 @@
 """How long a canary step needs at the traffic seen, and whether feedback comes in time. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from math import log
+from typing import Any
 
 from daemon.doctor.findings import Finding, error, note, ok
 
@@ -75,3 +77,14 @@ def duration(seconds: float) -> str:
         if seconds < limit:
             return f"{-(-seconds // size):.0f} {unit}"
     return f"{-(-seconds // 86400):.0f} days"
+
+
+def seen_from(traffic: Mapping[str, Any]) -> Seen | None:
+    """What the daemon's `/v1/traffic` says as rates; None where nothing came or no time passed."""
+    if not traffic["units"] or traffic["first_at"] is None:
+        return None
+    first, last = (datetime.fromisoformat(traffic[key]) for key in ("first_at", "now"))
+    hours = (last - first).total_seconds() / 3600
+    if hours <= 0:
+        return None
+    return Seen(traffic["units"] / hours, traffic["negative_units"] / traffic["units"])

@@ -75,10 +75,11 @@ class Delay(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Traffic(msgspec.Struct, frozen=True, kw_only=True):
-    """What one alias saw since `since`: the guard's raw material."""
+    """What one alias saw from `since` to `now`: the guard's raw material."""
 
     model: str
     since: datetime
+    now: datetime
     first_at: datetime | None
     requests: int
     units: int
@@ -108,12 +109,16 @@ class SurfaceStore:
         """Every change of state of a run, adapter, rollout or of ingestion, oldest first."""
         return await self._read("history", kind=kind, subject=subject)
 
-    async def traffic(self, model: str, since: datetime) -> Traffic:
+    async def traffic(self, model: str, since: datetime, *, now: datetime) -> Traffic:
         """Units, negatives and feedback delays of one alias since a time (UTC)."""
         counted = (await self._read("traffic", model=model, since=since))[0]
         delays = await self._read("feedback_delays", model=model, since=since)
         return Traffic(
-            model=model, since=since, delays=msgspec.convert(delays, list[Delay]), **counted
+            model=model,
+            since=since,
+            now=now,
+            delays=msgspec.convert(delays, list[Delay]),
+            **counted,
         )
 
     async def _read(self, name: str, **values: Any) -> list[Row]:

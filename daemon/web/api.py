@@ -1,13 +1,14 @@
 """The daemon's HTTP API. Every answer is JSON; errors say where, what and what to do."""
 
 from datetime import UTC, datetime
+from typing import Literal
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import Response
 
 from daemon import __version__
 from daemon.web import events, records, rollouts
-from daemon.web.answers import answer
+from daemon.web.answers import Because, actor_of, answer
 from daemon.web.auth import RequireToken
 from daemon.web.backend import Backend
 from daemon.web.errors import add_error_handlers
@@ -43,14 +44,15 @@ def _probes(backend: Backend) -> APIRouter:
     @router.get("/readyz")
     async def readyz() -> Response:
         """200 where every part works, else 503 with the parts that do not. Open to all."""
-        waiting = not_ready(backend.live.parts())
+        waiting = not_ready((await backend.live.look()).parts)
         return answer({"ready": not waiting, "not_ready": waiting}, 503 if waiting else 200)
 
     @router.get("/metrics")
     async def metrics() -> Response:
         """Prometheus text; docs/metrics.md lists every name."""
         facts = await backend.surfaces.facts(datetime.now(UTC))
-        return Response(render_metrics(facts, backend.live), media_type=_METRICS_TYPE)
+        live = await backend.live.look()
+        return Response(render_metrics(facts, live), media_type=_METRICS_TYPE)
 
     return router
 
@@ -67,22 +69,33 @@ def _overview(backend: Backend, app: FastAPI) -> APIRouter:
     async def status() -> Response:
         """Everything at a glance: what `adaptd watch` draws."""
         now = datetime.now(UTC)
-        return answer(status_document(await backend.surfaces.facts(now), backend.live, now))
+        facts, live = await backend.surfaces.facts(now), await backend.live.look()
+        return answer(status_document(facts, live, now))
 
     @router.get("/policies")
     async def policies() -> Response:
         """Every policy in force, with its text."""
-        return answer(backend.live.policies())
+        return answer((await backend.live.look()).policies)
 
     @router.get("/gateways")
     async def gateways() -> Response:
         """What every gateway said last."""
-        return answer(gateway_documents(backend.live.gateways()))
+        return answer(gateway_documents((await backend.live.look()).gateways))
+
+    @router.post("/ingest/{action}")
+    async def resume_ingest(
+        action: Literal["resume", "resync"], body: Because, request: Request
+    ) -> Response:
+        """Clear a halt and read on from the store's position; `resync` accepts what is gone."""
+        done = await backend.operator.resume_ingest(
+            reason=body.reason, actor=actor_of(request), resync=action == "resync"
+        )
+        return answer(done)
 
     @router.get("/ingest")
     async def ingest() -> Response:
         """Where events come from, how far they are stored, and what halted them."""
         facts = await backend.surfaces.facts(datetime.now(UTC))
-        return answer(ingest_document(facts, backend.live))
+        return answer(ingest_document(facts, await backend.live.look()))
 
     return router

@@ -8,7 +8,7 @@ from prometheus_client.registry import Collector
 
 from daemon import __version__
 from daemon.store.surfaces import StoreFacts
-from daemon.web.ports import Live
+from daemon.web.ports import LiveFacts
 from daemon.web.status import not_ready, route_of
 
 Sample = tuple[tuple[str, ...], float]
@@ -52,7 +52,7 @@ METRICS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
-def render_metrics(facts: StoreFacts, live: Live) -> bytes:
+def render_metrics(facts: StoreFacts, live: LiveFacts) -> bytes:
     """The Prometheus text format, process metrics included."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -63,7 +63,7 @@ def render_metrics(facts: StoreFacts, live: Live) -> bytes:
 class _Facts(Collector):
     """One scrape's answer."""
 
-    def __init__(self, facts: StoreFacts, live: Live) -> None:
+    def __init__(self, facts: StoreFacts, live: LiveFacts) -> None:
         self._samples = {**_live_samples(live), **_store_samples(facts, live)}
 
     def collect(self) -> Iterator[Metric]:
@@ -75,35 +75,34 @@ class _Facts(Collector):
             yield family
 
 
-def _live_samples(live: Live) -> dict[str, list[Sample]]:
-    parts, gateways = live.parts(), live.gateways()
-    problems = [problem.level for problem in live.problems()]
-    lag = live.ingest().get("lag")
+def _live_samples(live: LiveFacts) -> dict[str, list[Sample]]:
+    problems = [problem.level for problem in live.problems]
+    lag = live.ingest.get("lag")
     flying = [
         ((seen.state.gateway, adapter), float(count))
-        for seen in gateways
+        for seen in live.gateways
         for adapter, count in seen.state.in_flight.items()
     ]
     return {
         "adaptd_info": [((__version__,), 1)],
-        "adaptd_ready": [((), not not_ready(parts))],
-        "adaptd_part_ready": [((part.part,), part.problem is None) for part in parts],
+        "adaptd_ready": [((), not not_ready(live.parts))],
+        "adaptd_part_ready": [((part.part,), part.problem is None) for part in live.parts],
         "adaptd_alerts": [((level,), problems.count(level)) for level in ("error", "warning")],
         "adaptd_ingest_lag": [] if lag is None else [((), lag)],
-        "adaptd_policy_version": [((p.model,), p.version) for p in live.policies()],
-        "adaptd_host_up": [((), live.host().get("state") == "ready")],
-        "adaptd_gateway_epoch": [((g.state.gateway,), g.state.epoch) for g in gateways],
+        "adaptd_policy_version": [((p.model,), p.version) for p in live.policies],
+        "adaptd_host_up": [((), live.host.get("state") == "ready")],
+        "adaptd_gateway_epoch": [((g.state.gateway,), g.state.epoch) for g in live.gateways],
         "adaptd_gateway_in_flight": flying,
         "adaptd_gateway_spool_events": [
-            ((g.state.gateway,), g.state.spool_events) for g in gateways
+            ((g.state.gateway,), g.state.spool_events) for g in live.gateways
         ],
         "adaptd_gateway_texts_dropped_total": [
-            ((g.state.gateway,), g.state.texts_dropped) for g in gateways
+            ((g.state.gateway,), g.state.texts_dropped) for g in live.gateways
         ],
     }
 
 
-def _store_samples(facts: StoreFacts, live: Live) -> dict[str, list[Sample]]:
+def _store_samples(facts: StoreFacts, live: LiveFacts) -> dict[str, list[Sample]]:
     events = facts.events
     last = {"interaction": events.last_interaction_at, "feedback": events.last_feedback_at}
     return {
@@ -149,8 +148,8 @@ def _run_samples(facts: StoreFacts) -> dict[str, list[Sample]]:
     }
 
 
-def _route_samples(facts: StoreFacts, live: Live) -> dict[str, list[Sample]]:
-    routes = {policy.model: route_of(facts, policy.model) for policy in live.policies()}
+def _route_samples(facts: StoreFacts, live: LiveFacts) -> dict[str, list[Sample]]:
+    routes = {policy.model: route_of(facts, policy.model) for policy in live.policies}
     return {
         "adaptd_rollout_step": [
             ((row["model"],), row["step"])

@@ -1,6 +1,6 @@
 """What the surfaces need from the rest of the daemon. `daemon.app` fills these in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
@@ -45,26 +45,26 @@ class GatewaySeen(msgspec.Struct, frozen=True, kw_only=True):
     seen_at: datetime
 
 
-class Live(Protocol):
-    """What only the running process knows."""
+class LiveFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What only the running process knows, at one moment.
+
+    `ingest`: `source` (kafka or http), `state`, `problem`, `lag`. `host`: `url`, `state` (ready,
+    starting, down), `instance`, `loaded`.
+    """
 
     started_at: datetime
+    parts: list[PartState] = []
+    policies: list[PolicyState] = []
+    problems: list[Problem] = []
+    gateways: list[GatewaySeen] = []
+    ingest: dict[str, Any] = {}
+    host: dict[str, Any] = {}
 
-    def parts(self) -> Sequence[PartState]: ...
 
-    def policies(self) -> Sequence[PolicyState]: ...
+class Live(Protocol):
+    """Asks every part; none may make it wait long."""
 
-    def problems(self) -> Sequence[Problem]: ...
-
-    def gateways(self) -> Sequence[GatewaySeen]: ...
-
-    def ingest(self) -> Mapping[str, Any]:
-        """`source` (kafka or http), `state`, and what else the consumer says of itself."""
-        ...
-
-    def host(self) -> Mapping[str, Any]:
-        """`url`, `state` (ready, starting, down), `instance`, `loaded` versions."""
-        ...
+    async def look(self) -> LiveFacts: ...
 
 
 class Operator(Protocol):
@@ -85,7 +85,9 @@ class Operator(Protocol):
 
     async def roll_back(self, model: str, *, reason: str, actor: str) -> Any: ...
 
-    async def resume_ingest(self, *, reason: str, actor: str) -> Any: ...
+    async def resume_ingest(self, *, reason: str, actor: str, resync: bool = False) -> Any:
+        """Clear a halt. `resync` accepts what the broker no longer has."""
+        ...
 
 
 class Door(Protocol):

@@ -34,8 +34,8 @@ def router(backend: Backend) -> APIRouter:
     @made.get("/traffic")
     async def traffic(model: str, hours: Hours = 24) -> Response:
         """Units, negatives and feedback delays of one alias over the last hours."""
-        since = datetime.now(UTC) - timedelta(hours=hours)
-        return answer(await backend.surfaces.traffic(model, since))
+        now = datetime.now(UTC)
+        return answer(await backend.surfaces.traffic(model, now - timedelta(hours=hours), now=now))
 
     return made
 

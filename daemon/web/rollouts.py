@@ -61,10 +61,4 @@ def router(backend: Backend) -> APIRouter:
         actor = actor_of(request)
         return answer(await backend.operator.roll_back(body.model, reason=body.reason, actor=actor))
 
-    @made.post("/ingest/resume")
-    async def resume_ingest(body: Because, request: Request) -> Response:
-        """Clear a halt; the consumer starts again where the store stands."""
-        actor = actor_of(request)
-        return answer(await backend.operator.resume_ingest(reason=body.reason, actor=actor))
-
     return made

@@ -8,7 +8,7 @@ import msgspec
 
 from daemon import __version__
 from daemon.store.surfaces import StoreFacts
-from daemon.web.ports import GatewaySeen, Live, PartState, PolicyState, Problem
+from daemon.web.ports import GatewaySeen, LiveFacts, PartState, PolicyState, Problem
 
 _RUN_FIELDS = ("run_id", "state", "reason", "adapter", "progress", "created_at", "finished_at")
 _EVALUATION_FIELDS = (
@@ -36,22 +36,22 @@ _ROLLOUT_FIELDS = (
 Document = dict[str, Any]
 
 
-def status_document(facts: StoreFacts, live: Live, now: datetime) -> Document:
+def status_document(facts: StoreFacts, live: LiveFacts, now: datetime) -> Document:
     """Everything at a glance, ready for JSON."""
-    waiting = not_ready(live.parts())
+    waiting = not_ready(live.parts)
     document = {
         "version": __version__,
         "time": now,
         "started_at": live.started_at,
         "ready": not waiting,
         "not_ready": waiting,
-        "alerts": alerts(facts, live.problems()),
+        "alerts": alerts(facts, live.problems),
         "events": facts.events,
         "ingest": ingest_document(facts, live),
-        "host": live.host(),
-        "gateways": gateway_documents(live.gateways()),
+        "host": live.host,
+        "gateways": gateway_documents(live.gateways),
         "epoch": facts.newest_table[0]["epoch"] if facts.newest_table else None,
-        "models": [_model(name, facts, live.policies()) for name in model_names(facts, live)],
+        "models": [_model(name, facts, live.policies) for name in model_names(facts, live)],
     }
     return msgspec.to_builtins(document)
 
@@ -82,9 +82,9 @@ def alerts(facts: StoreFacts, problems: Sequence[Problem]) -> list[Problem]:
     return [*halts, *problems, *paused]
 
 
-def ingest_document(facts: StoreFacts, live: Live) -> Document:
+def ingest_document(facts: StoreFacts, live: LiveFacts) -> Document:
     return {
-        **live.ingest(),
+        **live.ingest,
         "halted": facts.open_halts,
         "positions": facts.offsets,
         "dead_letters": {row["reason"]: row["count"] for row in facts.dead_letters_by_reason},
@@ -95,10 +95,10 @@ def gateway_documents(seen: Sequence[GatewaySeen]) -> list[Document]:
     return [msgspec.structs.asdict(item.state) | {"seen_at": item.seen_at} for item in seen]
 
 
-def model_names(facts: StoreFacts, live: Live) -> list[str]:
+def model_names(facts: StoreFacts, live: LiveFacts) -> list[str]:
     """Every alias that has a policy, a run or an adapter."""
     rows = [*facts.newest_runs, *facts.adapters_by_state, *facts.newest_rollouts]
-    return sorted({row["model"] for row in rows} | {policy.model for policy in live.policies()})
+    return sorted({row["model"] for row in rows} | {policy.model for policy in live.policies})
 
 
 def route_of(facts: StoreFacts, model: str) -> Mapping[str, Any]:

@@ -1,0 +1,113 @@
+"""What one policy file needs: items for its gate, time for its steps; whether it can work."""
+
+from pathlib import Path
+
+import msgspec
+
+from daemon.doctor.traffic import Seen, duration, hours_to_notice
+from daemon.evaluation.gate import Criterion, Gate
+from daemon.evaluation.pairs import Metric, Suite
+from daemon.evaluation.power import Need, gate_needs, gate_problems
+from daemon.policy.golden import read_golden
+from daemon.policy.load import Limits, Loaded, line_of, load_policy
+from daemon.policy.model import Policy
+
+DOUBLED = 2.0  # the harm a step should notice: twice live's negatives
+
+
+class ItemsNeeded(msgspec.Struct, frozen=True, kw_only=True):
+    """One criterion of the gate, and the items its suite has and needs.
+
+    `first` and `eighth`: for the first and the eighth candidate of a holdout version, where a
+    tenth of the answers differ.
+    """
+
+    criterion: str
+    has: int
+    first: int
+    eighth: int
+
+
+class StepTime(msgspec.Struct, frozen=True, kw_only=True):
+    """One step, and how long it takes to notice a doubled negative rate there (None: unknown)."""
+
+    step: int
+    weight: float
+    seconds: float | None
+    words: str
+
+
+class PolicyReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything `adaptd policy check` says of one file. `problems` keep it from being used."""
+
+    path: str
+    model: str | None
+    problems: list[str]
+    items: list[ItemsNeeded] = []
+    steps: list[StepTime] = []
+
+
+def check_policy(path: Path, *, folder: Path, limits: Limits, seen: Seen | None) -> PolicyReport:
+    """Load and judge one file. `seen` is the alias's traffic, where it is known. Never raises."""
+    loaded = load_policy(path, folder=folder, limits=limits)
+    if loaded.policy is None:
+        problems = [str(problem) for problem in loaded.problems]
+        return PolicyReport(path=str(path), model=None, problems=problems)
+    return report(loaded, loaded.policy, folder=folder, seen=seen)
+
+
+def report(loaded: Loaded, policy: Policy, *, folder: Path, seen: Seen | None) -> PolicyReport:
+    gate, items = gate_of(policy), suite_items(policy, folder)
+    where = f"{loaded.path}:{line_of(loaded.text, 'gate')}"
+    return PolicyReport(
+        path=str(loaded.path),
+        model=policy.model,
+        problems=[f"{where}: {problem}." for problem in gate_problems(gate, items)],
+        items=[_items(need) for need in gate_needs(gate, items)],
+        steps=step_times(policy, seen),
+    )
+
+
+def gate_of(policy: Policy) -> Gate:
+    improve = [
+        Criterion(Metric(asked.metric), Suite(asked.on)) for asked in policy.gate.must_improve
+    ]
+    keep = [
+        Criterion(Metric(limit.metric), Suite(limit.on), limit.by)
+        for limit in policy.gate.must_not_drop
+    ]
+    return Gate(tuple(improve), tuple(keep), policy.gate.alpha, policy.curate.holdout.at_least)
+
+
+def suite_items(policy: Policy, folder: Path) -> dict[Suite, int]:
+    """Fresh has `at_least` when a run starts; golden what its file holds."""
+    holdout = policy.curate.holdout
+    golden = len(read_golden(folder, holdout.golden).items) if holdout.golden else 0
+    return {Suite.FRESH: holdout.at_least, Suite.GOLDEN: golden}
+
+
+def step_times(policy: Policy, seen: Seen | None) -> list[StepTime]:
+    """Per step: the time its canary takes to show twice live's negatives, after the maturity."""
+    guard = policy.rollout.guard
+    found = []
+    for number, step in enumerate(policy.rollout.steps, 1):
+        seconds = None
+        if seen is not None and "negative" in guard.watch:
+            metrics = len(guard.watch)
+            hours = hours_to_notice(
+                seen, step.weight, ratio=DOUBLED, alpha=guard.alpha, metrics=metrics
+            )
+            seconds = 3600 * hours + guard.maturity.total_seconds()
+        words = "unknown: no traffic seen" if seconds is None else duration(seconds)
+        found.append(StepTime(step=number, weight=step.weight, seconds=seconds, words=words))
+    return found
+
+
+def _items(need: Need) -> ItemsNeeded:
+    criterion = need.criterion
+    words = f"{criterion.role} {criterion.metric} on {criterion.suite}"
+    if criterion.margin is not None:
+        words += f" by {criterion.margin:g}"
+    return ItemsNeeded(
+        criterion=words, has=need.items, first=need.usual_first, eighth=need.usual_eighth
+    )
