@@ -139,7 +139,7 @@ def _work(job: dict[str, Any]) -> None:
     )
     names = ", ".join(f'"{column}"' for column in columns)
     connection.execute(
-        f"COPY (SELECT {names} FROM examples WHERE (\n{job['where']}\n) ORDER BY file_row_number) "  # noqa: S608, E501 - checked above, and this process is the sandbox
+        f"COPY (SELECT {names} FROM examples WHERE (\n{job['where']}\n) ORDER BY file_row_number) "  # noqa: S608 - checked above, and this process is the sandbox
         f"TO '{job['out']}' (FORMAT parquet, COMPRESSION zstd)"
     )
 
