@@ -160,6 +160,20 @@ class RunStore:
         await self._database.write(work)
 
 
+def move_run(
+    cursor: Connection,
+    run_id: str,
+    to: RunState,
+    *,
+    actor: str,
+    reason: str,
+    evidence: Any = None,
+    now: datetime,
+) -> Run:
+    """`RunStore.move` inside a transaction of the caller's, where several rows change together."""
+    return _move(cursor, _get(cursor, run_id), to, _Why(actor, reason, evidence, now))
+
+
 def _create(cursor: Connection, values: dict[str, Any], actor: str) -> Run:
     model = values["model"]
     if active := _first(_runs(cursor, "active_run", model=model)):
