@@ -128,11 +128,13 @@ def decode_json(raw: bytes) -> Any:
     """
     try:
         return _any_decoder.decode(raw)
-    except UnicodeDecodeError as error:
-        raise UnreadableError("not_utf8", str(error)) from error
     except RecursionError as error:
         raise UnreadableError("too_deep", f"nested more than {MAX_DEPTH} levels") from error
     except (msgspec.DecodeError, ValueError) as error:
+        try:
+            raw.decode()
+        except UnicodeDecodeError as wrong:
+            raise UnreadableError("not_utf8", str(wrong)) from wrong
         raise UnreadableError("not_json", str(error)) from error
 
 

@@ -1,5 +1,6 @@
 """Events that could not be taken: with their bytes, where they came from and why."""
 
+import builtins
 from datetime import datetime
 
 import msgspec
@@ -11,7 +12,7 @@ _SQL = statements("dead_letters")
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """`position`: Kafka's offset or the HTTP request's number. `raw` None: it had no bytes."""
+    """`position`: Kafka's offset or the HTTP request's number. `bytes` None: it had none."""
 
     id: str
     received_at: datetime
@@ -24,7 +25,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     batch_index: int | None
     redriven_at: datetime | None = None
     size_bytes: int | None = None
-    raw: bytes | None = None
+    bytes: builtins.bytes | None = None
 
 
 class DeadLetterReason(msgspec.Struct, frozen=True, kw_only=True):

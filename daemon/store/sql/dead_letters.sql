@@ -7,5 +7,5 @@ SELECT id, received_at, reason, detail, source, topic, "partition", position, ba
 FROM dead_letters WHERE $reason IS NULL OR reason = $reason
 ORDER BY received_at DESC, id LIMIT $limit;
 -- name: show_dead_letter
-SELECT id, received_at, reason, detail, source, topic, "partition", position, batch_index, bytes AS raw, octet_length(bytes) AS size_bytes, redriven_at
+SELECT id, received_at, reason, detail, source, topic, "partition", position, batch_index, bytes, octet_length(bytes) AS size_bytes, redriven_at
 FROM dead_letters WHERE id = $id ORDER BY received_at LIMIT 1;

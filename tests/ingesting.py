@@ -1,0 +1,81 @@
+"""The event store in memory, fed like the consumer feeds it."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from consumers.decode import SIGNED, Record, Sender, decode
+from consumers.tables import DEAD_LETTERS, FEEDBACK, INTERACTIONS
+from daemon.domain.ingest import KAFKA, Decoded, LogRange, Partition, Span, Written
+from daemon.store.database import Database, rows
+from daemon.store.event_reads import EventReads
+from daemon.store.events import EventStore
+from tests.event_samples import as_bytes
+
+EVENTS = Partition("events", 0)
+UNSIGNED = Sender(trusted=False, principal=None, sources=frozenset({"user"}))
+
+
+class Clock:
+    """A clock that only moves when it is told to."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+class Ingesting:
+    """A store, its clock, and one partition that events are appended to."""
+
+    def __init__(self, database: Database, now: datetime | None = None) -> None:
+        self.database = database
+        self.clock = Clock(now or datetime(2026, 11, 1, 13, tzinfo=UTC))
+        self.sink = EventStore(database, dedupe_window=timedelta(days=1), clock=self.clock)
+        self.reads = EventReads(database)
+        self.next = 0
+
+    async def pin(self, partition: Partition = EVENTS, start: int = 0) -> None:
+        await self.sink.pin(KAFKA, {partition: LogRange("topic-id", start, start)}, cluster_id="c")
+
+    async def add(
+        self, *events: Any, sender: Sender = SIGNED, at: datetime | None = None
+    ) -> Written:
+        """Store events as the next chunk of the partition, as if it were `at`."""
+        self.clock.now = at or self.clock.now
+        await self.pin()
+        written = await self.sink.write(chunk(events, start=self.next, sender=sender))
+        self.next += len(events)
+        return written
+
+    async def ask(self, statement: str, **values: Any) -> list[dict[str, Any]]:
+        return await self.database.read(lambda cursor: rows(cursor, statement, **values))
+
+
+def chunk(
+    events: Iterable[Any],
+    *,
+    start: int,
+    sender: Sender = SIGNED,
+    partition: Partition = EVENTS,
+    begin: int | None = None,
+) -> Decoded:
+    """A chunk of consecutive offsets from `start`; `begin` is where the one before it ended."""
+    values = [event if isinstance(event, bytes) else as_bytes(event) for event in events]
+    records = [
+        Record(value, partition.topic, partition.number, start + index, sender, None)
+        for index, value in enumerate(values)
+    ]
+    span = Span(partition, start if begin is None else begin, start + len(records))
+    return decode(records, source=KAFKA, spans=[span])
+
+
+def no_events(*spans: Span) -> Decoded:
+    return Decoded(
+        KAFKA,
+        INTERACTIONS.empty_table(),
+        FEEDBACK.empty_table(),
+        DEAD_LETTERS.empty_table(),
+        spans,
+    )

@@ -1,0 +1,130 @@
+"""Chunks from Kafka: where to begin, and whom to believe."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import pytest
+
+from consumers.app import Chunk
+from consumers.gaps import GapError
+from consumers.reader import ChunkReader
+from daemon.domain.events import SIGNATURE_HEADER
+from daemon.domain.ingest import KAFKA, Partition
+from daemon.domain.signing import derive, sign
+from daemon.store.database import Database
+from tests.event_samples import a_correction, an_interaction, as_bytes
+from tests.ingesting import Ingesting
+
+KEY = derive(b"secret", "events")
+AT = Partition("interactions", 0)
+
+
+class KafkaRecord(NamedTuple):
+    """The fields of aiokafka's ConsumerRecord that are read."""
+
+    offset: int
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+    topic: str = AT.topic
+    partition: int = AT.number
+    timestamp: int = 1_793_534_400_000
+
+
+@pytest.fixture
+async def ingesting() -> AsyncIterator[Ingesting]:
+    database = Database.open(":memory:")
+    yield Ingesting(database)
+    database.close()
+
+
+@pytest.fixture
+async def reader(ingesting: Ingesting) -> AsyncIterator[ChunkReader]:
+    made = ChunkReader(
+        ingesting.sink,
+        key=KEY,
+        kinds={AT.topic: "interaction"},
+        unsigned_sources=frozenset({"user"}),
+        cluster_id="c",
+        topic_ids={AT.topic: "a"},
+    )
+    yield made
+    made.close()
+
+
+def signed(offset: int, event: Any, key: bytes = KEY) -> KafkaRecord:
+    value = as_bytes(event)
+    return KafkaRecord(offset, value, ((SIGNATURE_HEADER, sign(key, value).encode()),))
+
+
+async def test_a_new_partition_is_read_from_its_earliest_offset_and_pinned(
+    reader: ChunkReader, ingesting: Ingesting
+) -> None:
+    assert await reader.begin({AT: (7, 20)}) == {AT: 7}
+
+    stored = (await ingesting.sink.offsets(KAFKA))[AT]
+    assert (stored.next_offset, stored.topic_id, stored.cluster_id) == (7, "a", "c")
+
+
+async def test_a_known_partition_is_read_on_from_where_it_was_stored(reader: ChunkReader) -> None:
+    await reader.begin({AT: (0, 20)})
+    await reader.store([Chunk(AT, 0, [KafkaRecord(4, as_bytes(an_interaction()))])])
+
+    assert await reader.begin({AT: (0, 20)}) == {AT: 5}
+
+
+async def test_a_gap_is_never_jumped_over(reader: ChunkReader) -> None:
+    await reader.begin({AT: (0, 20)})
+
+    with pytest.raises(GapError, match="offsets 0 to 2 are gone"):
+        await reader.begin({AT: (3, 20)})
+
+
+async def test_only_a_gateways_signature_is_trusted(
+    reader: ChunkReader, ingesting: Ingesting
+) -> None:
+    await reader.begin({AT: (0, 20)})
+
+    await reader.store(
+        [
+            Chunk(
+                AT,
+                0,
+                [
+                    signed(0, an_interaction(id="signed")),
+                    KafkaRecord(1, as_bytes(an_interaction(id="unsigned"))),
+                    signed(2, an_interaction(id="forged"), key=b"another key"),
+                    signed(3, a_correction("signed", id="agent", source="agent")),
+                    KafkaRecord(4, as_bytes(a_correction("signed", source="agent"))),
+                ],
+            )
+        ]
+    )
+
+    assert await ingesting.ask("SELECT id, trusted FROM interactions ORDER BY position") == [
+        {"id": "signed", "trusted": True},
+        {"id": "unsigned", "trusted": False},
+    ]
+    assert await ingesting.ask("SELECT id, principal, origin FROM feedback") == [
+        {"id": "agent", "principal": "gateway", "origin": "agent"}
+    ]
+    letters = await ingesting.ask("SELECT position, reason FROM dead_letters ORDER BY position")
+    assert [tuple(row.values()) for row in letters] == [
+        (2, "bad_signature"),
+        (4, "source_not_permitted"),
+    ]
+
+
+async def test_the_time_of_the_last_record_is_kept(
+    reader: ChunkReader, ingesting: Ingesting
+) -> None:
+    await reader.begin({AT: (0, 20)})
+    record = KafkaRecord(0, as_bytes(an_interaction()))
+    timeless = KafkaRecord(1, as_bytes(an_interaction()), timestamp=10**18)
+
+    await reader.store([Chunk(AT, 0, [record])])
+    await reader.store([Chunk(AT, 1, [timeless])])
+
+    stored = (await ingesting.sink.offsets(KAFKA))[AT]
+    assert stored.record_at == datetime(2026, 11, 1, 12, tzinfo=UTC)
+    assert stored.next_offset == 2

@@ -1,0 +1,61 @@
+"""A consumer is stuck where something waits and nothing moves."""
+
+import pytest
+
+from consumers.watchdog import StuckError, Watchdog, lags
+from daemon.domain.ingest import Partition
+
+AT = Partition("events", 0)
+
+
+def watch(*seen: tuple[float, int, int, int, int]) -> None:
+    """Each: second, fetch position, readable end, handed over, stored."""
+    watchdog = Watchdog(10, now_s=0)
+    for now_s, position, end, handed, stored in seen:
+        watchdog.see({AT: (position, end)}, {AT: handed}, {AT: stored}, now_s=now_s)
+
+
+def test_an_idle_topic_is_not_stuck() -> None:
+    watch((1, 5, 5, 5, 5), (100, 5, 5, 5, 5))
+
+
+def test_a_log_that_ends_in_transaction_markers_is_not_stuck() -> None:
+    watch((1, 6, 6, 5, 5), (100, 6, 6, 5, 5))
+
+
+def test_a_slow_consumer_is_not_stuck() -> None:
+    watch((1, 5, 90, 5, 5), (9, 6, 90, 6, 6), (18, 7, 90, 7, 7))
+
+
+def test_records_that_are_not_fetched_are_noticed() -> None:
+    with pytest.raises(StuckError, match="nothing moved for 11 s"):
+        watch((1, 5, 9, 5, 5), (12, 5, 9, 5, 5))
+
+
+def test_chunks_that_are_not_stored_are_noticed() -> None:
+    with pytest.raises(StuckError):
+        watch((1, 9, 9, 9, 5), (12, 9, 9, 9, 5))
+
+
+def test_a_consumer_without_a_partition_is_noticed() -> None:
+    watchdog = Watchdog(10, now_s=0)
+    watchdog.see({}, {}, {}, now_s=1)
+    with pytest.raises(StuckError):
+        watchdog.see({}, {}, {}, now_s=12)
+
+
+def test_while_the_broker_is_away_waiting_is_right() -> None:
+    watchdog = Watchdog(10, now_s=0)
+    watchdog.see({AT: (5, 9)}, {AT: 5}, {AT: 5}, now_s=1)
+    watchdog.excuse(now_s=9)
+    watchdog.see({AT: (5, 9)}, {AT: 5}, {AT: 5}, now_s=18)
+
+
+@pytest.mark.parametrize(
+    ("position", "end", "handed", "stored", "lag"),
+    [(5, 5, 5, 5, 0), (6, 6, 5, 5, 0), (5, 9, 5, 5, 4), (9, 9, 9, 5, 4), (9, 12, 9, 5, 7)],
+)
+def test_lag_is_what_is_not_stored(
+    position: int, end: int, handed: int, stored: int, lag: int
+) -> None:
+    assert lags({AT: (position, end)}, {AT: handed}, {AT: stored}) == {AT: lag}

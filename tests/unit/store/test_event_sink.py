@@ -1,0 +1,381 @@
+"""Rows and offsets in one transaction: fence, chain, pin, and duplicates."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from consumers.decode import SIGNED, Sender
+from daemon.domain.errors import ChainError, HaltError, StoreError
+from daemon.domain.ingest import KAFKA, Address, LogRange, Partition, Span
+from daemon.store.database import Database, rows
+from daemon.store.events import EventStore
+from daemon.store.statements import statements
+from tests.event_samples import a_correction, a_rating, an_interaction
+from tests.ingesting import EVENTS, UNSIGNED, Ingesting, chunk, no_events
+
+NOW = datetime(2026, 11, 1, 13, tzinfo=UTC)
+
+
+@pytest.fixture
+def ingesting() -> Iterator[Ingesting]:
+    database = Database.open(":memory:")
+    yield Ingesting(database, NOW)
+    database.close()
+
+
+async def next_offset(ingesting: Ingesting, partition: Partition = EVENTS) -> int:
+    return (await ingesting.sink.offsets(KAFKA))[partition].next_offset
+
+
+async def test_rows_and_the_offset_after_them_are_stored(ingesting: Ingesting) -> None:
+    written = await ingesting.add(an_interaction(id="i1"), a_rating("i1"), b"broken")
+
+    assert (written.interactions, written.feedback, written.dead_letters) == (1, 1, 1)
+    assert await next_offset(ingesting) == 3
+    counts = await ingesting.reads.counts()
+    assert (counts.interactions, counts.feedback, counts.dead_letters) == (1, 1, 1)
+    assert await ingesting.reads.has("i1")
+    assert not await ingesting.reads.has("i2")
+
+
+async def test_a_redelivered_chunk_is_fenced_off(ingesting: Ingesting) -> None:
+    events = [an_interaction(), a_rating("i1"), b"broken"]
+    await ingesting.add(*events)
+
+    written = await ingesting.sink.write(chunk(events, start=0))
+
+    assert written.fenced == 3
+    assert (await ingesting.reads.counts()).dead_letters == 1
+    assert await next_offset(ingesting) == 3
+
+
+async def test_of_an_overlapping_chunk_only_the_new_part_is_stored(ingesting: Ingesting) -> None:
+    events = [an_interaction(id=f"e{number}") for number in range(5)]
+    await ingesting.add(*events[:3])
+
+    written = await ingesting.sink.write(chunk(events[1:], start=1))
+
+    assert (written.fenced, written.interactions, written.duplicates) == (2, 2, frozenset())
+    assert await next_offset(ingesting) == 5
+
+
+async def test_a_chunk_after_a_hole_is_refused_whole(ingesting: Ingesting) -> None:
+    await ingesting.add(an_interaction())
+
+    with pytest.raises(ChainError, match="starts at 2"):
+        await ingesting.sink.write(chunk([an_interaction()], start=2))
+
+    assert (await ingesting.reads.counts()).interactions == 1
+    assert await next_offset(ingesting) == 1
+
+
+async def test_gaps_within_the_log_are_no_hole(ingesting: Ingesting) -> None:
+    """Compaction and transaction markers leave offsets that no record has."""
+    await ingesting.add(an_interaction())
+
+    await ingesting.sink.write(chunk([an_interaction()], start=7, begin=1))
+
+    assert await next_offset(ingesting) == 8
+
+
+async def test_several_chunks_of_a_partition_chain_within_one_write(ingesting: Ingesting) -> None:
+    await ingesting.pin()
+
+    await ingesting.sink.write(no_events(Span(EVENTS, 0, 3), Span(EVENTS, 3, 9)))
+
+    assert await next_offset(ingesting) == 9
+    with pytest.raises(ChainError):
+        await ingesting.sink.write(no_events(Span(EVENTS, 9, 10), Span(EVENTS, 11, 12)))
+
+
+async def test_a_partition_must_be_pinned_before_its_first_chunk(ingesting: Ingesting) -> None:
+    with pytest.raises(HaltError, match="start was stored"):
+        await ingesting.sink.write(chunk([an_interaction()], start=0))
+
+    assert (await ingesting.reads.counts()).interactions == 0
+
+
+async def test_a_pin_never_moves_an_offset(ingesting: Ingesting) -> None:
+    await ingesting.pin(start=5)
+    await ingesting.pin(start=0)
+
+    stored = (await ingesting.sink.offsets(KAFKA))[EVENTS]
+
+    assert (stored.next_offset, stored.cluster_id, stored.topic_id) == (5, "c", "topic-id")
+
+
+async def test_partitions_advance_apart(ingesting: Ingesting) -> None:
+    other = Partition("events", 1)
+    await ingesting.pin(other)
+    await ingesting.add(an_interaction(), an_interaction())
+
+    await ingesting.sink.write(chunk([an_interaction()], start=0, partition=other))
+
+    assert (await next_offset(ingesting), await next_offset(ingesting, other)) == (2, 1)
+
+
+async def test_a_resent_event_is_stored_once_and_counted(ingesting: Ingesting) -> None:
+    event, rating = an_interaction(id="i1"), a_rating("i1", id="f1")
+
+    first = await ingesting.add(event, event, rating)
+    again = await ingesting.add(rating, event)
+
+    assert (first.interactions, first.duplicates) == (1, {Address("events", 0, 1, 0)})
+    assert again.duplicates == {Address("events", 0, 3, 0), Address("events", 0, 4, 0)}
+    counts = await ingesting.reads.counts()
+    assert (counts.interactions, counts.feedback, counts.duplicates) == (1, 1, 3)
+
+
+async def test_the_first_of_two_copies_wins(ingesting: Ingesting) -> None:
+    await ingesting.add(
+        an_interaction(id="i1", status="ok"), an_interaction(id="i1", status="error")
+    )
+
+    assert await ingesting.ask("SELECT status FROM interactions") == [{"status": "ok"}]
+
+
+async def test_a_duplicate_within_the_window_is_dropped_and_one_beyond_it_is_not(
+    ingesting: Ingesting,
+) -> None:
+    await ingesting.add(an_interaction(id="i1"), at=NOW)
+
+    within = await ingesting.add(an_interaction(id="i1"), at=NOW + timedelta(hours=24))
+    beyond = await ingesting.add(an_interaction(id="i1"), at=NOW + timedelta(hours=24, seconds=1))
+
+    assert (within.interactions, beyond.interactions) == (0, 1)
+
+
+async def test_nobody_takes_an_id_of_somebody_else(ingesting: Ingesting) -> None:
+    """Else a client could send an event with the id of an answer before its gateway does."""
+    mallory = Sender(False, "t1", frozenset({"user"}), stamps_tenant=True, tenant="mallory")
+    await ingesting.add(an_interaction(id="i1"), a_rating("i1", id="f1"), sender=mallory)
+
+    written = await ingesting.add(
+        an_interaction(id="i1", tenant="acme"), a_rating("i1", id="f1"), a_rating("i2", id="f1")
+    )
+
+    assert not written.duplicates
+    tenants = await ingesting.ask("SELECT tenant, trusted FROM interactions ORDER BY tenant")
+    assert tenants == [{"tenant": "acme", "trusted": True}, {"tenant": "mallory", "trusted": False}]
+
+
+async def test_a_clock_ahead_does_not_reach_into_the_future(ingesting: Ingesting) -> None:
+    next_year = (NOW + timedelta(days=365)).isoformat()
+    last_year = (NOW - timedelta(days=365)).isoformat()
+
+    await ingesting.add(
+        a_rating("i1", time=next_year), a_rating("i1", time=last_year, id="early"), at=NOW
+    )
+
+    found = await ingesting.ask("SELECT effective_at FROM feedback ORDER BY position")
+    assert [row["effective_at"] for row in found] == [NOW, NOW - timedelta(days=365)]
+
+
+async def test_what_is_stored_after_a_seal_is_later_even_when_the_clock_steps_back(
+    ingesting: Ingesting,
+) -> None:
+    ingesting.clock.now = NOW
+    sealed = await ingesting.sink.seal()
+
+    await ingesting.add(an_interaction(), at=NOW - timedelta(hours=1))
+
+    assert sealed == NOW
+    [row] = await ingesting.ask("SELECT ingested_at FROM interactions")
+    assert row["ingested_at"] > sealed
+
+
+async def test_a_new_process_goes_on_after_the_times_stored(ingesting: Ingesting) -> None:
+    await ingesting.add(an_interaction(), at=NOW)
+    restarted = EventStore(
+        ingesting.database,
+        dedupe_window=timedelta(days=1),
+        clock=lambda: NOW - timedelta(hours=1),
+    )
+
+    assert await restarted.seal() == NOW
+
+
+async def test_a_row_the_store_refuses_is_buried_and_the_rest_stored(ingesting: Ingesting) -> None:
+    await ingesting.pin()
+    decoded = chunk([an_interaction(id="good"), an_interaction(id="bad"), a_rating("i")], start=0)
+    column = decoded.interactions.schema.get_field_index("request")
+    broken = decoded.interactions.set_column(column, "request", pa.array(["{}", "{no json"]))
+
+    written = await ingesting.sink.write(replace(decoded, interactions=broken))
+
+    assert (written.interactions, written.feedback, written.dead_letters) == (1, 1, 1)
+    assert written.unstorable == {Address("events", 0, 1, 0)}
+    [letter] = await ingesting.ask("SELECT * FROM dead_letters")
+    assert (letter["reason"], letter["position"]) == ("unstorable", 1)
+    assert msgspec.json.decode(letter["bytes"])["id"] == "bad"
+    assert await next_offset(ingesting) == 3
+
+
+async def test_where_the_store_fails_nothing_is_stored_and_it_can_be_repeated(
+    ingesting: Ingesting,
+) -> None:
+    await ingesting.add(an_interaction())
+    await ingesting.database.write(lambda c: c.execute("ALTER TABLE feedback RENAME TO hidden"))
+    decoded = chunk([an_interaction(), a_rating("i1")], start=1)
+
+    with pytest.raises(StoreError):
+        await ingesting.sink.write(decoded)
+    await ingesting.database.write(lambda c: c.execute("ALTER TABLE hidden RENAME TO feedback"))
+
+    assert (await ingesting.reads.counts()).interactions == 1
+    assert await next_offset(ingesting) == 1
+    written = await ingesting.sink.write(decoded)
+    assert (written.interactions, written.feedback) == (1, 1)
+
+
+async def test_resync_jumps_over_what_is_gone_and_keeps_the_gap_on_record(
+    ingesting: Ingesting,
+) -> None:
+    await ingesting.add(an_interaction(), an_interaction())
+    kept, moved, gone = (Partition("events", number) for number in (0, 1, 2))
+    await ingesting.pin(moved, 5)
+    await ingesting.pin(gone, 5)
+
+    await ingesting.sink.resync(
+        KAFKA,
+        {
+            kept: LogRange("topic-id", 0, 10),
+            moved: LogRange("topic-id", 8, 10),
+            Partition("events", 3): LogRange("topic-id", 1, 10),
+        },
+        cluster_id="c",
+        actor="ada",
+        reason="old data, not needed",
+        evidence={"lost": 3},
+    )
+
+    stored = await ingesting.sink.offsets(KAFKA)
+    assert {at.number: offset.next_offset for at, offset in stored.items()} == {0: 2, 1: 8, 3: 1}
+    [record] = await ingesting.ask("SELECT * FROM transitions WHERE subject_kind = 'ingest'")
+    assert (record["actor"], record["reason"]) == ("ada", "old data, not needed")
+    assert msgspec.json.decode(record["evidence"]) == {"lost": 3}
+
+
+async def test_resync_to_a_topic_made_anew_starts_at_its_beginning(ingesting: Ingesting) -> None:
+    await ingesting.add(*[an_interaction() for _ in range(4)])
+
+    await ingesting.sink.resync(
+        KAFKA,
+        {EVENTS: LogRange("another-id", 0, 100)},
+        cluster_id="c",
+        actor="ada",
+        reason="made anew",
+        evidence=None,
+    )
+
+    stored = (await ingesting.sink.offsets(KAFKA))[EVENTS]
+    assert (stored.next_offset, stored.topic_id) == (0, "another-id")
+
+
+async def test_feedback_waits_for_its_interaction(ingesting: Ingesting) -> None:
+    await ingesting.add(a_rating("i2", id="f1"), a_correction("i1", id="f2"), sender=UNSIGNED)
+    await ingesting.add(an_interaction(id="i1"))
+
+    assert await ingesting.reads.orphan_count() == 1
+    [orphan] = await ingesting.reads.orphans()
+    assert (orphan.id, orphan.interaction) == ("f1", "i2")
+
+
+async def test_first_and_last_times_are_known(ingesting: Ingesting) -> None:
+    early, late = NOW - timedelta(hours=2), NOW - timedelta(hours=1)
+    await ingesting.add(
+        an_interaction(time=late.isoformat()), an_interaction(time=early.isoformat()), at=NOW
+    )
+
+    times = await ingesting.reads.times()
+
+    assert (times["interactions"].first_at, times["interactions"].last_at) == (early, late)
+    assert times["interactions"].last_ingested_at == NOW
+    assert times["feedback"].first_at is None
+
+
+def test_every_statement_prepares(ingesting: Ingesting) -> None:
+    decoded = chunk([an_interaction(), a_rating("i1"), b"x"], start=0)
+    tables = {"interactions": decoded.interactions, "feedback": decoded.feedback}
+
+    def work(cursor: Any) -> None:
+        for file in ("events", "offsets", "dead_letters", "halts", "examples"):
+            for name, statement in statements(file).items():
+                table = tables.get(name.split("_")[-1], decoded.dead_letters)
+                for view in ("chunk", "chunk_keys", "chunk_rows"):
+                    row = pa.array(range(table.num_rows), pa.int64())
+                    cursor.register(view, table.append_column("row", row))
+                cursor.execute(f"PREPARE {name} AS {statement}")
+
+    ingesting.database.write_now(work)
+
+
+# A log in which the seventh of every seven events is a copy of the one before it.
+LOG = [an_interaction(id=f"m{number - (number % 7 == 6)}") for number in range(60)]
+
+
+class SinkMachine(RuleBasedStateMachine):
+    """The sink alone against a fake log: rewinds, overlaps, holes, restarts in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.database = Database.open(":memory:")
+        self.sink = EventStore(self.database, dedupe_window=timedelta(days=1))
+        self.stored = 0
+        self.run(self.sink.pin(KAFKA, {EVENTS: LogRange("t", 0, 0)}, cluster_id="c"))
+
+    def run(self, work: Any) -> Any:
+        return asyncio.run(work)
+
+    @rule(start=st.integers(0, 59), length=st.integers(1, 12))
+    def deliver(self, start: int, length: int) -> None:
+        events = LOG[start : start + length]
+        decoded = chunk(events, start=start)
+        if start > self.stored:
+            with pytest.raises(ChainError):
+                self.run(self.sink.write(decoded))
+            return
+        self.run(self.sink.write(decoded))
+        self.stored = max(self.stored, start + len(events))
+
+    @rule()
+    def restart(self) -> None:
+        self.sink = EventStore(self.database, dedupe_window=timedelta(days=1))
+
+    @invariant()
+    def every_event_before_the_offset_is_stored_once(self) -> None:
+        found = self.run(
+            self.database.read(lambda c: rows(c, "SELECT id FROM interactions ORDER BY id"))
+        )
+        assert [row["id"] for row in found] == sorted({event["id"] for event in LOG[: self.stored]})
+
+    def teardown(self) -> None:
+        self.database.close()
+
+
+SinkMachine.TestCase.settings = settings(max_examples=12, stateful_step_count=15, deadline=None)
+test_any_order_of_delivery_stores_every_event_once = SinkMachine.TestCase
+
+
+async def test_a_store_reopened_after_a_crash_knows_how_far_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "store.duckdb"
+    database = Database.open(path)
+    ingesting = Ingesting(database, NOW)
+    await ingesting.add(an_interaction(id="i1"), sender=SIGNED)
+    database.close()
+
+    again = Ingesting(Database.open(path), NOW)
+
+    assert await next_offset(again) == 1
+    assert await again.reads.has("i1")
+    again.database.close()
