@@ -98,7 +98,8 @@ WHERE i.rowid IN (SELECT chosen_row FROM chosen);
 -- Policy and dataset.
 CREATE TABLE policy_versions (
   model VARCHAR NOT NULL, version INTEGER NOT NULL, sha256 VARCHAR NOT NULL, path VARCHAR NOT NULL, yaml VARCHAR NOT NULL,
-  loaded_at TIMESTAMPTZ NOT NULL, PRIMARY KEY (model, version)
+  loaded_at TIMESTAMPTZ NOT NULL, applied_at TIMESTAMPTZ NOT NULL, -- first seen; put in force last
+  PRIMARY KEY (model, version)
 );
 CREATE TABLE fired_jobs (model VARCHAR NOT NULL, job VARCHAR NOT NULL, fired_at TIMESTAMPTZ NOT NULL, PRIMARY KEY (model, job));
 CREATE TABLE holdouts (
@@ -139,6 +140,10 @@ CREATE TABLE scores (                 -- one version on one item; live's scores 
   adapter VARCHAR NOT NULL,           -- '' is the base
   suite VARCHAR NOT NULL, item VARCHAR NOT NULL, exact BOOLEAN NOT NULL, nll DOUBLE NOT NULL, reference_tokens INTEGER NOT NULL,
   PRIMARY KEY (adapter, suite, item)
+);
+CREATE TABLE scored_candidates (     -- alpha is spent by how many candidates met the same items
+  model VARCHAR NOT NULL, items VARCHAR NOT NULL, candidate VARCHAR NOT NULL, k INTEGER NOT NULL, scored_at TIMESTAMPTZ NOT NULL,
+  PRIMARY KEY (model, items, candidate)
 );
 CREATE TABLE receipts (
   adapter VARCHAR NOT NULL, instance VARCHAR NOT NULL, passed BOOLEAN NOT NULL, reason VARCHAR, slope DOUBLE, residual_ratio DOUBLE,

@@ -1,0 +1,35 @@
+"""A policy as the store keeps it. No I/O; daemon.policy and daemon.store share it."""
+
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+
+
+class StoredPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of one alias's policy. The same text is the same version, whenever it comes back.
+
+    `applied_at` is when it came into force last; `loaded_at` when it was first seen.
+    """
+
+    model: str
+    version: int
+    sha256: str
+    path: str
+    yaml: str
+    loaded_at: datetime
+    applied_at: datetime
+
+
+class PolicyLog(Protocol):
+    """Where versions are kept (daemon/store/policies.py)."""
+
+    async def apply(
+        self, model: str, *, yaml: str, sha256: str, path: str, now: datetime
+    ) -> StoredPolicy:
+        """Put a text in force as a new version, or as the one it was before. Safe to repeat."""
+        ...
+
+    async def all(self) -> list[StoredPolicy]:
+        """Every version, oldest first."""
+        ...

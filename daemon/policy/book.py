@@ -1,0 +1,93 @@
+"""Which policy versions there are and which are in force: a view in memory, kept by the watcher."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Self
+
+from daemon.domain.errors import PolicyError, RefusedError
+from daemon.domain.policies import StoredPolicy
+from daemon.policy.load import line_of, parse_policy
+from daemon.policy.model import Policy
+
+
+@dataclass(frozen=True)
+class PolicyVersion:
+    """One checked version of one alias's policy."""
+
+    model: str
+    version: int
+    policy: Policy
+    sha256: str
+    path: str
+    yaml: str
+    loaded_at: datetime
+    applied_at: datetime
+
+    @classmethod
+    def of(cls, stored: StoredPolicy, policy: Policy) -> Self:
+        return cls(
+            stored.model,
+            stored.version,
+            policy,
+            stored.sha256,
+            stored.path,
+            stored.yaml,
+            stored.loaded_at,
+            stored.applied_at,
+        )
+
+    def where(self, *path: str | int) -> str:
+        """`file:line` of one of its keys."""
+        return f"{self.path}:{line_of(self.yaml, *path)}"
+
+
+class PolicyBook:
+    """Read by every stage; written by PolicyService alone. Safe on the loop's thread only."""
+
+    def __init__(self) -> None:
+        self._versions: dict[tuple[str, int], PolicyVersion] = {}
+        self._in_force: dict[str, PolicyVersion] = {}
+        self._problems: tuple[PolicyError, ...] = ()
+
+    def current(self, model: str) -> PolicyVersion | None:
+        """The version in force of an alias; None where it has no usable policy file."""
+        return self._in_force.get(model)
+
+    def version(self, model: str, number: int) -> PolicyVersion:
+        """Any version, in force or not: what a run or a rollout began with.
+
+        Raises:
+            RefusedError: there is none, or it was written for another release of adaptd.
+        """
+        if (found := self._versions.get((model, number))) is not None:
+            return found
+        raise RefusedError(
+            f"policy {model} version {number}",
+            "this release cannot read it",
+            "Start again under the version in force",
+        )
+
+    def all(self) -> list[PolicyVersion]:
+        """The versions in force, by alias."""
+        return [self._in_force[model] for model in sorted(self._in_force)]
+
+    def problems(self) -> list[PolicyError]:
+        """What is wrong with the files as they are now. The last good versions stay in force."""
+        return list(self._problems)
+
+    def remember(self, stored: StoredPolicy) -> PolicyVersion | None:
+        """Take in a version of the store; None where this release cannot read its text."""
+        policy, _, _ = parse_policy(stored.yaml, name=stored.path)
+        if policy is None:
+            return None
+        version = PolicyVersion.of(stored, policy)
+        self._versions[stored.model, stored.version] = version
+        return version
+
+    def settle(
+        self, in_force: Mapping[str, PolicyVersion], problems: Sequence[PolicyError]
+    ) -> None:
+        """Replace what is in force, all aliases at once."""
+        self._in_force = dict(in_force)
+        self._problems = tuple(problems)

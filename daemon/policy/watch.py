@@ -1,0 +1,211 @@
+"""Keeps the policy book in step with the policy folder.
+
+A broken file changes nothing but the problems: the last good version stays in force.
+"""
+
+import asyncio
+import os
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+from watchfiles import awatch
+
+from daemon.domain.errors import AdaptdError, PolicyError
+from daemon.domain.policies import PolicyLog
+from daemon.policy.book import PolicyBook, PolicyVersion
+from daemon.policy.document import read_document
+from daemon.policy.load import Limits, Loaded, load_policy
+
+_log = structlog.get_logger(__name__)
+_SUFFIXES = (".yaml", ".yml")
+_MOST_FILES = 10_000  # of a folder that was meant to hold a few
+_Stamp = tuple[str, int, int, int]  # path, mtime in ns, bytes, inode
+
+
+class WhereCheck(Protocol):
+    """Tries a policy's `where` on the columns there are (daemon/store)."""
+
+    async def check(self, where: str) -> None:
+        """Raises AdaptdError with what is wrong with it."""
+        ...
+
+
+class PolicyService:
+    """Loads, checks and versions the folder's policies, at start and whenever a file changes."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        book: PolicyBook,
+        log: PolicyLog,
+        limits: Limits,
+        where_check: WhereCheck,
+        poll_s: float = 2.0,
+    ) -> None:
+        """`poll_s` is how often files are compared where the system tells of no change."""
+        self._folder = folder
+        self._book = book
+        self._log = log
+        self._limits = limits
+        self._where = where_check
+        self._poll_s = poll_s
+        self._stamps: tuple[_Stamp, ...] | None = None
+        self._started = False
+
+    async def start(self) -> None:
+        """Fill the book: the store's versions, then the files. Call before the stages run."""
+        if not self._started:
+            for stored in await self._log.all():
+                self._book.remember(stored)
+            self._started = True
+        await self.refresh()
+
+    async def run(self) -> None:
+        """Follow the folder until cancelled."""
+        await self.start()
+        while True:
+            try:
+                await self._follow()
+            except (OSError, RuntimeError) as error:  # no folder, or no watches left
+                _log.warning("policy_folder_not_watched", reason=type(error).__name__)
+            await asyncio.sleep(self._poll_s)
+            await self.refresh()
+
+    async def refresh(self) -> None:
+        """Compare the folder with what was last seen and apply what changed. Safe to repeat."""
+        stamps = await asyncio.to_thread(_stamps, self._folder)
+        if stamps == self._stamps:
+            return
+        loaded = await asyncio.to_thread(self._load)
+        checked = [await self._checked(file) for file in loaded]
+        await self._apply(checked)
+        self._stamps = stamps
+
+    async def _follow(self) -> None:
+        watching = awatch(
+            self._folder,
+            watch_filter=None,
+            debounce=200,
+            rust_timeout=round(self._poll_s * 1000),
+            yield_on_timeout=True,
+        )
+        async for _ in watching:
+            await self.refresh()
+
+    def _load(self) -> list[Loaded]:
+        paths = sorted(self._policy_paths())
+        return [load_policy(path, folder=self._folder, limits=self._limits) for path in paths]
+
+    def _policy_paths(self) -> Iterable[Path]:
+        if not self._folder.is_dir():
+            return
+        for path in self._folder.iterdir():
+            if path.suffix in _SUFFIXES and not path.name.startswith("."):
+                yield path
+
+    async def _checked(self, file: Loaded) -> Loaded:
+        """The file with its `where` tried, unless the same text is in force already."""
+        if file.policy is None or self._is_in_force(file):
+            return file
+        try:
+            await self._where.check(file.policy.select.where)
+        except AdaptdError as error:
+            line = read_document(file.text).line_of(("select", "where"))
+            problem = PolicyError(
+                f"{file.path}:{line}", f"select.where: {error.problem}", error.remedy
+            )
+            return Loaded(file.path, None, file.text, (problem,))
+        return file
+
+    def _is_in_force(self, file: Loaded) -> bool:
+        return any(version.sha256 == file.sha256 for version in self._book.all())
+
+    async def _apply(self, files: Sequence[Loaded]) -> None:
+        now = datetime.now(UTC)
+        files = _one_file_an_alias(files)
+        in_force: dict[str, PolicyVersion] = {}
+        for file in files:
+            if file.policy is not None:
+                version = await self._version(file, now)
+                in_force[version.model] = version
+        for kept in await self._last_good([file for file in files if file.policy is None]):
+            in_force.setdefault(kept.model, kept)
+        problems = [problem for file in files for problem in file.problems]
+        if not self._folder.is_dir():
+            what = "there is no such policy folder"
+            problems.append(PolicyError(str(self._folder), what, "Make it, or set policies_dir"))
+        self._report(in_force, problems)
+        self._book.settle(in_force, problems)
+
+    async def _version(self, file: Loaded, now: datetime) -> PolicyVersion:
+        assert file.policy is not None
+        stored = await self._log.apply(
+            file.policy.model, yaml=file.text, sha256=file.sha256, path=str(file.path), now=now
+        )
+        version = self._book.remember(stored)
+        assert version is not None  # it has just been checked
+        return version
+
+    async def _last_good(self, broken: Sequence[Loaded]) -> list[PolicyVersion]:
+        """What stays in force for broken files: what was, before a restart too, newest first."""
+        paths = {str(file.path) for file in broken}
+        stored = [row for row in await self._log.all() if row.path in paths] if paths else []
+        stored.sort(key=lambda row: (row.applied_at, row.version), reverse=True)
+        known = [self._book.current(row.model) or self._book.remember(row) for row in stored]
+        return [version for version in known if version is not None and version.path in paths]
+
+    def _report(self, in_force: dict[str, PolicyVersion], problems: list[PolicyError]) -> None:
+        for version in in_force.values():
+            before = self._book.current(version.model)
+            if before is None or before.version != version.version:
+                _log.info("policy_applied", model=version.model, version=version.version)
+        for gone in self._book.all():
+            if gone.model not in in_force:
+                _log.warning("policy_gone", model=gone.model, path=gone.path)
+        for problem in problems:
+            _log.warning("policy_problem", where=problem.where, problem=problem.problem)
+
+
+def _one_file_an_alias(files: Sequence[Loaded]) -> list[Loaded]:
+    """The files, those refused that name an alias another file names too."""
+    kept = []
+    for file in files:
+        others = [other for other in files if other is not file and _same_alias(file, other)]
+        if others:
+            line = read_document(file.text).line_of(("model",))
+            names = ", ".join(str(other.path) for other in others)
+            assert file.policy is not None
+            problem = PolicyError(
+                f"{file.path}:{line}",
+                f"model is {file.policy.model}, as in {names}",
+                "Keep one file for an alias",
+            )
+            kept.append(Loaded(file.path, None, file.text, (problem,)))
+        else:
+            kept.append(file)
+    return kept
+
+
+def _same_alias(one: Loaded, other: Loaded) -> bool:
+    if one.policy is None or other.policy is None:
+        return False
+    return one.policy.model == other.policy.model
+
+
+def _stamps(folder: Path) -> tuple[_Stamp, ...]:
+    """What tells one state of the folder from another, golden files included."""
+    found: list[_Stamp] = []
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                stat = (Path(parent) / name).stat()
+            except OSError:
+                continue
+            found.append((f"{parent}/{name}", stat.st_mtime_ns, stat.st_size, stat.st_ino))
+        if len(found) > _MOST_FILES:
+            break
+    return tuple(sorted(found))

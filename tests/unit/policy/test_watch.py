@@ -1,0 +1,216 @@
+"""Edits apply without a restart; broken ones leave the last good version in force and say so."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from daemon.domain.errors import PolicyError, RefusedError
+from daemon.policy.book import PolicyBook
+from daemon.policy.load import Limits
+from daemon.policy.watch import PolicyService
+from daemon.store.database import Database
+from daemon.store.policies import PolicyStore
+from tests.unit.policy.policy_files import FULL, MINIMAL, write_golden, write_policy
+from tests.waiting import until
+
+BROKEN = MINIMAL.replace("base:", "bsae:")
+EDITED = MINIMAL + "train: {rank: 4}\n"
+
+
+class Wheres:
+    """A check that refuses one text; the real one is daemon/store/where.py."""
+
+    def __init__(self) -> None:
+        self.tried: list[str] = []
+
+    async def check(self, where: str) -> None:
+        self.tried.append(where)
+        if "nonsense" in where:
+            raise PolicyError("where", "there is no column nonsense", "Columns: id")
+
+
+class Desk:
+    """A policy folder, its service and its book; `restarted` is the same store in a new process."""
+
+    def __init__(self, folder: Path, database: Database) -> None:
+        self.folder = folder
+        self.database = database
+        self.wheres = Wheres()
+        self.book = PolicyBook()
+        self.service = PolicyService(
+            folder,
+            book=self.book,
+            log=PolicyStore(database),
+            limits=Limits(bases=frozenset({"tiny", "smollm2-135m"})),
+            where_check=self.wheres,
+            poll_s=0.2,
+        )
+
+    def restarted(self) -> "Desk":
+        return Desk(self.folder, self.database)
+
+    def in_force(self) -> list[tuple[str, int]]:
+        return [(version.model, version.version) for version in self.book.all()]
+
+    def problems(self) -> str:
+        return "\n".join(map(str, self.book.problems()))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        await self.service.start()
+        task = asyncio.create_task(self.service.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    database = Database.open(":memory:")
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    yield Desk(folder, database)
+    database.close()
+
+
+async def test_an_edit_applies_without_a_restart(desk: Desk) -> None:
+    path = write_policy(desk.folder)
+    async with desk.running():
+        assert desk.in_force() == [("support", 1)]
+        path.write_text(EDITED)
+        await until(lambda: desk.in_force() == [("support", 2)], within_s=10)
+    current = desk.book.current("support")
+    assert current is not None
+    assert (current.policy.train.rank, current.yaml, current.path) == (4, EDITED, str(path))
+    assert desk.book.version("support", 1).policy.train.rank == 8
+
+
+async def test_a_new_file_and_a_removed_one_are_noticed(desk: Desk) -> None:
+    path = write_policy(desk.folder)
+    async with desk.running():
+        write_policy(desk.folder, MINIMAL.replace("support", "sales"), name="sales.yml")
+        await until(lambda: desk.in_force() == [("sales", 1), ("support", 1)], within_s=10)
+        path.unlink()
+        await until(lambda: desk.in_force() == [("sales", 1)], within_s=10)
+    assert desk.problems() == ""
+
+
+async def test_a_folder_that_appears_later_is_followed(desk: Desk) -> None:
+    desk.folder.rmdir()
+    async with desk.running():
+        assert "there is no such policy folder" in desk.problems()
+        write_policy(desk.folder)
+        await until(lambda: desk.in_force() == [("support", 1)], within_s=10)
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (BROKEN, "support.yaml:3: bsae is not a key. Write base."),
+        (MINIMAL.replace("tiny", "large"), "base is large, which the settings do not know"),
+        (MINIMAL + "select: {where: nonsense > 1}\n", "select.where: there is no column nonsense"),
+        (MINIMAL + "curate: {redact: [email]}\n", "does not work in this version"),
+        ("", "it is empty"),
+    ],
+)
+async def test_a_broken_edit_leaves_the_last_good_version_in_force(
+    desk: Desk, broken: str, said: str
+) -> None:
+    path = write_policy(desk.folder)
+    await desk.service.start()
+    path.write_text(broken)
+    await desk.service.refresh()
+
+    assert desk.in_force() == [("support", 1)]
+    assert said in desk.problems()
+
+    path.write_text(MINIMAL)
+    await desk.service.refresh()
+    assert (desk.in_force(), desk.problems()) == ([("support", 1)], "")
+
+
+async def test_the_last_good_version_outlives_a_restart(desk: Desk) -> None:
+    path = write_policy(desk.folder)
+    await desk.service.start()
+    for text in (EDITED, MINIMAL, BROKEN):  # back to version 1, then broken
+        path.write_text(text)
+        await desk.service.refresh()
+
+    again = desk.restarted()
+    await again.service.start()
+    assert again.in_force() == [("support", 1)]
+    assert "bsae is not a key" in again.problems()
+    assert again.book.version("support", 2).policy.train.rank == 4
+
+
+async def test_a_file_removed_while_the_daemon_was_down_is_out_of_force(desk: Desk) -> None:
+    path = write_policy(desk.folder)
+    await desk.service.start()
+    path.unlink()
+
+    again = desk.restarted()
+    await again.service.start()
+    assert again.in_force() == []
+    assert again.book.version("support", 1).policy.model == "support"
+    with pytest.raises(RefusedError):
+        again.book.version("support", 2)
+
+
+async def test_two_files_for_one_alias_are_a_problem_in_both(desk: Desk) -> None:
+    write_policy(desk.folder)
+    await desk.service.start()
+    other = write_policy(desk.folder, EDITED, name="again.yaml")
+    await desk.service.refresh()
+
+    assert desk.in_force() == [("support", 1)]
+    assert "again.yaml:2: model is support, as in" in desk.problems()
+    assert "support.yaml:2: model is support, as in" in desk.problems()
+
+    other.unlink()
+    await desk.service.refresh()
+    assert (desk.in_force(), desk.problems()) == ([("support", 1)], "")
+
+
+async def test_a_renamed_file_is_the_same_version(desk: Desk) -> None:
+    path = write_policy(desk.folder)
+    await desk.service.start()
+    path.rename(desk.folder / "renamed.yaml")
+    await desk.service.refresh()
+
+    current = desk.book.current("support")
+    assert current is not None
+    assert (current.version, Path(current.path).name) == (1, "renamed.yaml")
+
+
+async def test_a_broken_golden_file_is_noticed_without_an_edit_of_the_policy(desk: Desk) -> None:
+    golden = write_golden(desk.folder)
+    write_policy(desk.folder, FULL)
+    await desk.service.start()
+    assert desk.problems() == ""
+    golden.write_text("{\n")
+    await desk.service.refresh()
+
+    assert "support.jsonl:1: it is not a JSON object" in desk.problems()
+    assert desk.in_force() == [("support", 1)]
+
+
+async def test_an_expression_is_tried_once_for_each_text(desk: Desk) -> None:
+    path = write_policy(desk.folder)
+    await desk.service.start()
+    path.touch()
+    await desk.service.refresh()
+    assert desk.wheres.tried == ["true"]
+
+
+async def test_a_version_tells_where_its_keys_stand(desk: Desk) -> None:
+    path = write_policy(desk.folder, MINIMAL + "select:\n  where: id > ''\n")
+    await desk.service.start()
+    current = desk.book.current("support")
+    assert current is not None
+    assert current.where("select", "where") == f"{path}:5"
+    assert current.where("gate", "alpha") == f"{path}:1"

@@ -1,0 +1,47 @@
+"""Policy versions: numbers rise, the same text is the same version."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from daemon.domain.policies import StoredPolicy
+from daemon.store.database import Database, rows
+from daemon.store.policies import PolicyStore
+
+NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+async def database() -> AsyncIterator[Database]:
+    opened = Database.open(":memory:")
+    yield opened
+    opened.close()
+
+
+async def apply(store: PolicyStore, text: str, *, minutes: int, model: str = "a") -> StoredPolicy:
+    now = NOW + timedelta(minutes=minutes)
+    return await store.apply(model, yaml=text, sha256=f"sha-{text}", path="p/a.yaml", now=now)
+
+
+async def test_versions_rise_per_alias_and_a_text_that_returns_keeps_its_number(
+    database: Database,
+) -> None:
+    store = PolicyStore(database)
+    numbers = [(await apply(store, t, minutes=n)).version for n, t in enumerate("xyxz")]
+    other = await apply(store, "x", minutes=9, model="b")
+
+    assert (numbers, other.version) == ([1, 2, 1, 3], 1)
+    returned = (await store.all())[0]
+    assert returned.loaded_at == NOW
+    assert returned.applied_at == NOW + timedelta(minutes=2)
+
+
+async def test_applying_what_is_in_force_changes_nothing(database: Database) -> None:
+    store = PolicyStore(database)
+    first = await apply(store, "x", minutes=0)
+    again = await apply(store, "x", minutes=5)
+
+    assert first == again
+    found = await database.read(lambda c: rows(c, "SELECT action, subject FROM audit"))
+    assert found == [{"action": "policy.applied", "subject": "a"}]
