@@ -9,6 +9,7 @@ import msgspec
 
 from daemon.domain.errors import SettingsError
 from daemon.domain.events import FEEDBACK_TOPIC, INTERACTIONS_TOPIC, Id
+from daemon.domain.files import replace_file
 from serving.allowlist import CHAT_FIELDS, COMPLETION_FIELDS
 
 CONFIG_VARIABLE = "ADAPTD_GATEWAY_CONFIG"
@@ -67,8 +68,21 @@ def load_settings(environment: Mapping[str, str] | None = None) -> GatewaySettin
             CONFIG_VARIABLE, "it is not set", "Name the gateway's JSON settings file in it"
         )
     try:
-        return msgspec.json.decode(Path(name).read_bytes(), type=GatewaySettings)
+        content = Path(name).read_bytes()
+        return msgspec.json.decode(content, type=GatewaySettings, dec_hook=_to_path)
     except (OSError, msgspec.MsgspecError) as error:
         raise SettingsError(
             name, f"the gateway's settings cannot be used ({error})", "See docs/settings.md"
         ) from error
+
+
+def write_settings(path: Path, settings: GatewaySettings) -> None:
+    """Write the file for a gateway that is to be started, with absolute paths."""
+    content = msgspec.json.encode(settings, enc_hook=lambda found: str(found.absolute()))
+    replace_file(path, msgspec.json.format(content) + b"\n")
+
+
+def _to_path(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise msgspec.ValidationError(f"Expected a path, got {value!r}")

@@ -1,4 +1,4 @@
-"""A gateway's surroundings: a small OpenAI-like server behind it, and a daemon's door for events."""
+"""A gateway's surroundings: a small OpenAI-like server behind it, a daemon's door for events."""
 
 import asyncio
 import contextlib

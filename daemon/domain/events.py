@@ -72,7 +72,8 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What somebody thought of one answer.
 
     rating: `value` -1 or 1, or a number with `scale` [min, max]. correction: `text` or a full
-    `message`. preference: `chosen` and `rejected`. label, metric: `name` and `value`. comment: `text`.
+    `message`. preference: `chosen` and `rejected`. label, metric: `name` and `value`. comment:
+    `text`.
     """
 
     schema: Literal["adaptd.feedback/1"] = FEEDBACK_SCHEMA
