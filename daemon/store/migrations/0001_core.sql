@@ -42,8 +42,8 @@ CREATE TABLE ingest_totals (         -- since the store was made; duplicates and
 
 -- What policies select from: one row per interaction with the feedback that counts for it, as known at `as_of`.
 -- All columns of `interactions`, then
---   corrections        LIST of STRUCT(feedback, "user", principal, origin, choice, "text", message, effective_at, tags), oldest first
---   ratings            LIST of STRUCT(feedback, "user", principal, origin, choice, "value", effective_at, tags), oldest first
+--   corrections        LIST of STRUCT(feedback, "user", principal, origin, choice, "text", message, effective_at, ingested_at, tags), oldest first
+--   ratings            LIST of STRUCT(feedback, "user", principal, origin, choice, "value", effective_at, ingested_at, tags), oldest first
 --   correction_*       the latest of `corrections`, flat; correction_user is whose cap it counts against: the user, else 'token:' and the principal
 --   rating             the latest rating's value, from -1 to 1; negatives, positives: how many ratings lie below and above 0
 --   last_feedback_at   when the newest of the counted feedback was stored
@@ -74,10 +74,12 @@ said AS (
 counted AS (
   SELECT about,
     list(struct_pack(feedback := id, "user" := "user", principal := principal, origin := origin, choice := choice,
-        "text" := "text", message := message, effective_at := effective_at, tags := tags)
+        "text" := "text", message := message, effective_at := effective_at,
+        ingested_at := ingested_at, tags := tags)
       ORDER BY effective_at, position, batch_index, id) FILTER (kind = 'correction') AS corrections,
     list(struct_pack(feedback := id, "user" := "user", principal := principal, origin := origin, choice := choice,
-        "value" := "value", effective_at := effective_at, tags := tags)
+        "value" := "value", effective_at := effective_at,
+        ingested_at := ingested_at, tags := tags)
       ORDER BY effective_at, position, batch_index, id) FILTER (kind = 'rating') AS ratings,
     count(*) FILTER (kind = 'rating' AND "value" < 0) AS negatives,
     count(*) FILTER (kind = 'rating' AND "value" > 0) AS positives,
@@ -105,6 +107,10 @@ CREATE TABLE fired_jobs (model VARCHAR NOT NULL, job VARCHAR NOT NULL, fired_at 
 CREATE TABLE holdouts (
   model VARCHAR NOT NULL, version INTEGER NOT NULL, state VARCHAR NOT NULL, -- open, closed
   scored INTEGER NOT NULL, opened_at TIMESTAMPTZ NOT NULL, closed_at TIMESTAMPTZ, PRIMARY KEY (model, version)
+);
+CREATE TABLE holdout_scores (        -- which candidates a suite was used for: alpha is spent once each
+  model VARCHAR NOT NULL, suite VARCHAR NOT NULL, -- 'fresh:<version>' or 'golden:<hash of the file>'
+  candidate VARCHAR NOT NULL, k INTEGER NOT NULL, scored_at TIMESTAMPTZ NOT NULL, PRIMARY KEY (model, suite, candidate)
 );
 CREATE TABLE example_groups (        -- a group goes to one side for good
   model VARCHAR NOT NULL, member VARCHAR NOT NULL, -- 'c:' conversation or 'm:' hash of the normalised last user message
