@@ -56,12 +56,19 @@ class PolicyService:
         self._stamps: tuple[_Stamp, ...] | None = None
         self._started = False
 
-    async def start(self) -> None:
-        """Fill the book: the store's versions, then the files. Call before the stages run."""
+    async def recall(self) -> None:
+        """Fill the book with the store's versions: what runs and rollouts under way began with.
+
+        Milliseconds, so that routes can be published before the files are read and checked.
+        """
         if not self._started:
             for stored in await self._log.all():
                 self._book.remember(stored)
             self._started = True
+
+    async def start(self) -> None:
+        """Fill the book: the store's versions, then the files. Call before the stages run."""
+        await self.recall()
         await self.refresh()
 
     async def run(self) -> None:
