@@ -9,13 +9,14 @@ import msgspec
 import structlog
 
 from daemon.domain.bases import base_digest, template_digest
+from daemon.domain.errors import RefusedError
 from daemon.domain.rollouts import Rollout
 from daemon.domain.routes import Route, RouteTable
 from daemon.policy.book import PolicyBook
 from daemon.rollout.keeper import RouteKeeper
 from daemon.rollout.plan import Plan, plan_of
 from daemon.rollout.residency import Residency
-from daemon.rollout.routing import Alias, build_routes
+from daemon.rollout.routing import Alias, build_routes, named_paths
 from daemon.rollout.world import World
 from daemon.store.adapters import AdapterStore
 from daemon.store.rollouts import Change, RolloutStore
@@ -57,8 +58,11 @@ class RolloutDesk:
 
     def plan(self, rollout: Rollout) -> Plan | None:
         """What its policy version asks of it; None where that version cannot be had."""
-        version = self._policies.version(rollout.model, rollout.policy_version)
-        return plan_of(version.policy) if version else None
+        try:
+            version = self._policies.version(rollout.model, rollout.policy_version)
+        except RefusedError:
+            return None
+        return plan_of(version.policy)
 
     async def apply(self, change: Change) -> bool:
         """Write a change with its routes, then publish them. Call it under `lock`.
@@ -94,7 +98,7 @@ class RolloutDesk:
             verified=self._verified(),
             now=_now(),
         )
-        return self._keeper.following(routes, base=base)
+        return self._keeper.following(routes, base=base, paths=named_paths(world, routes))
 
     def _base_name(self) -> str | None:
         if self._residency.info is not None:

@@ -58,15 +58,23 @@ class RouteKeeper:
             _log.info("gateways do not answer yet", error=str(error))
         self._found_epoch = max([self._found_epoch, *(state.epoch for state in self.states)])
 
-    def following(self, routes: Mapping[str, Route], *, base: str) -> RouteTable | None:
+    def following(
+        self, routes: Mapping[str, Route], *, base: str, paths: Mapping[str, str]
+    ) -> RouteTable | None:
         """The table to change to; None where the one in force says the same and is not behind."""
         epoch = self._found_epoch
         if (table := self.table) is not None:
-            same = (table.routes, table.base) == (routes, base)
+            same = (table.routes, table.base, table.paths) == (routes, base, paths)
             if same and table.epoch > self._found_epoch:
                 return None
             epoch = max(epoch, table.epoch)
-        return RouteTable(epoch=epoch + 1, base=base, lease_s=self._lease_s, routes=dict(routes))
+        return RouteTable(
+            epoch=epoch + 1,
+            base=base,
+            lease_s=self._lease_s,
+            routes=dict(routes),
+            paths=dict(paths),
+        )
 
     async def write(self, table: RouteTable, *, reason: str) -> None:
         """Keep a table that no other change brings along."""

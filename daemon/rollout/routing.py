@@ -64,6 +64,12 @@ def _route(
     return route
 
 
+def named_paths(world: World, routes: Mapping[str, Route]) -> dict[str, str]:
+    """Where the versions that routes name lie, for a gateway that starts without us."""
+    names = {n for r in routes.values() for n in (r.live, r.last_good, r.canary) if n}
+    return {name: world.adapters[name].path for name in sorted(names) if name in world.adapters}
+
+
 def _serves(rollout: Rollout) -> bool:
     return rollout.state == RolloutState.STEP and not rollout.withdrawn
 

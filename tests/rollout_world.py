@@ -1,0 +1,213 @@
+"""A rollout service's surroundings: store, host and gateway in memory, made-up traffic."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeVar
+
+from daemon.domain.bases import base_digest
+from daemon.domain.policies import StoredPolicy
+from daemon.domain.rollouts import Rollout
+from daemon.domain.routes import Route
+from daemon.domain.states import AdapterState, RolloutState, RunState
+from daemon.policy.book import PolicyBook
+from daemon.rollout.receipt import ReceiptService
+from daemon.rollout.service import RolloutService
+from daemon.store.adapters import AdapterRow, AdapterStore, Origin
+from daemon.store.database import Connection, Database
+from daemon.store.receipts import ReceiptStore
+from daemon.store.rollouts import RolloutStore
+from daemon.store.routes import RouteStore
+from daemon.store.runs import RunStore
+from tests.fakes import FakeHost, FakePublisher, write_probes
+
+T = TypeVar("T")
+MODEL = "support"
+_ids = count(1)
+
+
+class CrashError(Exception):
+    """The process ended here."""
+
+
+class CrashingDatabase(Database):
+    """Ends the process at the n-th write from now: before it is committed, or after."""
+
+    crash_in: int | None = None
+    committed: bool = True
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        if self.crash_in is None:
+            return await super().write(work)
+        self.crash_in -= 1
+        if self.crash_in < 0 and not self.committed:
+            raise CrashError
+        result = await super().write(work)
+        if self.crash_in < 0:
+            raise CrashError
+        return result
+
+
+def a_policy(model: str, *, guard: Mapping[str, Any], **rules: Any) -> StoredPolicy:
+    """A policy whose steps need neither time nor units, and whose feedback is mature at once."""
+    step = {"at_least": "0s", "units": 0}
+    guarded = {"maturity": "0s", "watch": ["negative", "error"]} | dict(guard)
+    steps = [{"weight": 0.05} | step, {"weight": 0.25} | step]
+    rollout = {"steps": steps, "guard": guarded} | rules
+    text = json.dumps({"version": 1, "model": model, "base": "tiny", "rollout": rollout})
+    return StoredPolicy(
+        model=model,
+        version=1,
+        sha256="",
+        path=f"{model}.yaml",
+        yaml=text,
+        loaded_at=_now(),
+        applied_at=_now(),
+    )
+
+
+@dataclass
+class RolloutWorld:
+    """Everything around a service. `service()` makes a new one, as a restart does."""
+
+    database: CrashingDatabase
+    folder: Path
+    base_dir: Path
+    host: FakeHost = field(default_factory=FakeHost)
+    publisher: FakePublisher = field(default_factory=FakePublisher)
+    book: PolicyBook = field(default_factory=PolicyBook)
+
+    def __post_init__(self) -> None:
+        self.use()
+        self.rollouts = RolloutStore(self.database)
+        self.adapters = AdapterStore(self.database)
+        self.routes = RouteStore(self.database)
+        self.runs = RunStore(self.database)
+
+    def use(self, model: str = MODEL, guard: Mapping[str, Any] | None = None, **rules: Any) -> None:
+        """Put a policy in force, changed as said."""
+        version = self.book.remember(a_policy(model, guard=guard or {}, **rules))
+        assert version is not None
+        others = {other.model: other for other in self.book.all()}
+        self.book.settle(others | {model: version}, [])
+
+    def service(self) -> RolloutService:
+        checks = ReceiptService(
+            self.host, ReceiptStore(self.database), self.adapters, base_dir=self.base_dir
+        )
+        return RolloutService(
+            self.database,
+            self.book,
+            self.host,
+            checks,
+            self.publisher,
+            bases={"tiny": self.base_dir},
+            tick_s=0.02,
+            lease_s=0.5,
+        )
+
+    async def accepted(self, model: str = MODEL) -> AdapterRow:
+        """A version whose run was accepted by the gate."""
+        run = await self.runs.create(
+            model, policy_version=1, trigger={}, start_from=None, actor="test", now=_now()
+        )
+        row = await self.version(model, run_id=run.run_id)
+        for state in (
+            RunState.BUILDING,
+            RunState.TRAINING,
+            RunState.TRAINED,
+            RunState.EVALUATING,
+            RunState.ACCEPTED,
+        ):
+            await self.runs.move(run.run_id, state, actor="test", reason="test", now=_now())
+        return row
+
+    async def version(self, model: str = MODEL, run_id: str | None = None) -> AdapterRow:
+        """A trained version that the host serves as trained."""
+        digest = f"{next(_ids):08x}" * 8
+        origin = Origin(content_hash=digest, base_digest=base_digest(self.base_dir), run_id=run_id)
+        row = await self.adapters.add(model, origin, folder=self.folder, actor="test", now=_now())
+        write_probes(Path(row.path), row.name)
+        return row
+
+    async def state(self, row: AdapterRow) -> AdapterState:
+        return (await self.adapters.get(row.name)).state
+
+    async def rollout(self, row: AdapterRow) -> Rollout:
+        """The newest rollout of a version."""
+        return (await self.rollouts.of_candidate(row.name))[0]
+
+    @property
+    def route(self) -> Route:
+        """What the gateway follows for the alias."""
+        assert self.publisher.table is not None
+        return self.publisher.table.routes[MODEL]
+
+    def negatives(self, rollout: Rollout, *, live: int, canary: int, weight: float) -> None:
+        """That many units whose answer was rated badly, per arm."""
+        for arm, number in (("live", live), ("canary", canary)):
+            adapter = rollout.candidate if arm == "canary" else rollout.previous
+            for _ in range(number):
+                served = self.ask(rollout, arm=arm, adapter=adapter, weight=weight)
+                self.complain(served)
+
+    def ask(self, rollout: Rollout, **changes: Any) -> str:
+        """One answered request of a unit of its own; returns its id."""
+        key = f"i{next(_ids)}"
+        row = {
+            "id": key,
+            "time": _now(),
+            "ingested_at": _now(),
+            "model": rollout.model,
+            "unit": key,
+            "rollout": rollout.rollout_id,
+            "status": "ok",
+            "trusted": True,
+            "source": "test",
+        }
+        self._insert("interactions", row | changes)
+        return key
+
+    def complain(self, interaction: str) -> None:
+        now = _now()
+        row = {
+            "id": f"f{next(_ids)}",
+            "time": now,
+            "ingested_at": now,
+            "effective_at": now - timedelta(seconds=1),
+            "interaction": interaction,
+            "choice": 0,
+            "origin": "user",
+            "kind": "rating",
+            "value": -1.0,
+            "trusted": True,
+            "source": "test",
+        }
+        self._insert("feedback", row)
+
+    def _insert(self, table: str, row: dict[str, Any]) -> None:
+        names = ", ".join(f'"{name}"' for name in row)
+        marks = ", ".join("?" for _ in row)
+
+        def work(cursor: Connection) -> None:
+            cursor.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", list(row.values()))
+
+        self.database.write_now(work)
+
+
+async def advance(service: RolloutService, times: int = 1) -> None:
+    """What the service's loops do, by hand: look after the host, then decide."""
+    for _ in range(times):
+        await service.residency.tick()
+        await service.tick()
+
+
+def is_over(rollout: Rollout) -> bool:
+    return rollout.state.is_final or rollout.state == RolloutState.LIVE
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
