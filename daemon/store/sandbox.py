@@ -38,8 +38,12 @@ class Sandbox:
         self._limits = {"memory_mb": memory_mb, "cpu_s": cpu_s}
         self._wall_s = wall_s
 
-    async def select(self, examples: Path, where: str, *, as_of: datetime) -> pa.Table:
+    async def select(
+        self, examples: Path, where: str, *, as_of: datetime, judged_only: bool = False
+    ) -> pa.Table:
         """The rows of `examples` that the expression holds for, in their order.
+
+        `judged_only` leaves out those without a rating or correction: most of them.
 
         Raises:
             SandboxError: the expression is refused, or failed, or took too much.
@@ -49,7 +53,8 @@ class Sandbox:
             source, out = folder / "examples.parquet", folder / "out" / "selected.parquet"
             out.parent.mkdir()
             _link(examples, source)
-            job = {"examples": str(source), "out": str(out), "where": where}
+            job: dict[str, Any] = {"examples": str(source), "out": str(out), "where": where}
+            job["judged_only"] = judged_only
             await self._run(job | {"as_of": as_of.astimezone(UTC).isoformat()} | self._limits)
             return await asyncio.to_thread(pq.read_table, out)
 
@@ -137,9 +142,10 @@ def _work(job: dict[str, Any]) -> None:
         f"CREATE VIEW examples AS SELECT *, TIMESTAMPTZ '{as_of}' AS current_timestamp, "  # noqa: S608 - our own time, not input
         f"TIMESTAMPTZ '{as_of}'::DATE AS current_date FROM numbered"
     )
+    only = "len(corrections) + len(ratings) > 0" if job["judged_only"] else "true"
     names = ", ".join(f'"{column}"' for column in columns)
     connection.execute(
-        f"COPY (SELECT {names} FROM examples WHERE (\n{job['where']}\n) ORDER BY file_row_number) "  # noqa: S608 - checked above, and this process is the sandbox
+        f"COPY (SELECT {names} FROM examples WHERE {only} AND (\n{job['where']}\n) ORDER BY file_row_number) "  # noqa: S608 - checked above, and this process is the sandbox
         f"TO '{job['out']}' (FORMAT parquet, COMPRESSION zstd)"
     )
 
