@@ -1,0 +1,87 @@
+"""The `adaptd` command. Exit 0 done, 1 refused, 2 misused, 3 no daemon, 70 halted."""
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from daemon import __version__
+from daemon.commands import (
+    adapters,
+    deadletters,
+    demo,
+    engine,
+    gateway,
+    ingest,
+    policy,
+    rollout,
+    runs,
+    setup,
+    start,
+    status,
+    token,
+)
+from daemon.commands.errors import exit_code
+from daemon.commands.output import say
+from daemon.domain.errors import AdaptdError
+
+
+class _Group(TyperGroup):
+    """Turns our errors into one line on stderr and their exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AdaptdError as error:
+            say(str(error))
+            raise typer.Exit(exit_code(error)) from error
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Keeps a served language model learning from its own production feedback.",
+    epilog="Exit 0 done, 1 refused, 2 misused, 3 no daemon, 70 halted. Example: adaptd status",
+)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """Keeps a served language model learning from its own production feedback."""
+
+
+for _register in (start, demo, setup, status):
+    _register.register(app)
+for _name, _group in {
+    "policy": policy,
+    "runs": runs,
+    "adapters": adapters,
+    "rollout": rollout,
+    "deadletters": deadletters,
+    "ingest": ingest,
+    "token": token,
+    "gateway": gateway,
+    "engine": engine,
+}.items():
+    app.add_typer(_group.app, name=_name, rich_help_panel=None)
+app.command("rollback")(rollout.rollback)
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

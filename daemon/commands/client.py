@@ -1,0 +1,91 @@
+"""The running daemon, asked over HTTP."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from daemon.commands.errors import NoDaemonError
+from daemon.domain.errors import AdaptdError, HaltError, RefusedError
+from daemon.settings import Settings, load_settings
+
+_LIMIT_S = 30.0
+_NO_DAEMON = "Start it with `adaptd run`, or point ADAPTD_URL at one"
+
+
+class DaemonClient:
+    """One daemon's API. Errors are AdaptdErrors with the daemon's own words.
+
+    Raises (every method):
+        NoDaemonError: nobody answers at the address.
+        RefusedError: the daemon refused; HaltError where it is halted.
+    """
+
+    def __init__(self, url: str, token: str | None) -> None:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(
+            base_url=self.url, headers=headers, timeout=_LIMIT_S, trust_env=False
+        )
+
+    def get(self, path: str, **parameters: Any) -> Any:
+        given = {name: value for name, value in parameters.items() if value is not None}
+        return self._ask("GET", path, params=given)
+
+    def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        return self._ask("POST", path, json=body or {})
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _ask(self, method: str, path: str, **parts: Any) -> Any:
+        try:
+            response = self._http.request(method, path, **parts)
+        except httpx.TransportError as error:
+            problem = f"no daemon answers ({type(error).__name__})"
+            raise NoDaemonError(self.url, problem, _NO_DAEMON) from error
+        if response.is_success:
+            return response.json()
+        raise self._refusal(response)
+
+    def _refusal(self, response: httpx.Response) -> AdaptdError:
+        try:
+            told = response.json()["error"]
+            words = (told["where"], told["problem"], told["remedy"])
+        except (ValueError, KeyError, TypeError):
+            problem = f"something that is not adaptd answers ({response.status_code})"
+            return NoDaemonError(self.url, problem, _NO_DAEMON)
+        kind = HaltError if told.get("kind") == "halted" else RefusedError
+        return kind(*words)
+
+
+def connect() -> DaemonClient:
+    """This installation's daemon; ADAPTD_URL and ADAPTD_TOKEN choose another.
+
+    Raises:
+        SettingsError: a setting is wrong.
+    """
+    settings = load_settings()
+    return DaemonClient(daemon_url(settings), find_token(settings.control_token_path))
+
+
+def daemon_url(settings: Settings) -> str:
+    return os.environ.get("ADAPTD_URL") or f"http://{_reachable(settings)}:{settings.listen_port}"
+
+
+def find_token(control_token_path: Path) -> str | None:
+    """ADAPTD_TOKEN, else the local operator's control token; None where neither can be read."""
+    given = os.environ.get("ADAPTD_TOKEN")
+    if given:
+        return given
+    try:
+        return control_token_path.read_text().strip() or None
+    except OSError:
+        return None
+
+
+def _reachable(settings: Settings) -> str:
+    """Where a client finds a daemon that listens on every interface."""
+    host = settings.listen_host
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - compared, not bound

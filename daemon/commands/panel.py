@@ -1,0 +1,133 @@
+"""What `adaptd watch` draws from one status document. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from daemon.commands.output import cell, leaves
+
+_BAR_WIDTH = 40
+_MAX_EVIDENCE_LINES = 12
+
+
+def render(status: Mapping[str, Any]) -> RenderableType:
+    """The whole screen. Parts the document lacks are left out."""
+    parts: list[RenderableType] = [_head(status)]
+    if "events" in status:
+        parts.append(_ingestion(status))
+    parts += [_model(model) for model in status.get("models", ())]
+    if trouble := _trouble(status):
+        parts.append(trouble)
+    return Group(*parts)
+
+
+def _head(status: Mapping[str, Any]) -> Text:
+    ready = status.get("ready")
+    head = Text(f"adaptd {status.get('version', '')}  ")
+    head.append("ready" if ready else "not ready", "bold green" if ready else "bold red")
+    return head.append(f"  {cell(status.get('time'))}")
+
+
+def _ingestion(status: Mapping[str, Any]) -> Panel:
+    events, ingest = status["events"], status.get("ingest", {})
+    table = _grid()
+    table.add_row("source", f"{ingest.get('source', '-')}  {ingest.get('state', '-')}")
+    table.add_row(
+        "events",
+        f"{events['interactions']} interactions, {events['feedback']} feedback, "
+        f"{events['last_minute']} in the last minute",
+    )
+    table.add_row("dead letters", str(events["dead_letters"]))
+    if ingest.get("lag") is not None:
+        table.add_row("lag", f"{ingest['lag']} messages")
+    for gateway in status.get("gateways", ()):
+        flying = sum(gateway.get("in_flight", {}).values())
+        words = f"table {gateway['epoch']}, {flying} in flight, {gateway['spool_events']} spooled"
+        table.add_row(f"gateway {gateway['gateway']}", words)
+    return Panel(table, title="ingestion", title_align="left")
+
+
+def _model(model: Mapping[str, Any]) -> Panel:
+    table = _grid()
+    policy = model.get("policy") or {}
+    table.add_row("policy", f"version {cell(policy.get('version'))}")
+    table.add_row("live", f"{model.get('live') or 'base model'}")
+    if model.get("canary"):
+        table.add_row("canary", f"{model['canary']}  {model.get('weight', 0):.0%} of units")
+    if model.get("last_good"):
+        table.add_row("last good", str(model["last_good"]))
+    if run := model.get("run"):
+        table.add_row("run", _run(run))
+    if verdict := model.get("evaluation"):
+        words = f"{verdict['verdict']}  {verdict['candidate']}"
+        table.add_row("evaluation", Text(words, _colour(verdict["verdict"])))
+    if rollout := model.get("rollout"):
+        table.add_row("rollout", _rollout(rollout))
+        for path, value in leaves(rollout.get("evidence") or {})[:_MAX_EVIDENCE_LINES]:
+            table.add_row(f"  {path}", cell(value))
+    return Panel(table, title=str(model["model"]), title_align="left")
+
+
+def _run(run: Mapping[str, Any]) -> Text:
+    words = Text(f"{run['run_id']}  ")
+    words.append(run["state"], _colour(run["state"]))
+    if run.get("reason") and run["state"] not in ("training", "evaluating"):
+        words.append(f"  {run['reason']}")
+    progress = run.get("progress") or {}
+    if run["state"] != "training" or not progress.get("total"):
+        return words
+    done = round(_BAR_WIDTH * progress.get("step", 0) / progress["total"])
+    words.append(f"\n{'━' * done}", "green").append("━" * (_BAR_WIDTH - done), "dim")
+    return words.append(f"\n{progress_words(progress)}")
+
+
+def progress_words(progress: Mapping[str, Any]) -> str:
+    """Step, loss, speed and time left of a training run, as far as its trainer has said them."""
+    words = [f"step {progress.get('step', 0)} of {progress.get('total', '?')}"]
+    if progress.get("loss") is not None:
+        words.append(f"loss {progress['loss']:.3f}")
+    if progress.get("tokens_per_s") is not None:
+        words.append(f"{progress['tokens_per_s']:.0f} tokens/s")
+    if progress.get("eta_s") is not None:
+        words.append(f"{progress['eta_s']:.0f} s left")
+    return ", ".join(words)
+
+
+def _rollout(rollout: Mapping[str, Any]) -> Text:
+    words = Text(f"{rollout['rollout_id']}  {rollout['candidate']}  ")
+    words.append(rollout["state"], _colour(rollout["state"]))
+    if rollout["state"] == "step":
+        words.append(f" {rollout['step']}")
+    if rollout.get("paused"):
+        words.append(f"  paused: {rollout['paused']}", "yellow")
+    return words
+
+
+def _trouble(status: Mapping[str, Any]) -> Panel | None:
+    lines = [
+        Text(f"{part['part']}: {part['problem']}", "red") for part in status.get("not_ready", ())
+    ]
+    lines += [
+        Text(f"{alert['what']}. {alert['remedy']}", _colour(alert["level"]))
+        for alert in status.get("alerts", ())
+    ]
+    return Panel(Group(*lines), title="alerts", title_align="left") if lines else None
+
+
+def _colour(word: str) -> str:
+    if word in ("pass", "accepted", "live"):
+        return "green"
+    if word in ("fail", "failed", "rejected", "rolled_back", "aborted", "error"):
+        return "red"
+    return "yellow" if word in ("inconclusive", "warning", "cancelled") else ""
+
+
+def _grid() -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column()
+    return table

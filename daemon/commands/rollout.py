@@ -1,0 +1,104 @@
+"""`adaptd rollout` and `adaptd rollback`: moving traffic by hand."""
+
+from typing import Annotated, Any
+
+import typer
+
+from daemon.commands.client import connect
+from daemon.commands.output import AsJson, Model, Reason, print_fields, print_rows
+
+app = typer.Typer(no_args_is_help=True, help="Rollouts. Example: adaptd rollout list")
+RolloutId = Annotated[str, typer.Argument(help="Its id, as `adaptd rollout list` prints it.")]
+COLUMNS = ("rollout_id", "model", "candidate", "state", "step", "paused", "created_at")
+
+
+@app.command("list")
+def list_rollouts(model: Model = None, as_json: AsJson = False) -> None:
+    """List rollouts, newest first: id, alias, candidate, state, step, paused, begun.
+
+    Example: adaptd rollout list --model support
+    """
+    print_rows(connect().get("/v1/rollouts", model=model), COLUMNS, as_json=as_json)
+
+
+@app.command("show")
+def show(rollout_id: RolloutId, as_json: AsJson = False) -> None:
+    """Show one rollout: its step, evidence and every change of state.
+
+    Example: adaptd rollout show 0198c2f1
+    """
+    print_fields(connect().get(f"/v1/rollouts/{rollout_id}"), as_json=as_json)
+
+
+@app.command("start")
+def start(
+    adapter: Annotated[str, typer.Argument(help="A version's name, like support@v3-1f00ba42.")],
+    override: Annotated[
+        str | None,
+        typer.Option(help="Skip the gate, for this reason. The steps and the guard stay."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Begin a rollout: of an accepted version, or past the gate with --override and a reason.
+
+    Example: adaptd rollout start support@v3-1f00ba42 --override "hot fix agreed with the desk"
+    """
+    body = {"adapter": adapter, "override_reason": override}
+    _print(connect().post("/v1/rollouts", body), as_json=as_json)
+
+
+@app.command("pause")
+def pause(rollout_id: RolloutId, reason: Reason, as_json: AsJson = False) -> None:
+    """Keep the present weights until resumed. The guard still takes a bad version back.
+
+    Example: adaptd rollout pause 0198c2f1 --reason "release freeze"
+    """
+    _act(rollout_id, "pause", reason, as_json=as_json)
+
+
+@app.command("resume")
+def resume(rollout_id: RolloutId, reason: Reason, as_json: AsJson = False) -> None:
+    """Let a paused rollout go on.
+
+    Example: adaptd rollout resume 0198c2f1 --reason "freeze is over"
+    """
+    _act(rollout_id, "resume", reason, as_json=as_json)
+
+
+@app.command("promote")
+def promote(rollout_id: RolloutId, reason: Reason, as_json: AsJson = False) -> None:
+    """Make the candidate live now, without waiting for evidence.
+
+    Example: adaptd rollout promote 0198c2f1 --reason "desk approved it"
+    """
+    _act(rollout_id, "promote", reason, as_json=as_json)
+
+
+@app.command("abort")
+def abort(rollout_id: RolloutId, reason: Reason, as_json: AsJson = False) -> None:
+    """End a rollout: its traffic goes back to the live version.
+
+    Example: adaptd rollout abort 0198c2f1 --reason "superseded by hand"
+    """
+    _act(rollout_id, "abort", reason, as_json=as_json)
+
+
+def rollback(
+    model: Annotated[str, typer.Argument(help="The alias.")],
+    reason: Reason,
+    as_json: AsJson = False,
+) -> None:
+    """Send all traffic of an alias back to its last good version, at once.
+
+    Example: adaptd rollback support --reason "complaints"
+    """
+    _print(connect().post("/v1/rollback", {"model": model, "reason": reason}), as_json=as_json)
+
+
+def _act(rollout_id: str, action: str, reason: str, *, as_json: bool) -> None:
+    path = f"/v1/rollouts/{rollout_id}/{action}"
+    _print(connect().post(path, {"reason": reason}), as_json=as_json)
+
+
+def _print(rollout: dict[str, Any], *, as_json: bool) -> None:
+    print_rows([rollout], COLUMNS, as_json=as_json)

@@ -1,0 +1,77 @@
+"""`adaptd init` and `adaptd doctor`: from nothing to a daemon that can run."""
+
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from daemon.commands.errors import REFUSED
+from daemon.commands.output import AsJson, print_json, print_rows, say
+from daemon.domain.errors import RefusedError
+from daemon.settings import load_settings
+
+_FILES = {"adaptd.toml": "adaptd.toml", "support.yaml": "policies/support.yaml"}
+
+
+def register(app: typer.Typer) -> None:
+    app.command("init")(init)
+    app.command("doctor")(doctor)
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where to write.")] = Path(),
+) -> None:
+    """Write an adaptd.toml and a policy to start from. What is there already stays as it is.
+
+    Example: adaptd init
+    """
+    for name, target in _FILES.items():
+        path = folder / target
+        try:
+            written = _write_new(path, _example(name))
+        except OSError as error:
+            problem = f"it cannot be written ({error.strerror})"
+            raise RefusedError(str(path), problem, "Give a folder you may write in") from error
+        say(f"{'wrote' if written else 'kept'} {path}")
+        if written:
+            typer.echo(path)
+    say("Next: adaptd token create --tenant app; adaptd doctor; adaptd run")
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Find what keeps adaptd from working, and say what to do. Exit 1 where there is an error.
+
+    Columns: level, check, what, what to do.
+
+    Example: adaptd doctor
+    """
+    from daemon.doctor.examine import examine  # noqa: PLC0415 - heavy; asks everybody
+
+    findings = examine(load_settings())
+    rows = [msgspec.to_builtins(finding) for finding in findings]
+    if as_json:
+        print_json(rows)
+    else:
+        print_rows(rows, ("level", "check", "what", "remedy"), as_json=False)
+    errors = sum(row["level"] == "error" for row in rows)
+    warnings = sum(row["level"] == "warning" for row in rows)
+    say(f"{errors} errors, {warnings} warnings")
+    if errors:
+        raise typer.Exit(REFUSED)
+
+
+def _example(name: str) -> str:
+    return (resources.files("daemon.commands") / "examples" / name).read_text()
+
+
+def _write_new(path: Path, text: str) -> bool:
+    """False where the file is there already."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x") as file:
+            file.write(text)
+    except FileExistsError:
+        return False
+    return True
