@@ -34,20 +34,14 @@ class CrashError(Exception):
 
 
 class CrashingDatabase(Database):
-    """Ends the process at the n-th write from now: before it is committed, or after."""
+    """Passes a point before every write and after its commit; the point may raise CrashError."""
 
-    crash_in: int | None = None
-    committed: bool = True
+    point: Callable[[], None] = staticmethod(lambda: None)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
-        if self.crash_in is None:
-            return await super().write(work)
-        self.crash_in -= 1
-        if self.crash_in < 0 and not self.committed:
-            raise CrashError
+        self.point()
         result = await super().write(work)
-        if self.crash_in < 0:
-            raise CrashError
+        self.point()
         return result
 
 
@@ -150,35 +144,31 @@ class RolloutWorld:
         """That many units whose answer was rated badly, per arm."""
         for arm, number in (("live", live), ("canary", canary)):
             adapter = rollout.candidate if arm == "canary" else rollout.previous
-            for _ in range(number):
-                served = self.ask(rollout, arm=arm, adapter=adapter, weight=weight)
-                self.complain(served)
+            served = self.ask(rollout, number, arm=arm, adapter=adapter, weight=weight)
+            self.complain(*served)
 
-    def ask(self, rollout: Rollout, **changes: Any) -> str:
-        """One answered request of a unit of its own; returns its id."""
-        key = f"i{next(_ids)}"
-        row = {
-            "id": key,
+    def ask(self, rollout: Rollout, number: int = 1, **changes: Any) -> list[str]:
+        """Answered requests, each of a unit of its own; returns their ids."""
+        keys = [f"i{next(_ids)}" for _ in range(number)]
+        common = {
             "time": _now(),
             "ingested_at": _now(),
             "model": rollout.model,
-            "unit": key,
             "rollout": rollout.rollout_id,
             "status": "ok",
             "trusted": True,
             "source": "test",
         }
-        self._insert("interactions", row | changes)
-        return key
+        self._insert("interactions", [{"id": key, "unit": key} | common | changes for key in keys])
+        return keys
 
-    def complain(self, interaction: str) -> None:
+    def complain(self, *interactions: str) -> None:
+        """A bad rating of each."""
         now = _now()
-        row = {
-            "id": f"f{next(_ids)}",
+        common = {
             "time": now,
             "ingested_at": now,
             "effective_at": now - timedelta(seconds=1),
-            "interaction": interaction,
             "choice": 0,
             "origin": "user",
             "kind": "rating",
@@ -186,16 +176,16 @@ class RolloutWorld:
             "trusted": True,
             "source": "test",
         }
-        self._insert("feedback", row)
+        rows = [{"id": f"f{next(_ids)}", "interaction": key} | common for key in interactions]
+        self._insert("feedback", rows)
 
-    def _insert(self, table: str, row: dict[str, Any]) -> None:
-        names = ", ".join(f'"{name}"' for name in row)
-        marks = ", ".join("?" for _ in row)
-
-        def work(cursor: Connection) -> None:
-            cursor.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", list(row.values()))
-
-        self.database.write_now(work)
+    def _insert(self, table: str, rows: list[dict[str, Any]]) -> None:
+        names = ", ".join(f'"{name}"' for name in rows[0])
+        marks = ", ".join(f"({', '.join('?' for _ in row)})" for row in rows)
+        values = [value for row in rows for value in row.values()]
+        self.database.write_now(
+            lambda c: c.execute(f"INSERT INTO {table} ({names}) VALUES {marks}", values)
+        )
 
 
 async def advance(service: RolloutService, times: int = 1) -> None:

@@ -145,8 +145,7 @@ async def test_a_worse_canary_is_taken_back_at_once(world: RolloutWorld) -> None
 
 async def test_the_fuse_takes_a_broken_canary_back(world: RolloutWorld) -> None:
     service, row, rollout = await on_first_step(world)
-    for _ in range(5):
-        world.ask(rollout, arm="canary", adapter=row.name, weight=0.05, status="error")
+    world.ask(rollout, 5, arm="canary", adapter=row.name, weight=0.05, status="error")
     world.ask(rollout, arm="live", adapter=None, weight=0.05)
     await service.tick()
     rollout = await world.rollout(row)
@@ -159,8 +158,7 @@ async def test_errors_from_before_the_canary_was_on_do_not_blow_the_fuse(
 ) -> None:
     world.use(guard={"watch": ["negative"]})
     _, row, rollout = await on_first_step(world)
-    for _ in range(5):
-        world.ask(rollout, arm="canary", adapter=row.name, weight=0.05, status="error")
+    world.ask(rollout, 5, arm="canary", adapter=row.name, weight=0.05, status="error")
     world.host.restart()  # which is why they failed
     service = await begun(world)
     await advance(service, 2)
@@ -353,8 +351,7 @@ async def test_after_promotion_worse_than_the_holdback_alerts_and_changes_nothin
 ) -> None:
     service, row = await promoted(world)
     rollout = await world.rollout(row)
-    for _ in range(60):
-        world.complain(world.ask(rollout, arm="live", adapter=row.name, weight=0.5))
+    world.complain(*world.ask(rollout, 60, arm="live", adapter=row.name, weight=0.5))
     await advance(service, 2)
     rollout = await world.rollout(row)
     assert (rollout.state, world.route.live) == (RolloutState.LIVE, row.name)
@@ -473,8 +470,7 @@ async def test_uneven_shares_pause_until_resumed(world: RolloutWorld) -> None:
     service, row, rollout = await on_first_step(world)
     old = datetime.now(UTC) - timedelta(minutes=5)
     for arm, number in (("live", 30), ("canary", 20)):
-        for _ in range(number):
-            world.ask(rollout, arm=arm, weight=0.05, time=old, adapter=None)
+        world.ask(rollout, number, arm=arm, weight=0.05, time=old, adapter=None)
     await advance(service)
     rollout = await world.rollout(row)
     assert rollout.paused is not None
