@@ -70,10 +70,10 @@ class SnapshotBuilder:
         gathered = await self._gather(version, as_of)
         seen = await self._snapshots.seen_feedback(version.model)
         held = _held(gathered)
-        examples = gathered.selection.examples
+        usable = [row[0] for row in (*gathered.split.train, *gathered.split.holdout)]
         return Preview(
-            examples=len(examples),
-            new_examples=sum(example.feedback not in seen for example in examples),
+            examples=len(usable),
+            new_examples=sum(example.feedback not in seen for example in usable),
             holdout_items=len(held),
             holdout_groups=len({row[1] for row in held}),
         )
@@ -265,22 +265,21 @@ def _facts(
 
 
 def _lineage(gathered: _Gathered, contents: Contents) -> list[dict[str, str | None]]:
-    """Which events each row of the snapshot came from, whom they are of, and their group."""
-    authors = {e.feedback: (e.interaction, e.author) for e in gathered.selection.examples}
-    rows: list[dict[str, str | None]] = [
-        _line("train", row.feedback, row.group, authors) for row in contents.train
+    """Which events each row of the snapshot came from, whom they are of, and their group.
+
+    Examples that could be used but are in no file (too long, or held out for a later version) are
+    listed as `unused`, so that they are not taken for new ones again.
+    """
+    sides = dict.fromkeys((row.feedback for row in contents.train), "train")
+    sides |= dict.fromkeys((row.item for row in contents.fresh), "holdout")
+    usable = [(row[0], row[1]) for row in (*gathered.split.train, *gathered.split.holdout)]
+    return [
+        {
+            "side": sides.get(example.feedback, "unused"),
+            "interaction": example.interaction,
+            "feedback": example.feedback,
+            "user": example.author,
+            "group": group,
+        }
+        for example, group in usable
     ]
-    return rows + [_line("holdout", row.item, row.cluster, authors) for row in contents.fresh]
-
-
-def _line(
-    side: str, feedback: str, group: str, authors: Mapping[str, tuple[str, str]]
-) -> dict[str, str | None]:
-    interaction, author = authors[feedback]
-    return {
-        "side": side,
-        "interaction": interaction,
-        "feedback": feedback,
-        "user": author,
-        "group": group,
-    }

@@ -144,10 +144,9 @@ def _work(job: dict[str, Any]) -> None:
     )
     only = "len(corrections) + len(ratings) > 0" if job["judged_only"] else "true"
     names = ", ".join(f'"{column}"' for column in columns)
-    connection.execute(
-        f"COPY (SELECT {names} FROM examples WHERE {only} AND (\n{job['where']}\n) ORDER BY file_row_number) "  # noqa: S608 - checked above, and this process is the sandbox
-        f"TO '{job['out']}' (FORMAT parquet, COMPRESSION zstd)"
-    )
+    condition = f"{only} AND (\n{job['where']}\n)"  # checked above; this process is the sandbox
+    chosen = f"SELECT {names} FROM examples WHERE {condition} ORDER BY file_row_number"  # noqa: S608
+    connection.execute(f"COPY ({chosen}) TO '{job['out']}' (FORMAT parquet, COMPRESSION zstd)")
 
 
 def _answer(job: dict[str, Any]) -> dict[str, str]:

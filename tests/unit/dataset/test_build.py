@@ -1,0 +1,204 @@
+"""A snapshot from stored events: what is in it, and that it is the same each time."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from daemon.dataset.build import NotEnoughError, SnapshotBuilder
+from daemon.dataset.render import Renderer
+from daemon.policy.book import PolicyVersion
+from daemon.policy.load import Limits, load_policy
+from daemon.store.database import Database
+from daemon.store.datasets import HoldoutStore, HoldoutVersion, SnapshotStore
+from daemon.store.sandbox import Sandbox, SandboxError
+from tests.event_samples import NOON, a_correction, an_interaction
+from tests.ingesting import Ingesting
+
+AS_OF = NOON + timedelta(hours=9)
+POLICY = """\
+version: 1
+model: support
+base: tiny
+select:
+  where: "tags['product'] = 'cards'"
+  caps: {per_user: 1000, per_user_share: 1.0, min_age: 1h}
+curate:
+  holdout: {share: 0.3, at_least: 30, golden: golden.jsonl}
+"""
+
+
+@pytest.fixture
+def ingesting() -> Iterator[Ingesting]:
+    database = Database.open(":memory:")
+    yield Ingesting(database, NOON + timedelta(hours=1))
+    database.close()
+
+
+def a_builder(ingesting: Ingesting, base: Path, directory: Path) -> SnapshotBuilder:
+    return SnapshotBuilder(
+        events=ingesting.reads,
+        snapshots=SnapshotStore(ingesting.database),
+        holdouts=HoldoutStore(ingesting.database),
+        sandbox=Sandbox(memory_mb=256),
+        bases={"tiny": base},
+        directory=directory,
+    )
+
+
+def a_version(folder: Path, text: str = POLICY) -> PolicyVersion:
+    folder.mkdir(exist_ok=True)
+    item = {"messages": [{"role": "user", "content": "question 7?"}], "reference": "seven"}
+    (folder / "golden.jsonl").write_text(json.dumps(item) + "\n")
+    path = folder / "support.yaml"
+    path.write_text(text)
+    loaded = load_policy(path, folder=folder, limits=Limits())
+    assert loaded.policy is not None, loaded.problems
+    moment = datetime(2026, 11, 1, tzinfo=UTC)
+    return PolicyVersion("support", 1, loaded.policy, "sha", str(path), text, moment, moment)
+
+
+async def fill(ingesting: Ingesting, count: int = 150) -> None:
+    events: list[dict[str, Any]] = []
+    for n in range(count):
+        request = {"messages": [{"role": "user", "content": f"question {n}?"}]}
+        asked = an_interaction(id=f"i{n:03}", conversation=f"c{n}", request=request)
+        events += [asked, a_correction(f"i{n:03}", f"answer {n}", id=f"f{n:03}")]
+    await ingesting.add(*events)
+
+
+async def test_a_snapshot_holds_rendered_rows_with_loss_on_the_answer(
+    ingesting: Ingesting, tiny_base: Path, tmp_path: Path
+) -> None:
+    await fill(ingesting)
+    builder = a_builder(ingesting, tiny_base, tmp_path / "snapshots")
+
+    snapshot = await builder.build("run-1", a_version(tmp_path / "policies"), as_of=AS_OF)
+
+    rows = pq.read_table(Path(snapshot.path) / "train.parquet").to_pylist()
+    assert len(rows) == snapshot.train_rows
+    assert snapshot.train_rows + snapshot.holdout_rows == 149  # question 7 is golden
+    number = int(rows[0]["interaction"][1:])
+    renderer = Renderer(tiny_base)
+    prompt = renderer.prompt_ids([{"role": "user", "content": f"question {number}?"}])
+    answer = renderer.answer_ids(f"answer {number}")
+    assert rows[0]["input_ids"] == prompt + answer
+    assert rows[0]["loss_mask"] == [0] * len(prompt) + [1] * len(answer)
+
+
+async def test_the_same_events_give_the_same_bytes(
+    ingesting: Ingesting, tiny_base: Path, tmp_path: Path
+) -> None:
+    await fill(ingesting)
+    version = a_version(tmp_path / "policies")
+    builder = a_builder(ingesting, tiny_base, tmp_path / "snapshots")
+
+    first = await builder.build("run-1", version, as_of=AS_OF)
+    await ingesting.add(an_interaction(id="later"), a_correction("later"), at=AS_OF + timedelta(1))
+    second = await builder.build("run-2", version, as_of=AS_OF)
+
+    assert first.content_hash == second.content_hash
+    assert digests(Path(first.path)) == digests(Path(second.path))
+
+
+async def test_a_build_may_be_repeated(
+    ingesting: Ingesting, tiny_base: Path, tmp_path: Path
+) -> None:
+    await fill(ingesting)
+    version = a_version(tmp_path / "policies")
+    builder = a_builder(ingesting, tiny_base, tmp_path / "snapshots")
+
+    first = await builder.build("run-1", version, as_of=AS_OF)
+    second = await builder.build("run-1", version, as_of=AS_OF)
+
+    assert first == second
+    lineage = await ingesting.ask("SELECT count(*) AS n FROM snapshot_rows")
+    assert lineage == [{"n": first.train_rows + first.holdout_rows}]
+
+
+async def test_no_item_is_on_both_sides(
+    ingesting: Ingesting, tiny_base: Path, tmp_path: Path
+) -> None:
+    await fill(ingesting)
+    builder = a_builder(ingesting, tiny_base, tmp_path / "snapshots")
+
+    snapshot = await builder.build("run-1", a_version(tmp_path / "policies"), as_of=AS_OF)
+
+    sides = await ingesting.ask('SELECT "group", side FROM snapshot_rows')
+    trained = {row["group"] for row in sides if row["side"] == "train"}
+    assert not trained & {row["group"] for row in sides if row["side"] == "holdout"}
+    prompts = pq.read_table(Path(snapshot.path) / "golden.parquet")["prompt_ids"].to_pylist()
+    train = pq.read_table(Path(snapshot.path) / "train.parquet")["input_ids"].to_pylist()
+    assert not any(row[: len(prompt)] == prompt for row in train for prompt in prompts)
+
+
+async def test_too_little_held_out_is_refused_with_the_line_of_the_policy(
+    ingesting: Ingesting, tiny_base: Path, tmp_path: Path
+) -> None:
+    await fill(ingesting, 20)
+    builder = a_builder(ingesting, tiny_base, tmp_path / "snapshots")
+
+    with pytest.raises(NotEnoughError, match=r"support\.yaml:\d+"):
+        await builder.build("run-1", a_version(tmp_path / "policies"), as_of=AS_OF)
+
+
+async def test_a_preview_counts_what_the_last_snapshot_did_not_have(
+    ingesting: Ingesting, tiny_base: Path, tmp_path: Path
+) -> None:
+    await fill(ingesting)
+    version = a_version(tmp_path / "policies")
+    builder = a_builder(ingesting, tiny_base, tmp_path / "snapshots")
+    before = await builder.preview(version, as_of=AS_OF)
+    await builder.build("run-1", version, as_of=AS_OF)
+    await ingesting.add(an_interaction(id="new"), a_correction("new"))
+
+    after = await builder.preview(version, as_of=AS_OF)
+
+    assert (before.examples, before.new_examples) == (149, 149)  # question 7 is golden
+    assert (after.examples, after.new_examples) == (150, 1)
+
+
+async def test_a_policy_cannot_reach_beyond_its_examples(
+    ingesting: Ingesting, tiny_base: Path, tmp_path: Path
+) -> None:
+    await fill(ingesting, 3)
+    builder = a_builder(ingesting, tiny_base, tmp_path / "snapshots")
+    version = a_version(
+        tmp_path / "policies",
+        POLICY.replace("tags['product'] = 'cards'", "EXISTS (FROM read_text('/etc/passwd'))"),
+    )
+
+    with pytest.raises(SandboxError):
+        await builder.build("run-1", version, as_of=AS_OF)
+
+
+async def test_a_holdout_version_counts_candidates_once_and_closes(ingesting: Ingesting) -> None:
+    store = HoldoutStore(ingesting.database)
+    assert await store.current("support", now=AS_OF) == (await _current(store)) == _version(1, 0, 1)
+
+    counted = [await store.score("support", "fresh:1", f"v{n}", now=AS_OF) for n in range(1, 8)]
+    again = await store.score("support", "fresh:1", "v3", now=AS_OF)
+
+    assert (counted, again) == ([1, 2, 3, 4, 5, 6, 7], 3)
+    assert await _current(store) == _version(1, 7, 2)
+    assert await store.score("support", "fresh:1", "v8", now=AS_OF) == 8
+    assert await _current(store) == _version(2, 0, 2)
+    assert await store.score("support", "golden:abc", "v8", now=AS_OF) == 1
+
+
+def _version(version: int, scored: int, joining: int) -> tuple[Any, int]:
+    return HoldoutVersion(version, scored), joining
+
+
+async def _current(store: HoldoutStore) -> tuple[Any, int]:
+    return await store.current("support", now=AS_OF)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = sorted(folder.iterdir())
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
