@@ -36,8 +36,7 @@ class Usable:
 class Facts:
     """What is known of one alias. `judged` is by window, `crons_due` by expression.
 
-    `usable` is None where it was not worth counting; `at_most_new` is the cheap count that says so:
-    never less than `usable.new_examples`.
+    `usable` is None where it was not worth counting; `at_most_new` is the cheap count that says so.
     """
 
     active_run: str | None = None

@@ -103,7 +103,11 @@ CREATE TABLE policy_versions (
   loaded_at TIMESTAMPTZ NOT NULL, applied_at TIMESTAMPTZ NOT NULL, -- first seen; put in force last
   PRIMARY KEY (model, version)
 );
-CREATE TABLE fired_jobs (model VARCHAR NOT NULL, job VARCHAR NOT NULL, fired_at TIMESTAMPTZ NOT NULL, PRIMARY KEY (model, job));
+CREATE TABLE fired_jobs (
+  model VARCHAR NOT NULL, job VARCHAR NOT NULL, fired_at TIMESTAMPTZ NOT NULL, -- its last fire, or when it was first seen
+  waiting BOOLEAN NOT NULL,           -- no run has started since
+  PRIMARY KEY (model, job)
+);
 CREATE TABLE holdouts (
   model VARCHAR NOT NULL, version INTEGER NOT NULL, state VARCHAR NOT NULL, -- open, closed
   scored INTEGER NOT NULL, opened_at TIMESTAMPTZ NOT NULL, closed_at TIMESTAMPTZ, PRIMARY KEY (model, version)
@@ -146,10 +150,6 @@ CREATE TABLE scores (                 -- one version on one item; live's scores 
   adapter VARCHAR NOT NULL,           -- '' is the base
   suite VARCHAR NOT NULL, item VARCHAR NOT NULL, exact BOOLEAN NOT NULL, nll DOUBLE NOT NULL, reference_tokens INTEGER NOT NULL,
   PRIMARY KEY (adapter, suite, item)
-);
-CREATE TABLE scored_candidates (     -- alpha is spent by how many candidates met the same items
-  model VARCHAR NOT NULL, items VARCHAR NOT NULL, candidate VARCHAR NOT NULL, k INTEGER NOT NULL, scored_at TIMESTAMPTZ NOT NULL,
-  PRIMARY KEY (model, items, candidate)
 );
 CREATE TABLE receipts (
   adapter VARCHAR NOT NULL, instance VARCHAR NOT NULL, passed BOOLEAN NOT NULL, reason VARCHAR, slope DOUBLE, residual_ratio DOUBLE,
