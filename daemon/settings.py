@@ -34,7 +34,7 @@ class UpstreamSettings(BaseModel, frozen=True, extra="forbid"):
 
 
 class Settings(BaseSettings):
-    """Defaults run on one machine with no broker and no GPU. A bad value stops the process, exit code 2."""
+    """Defaults run on one machine with no broker and no GPU. A bad value ends the process: exit 2."""
 
     model_config = SettingsConfigDict(
         env_prefix="ADAPTD_",

@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import Self
 
 import httpx
 import structlog
@@ -16,6 +17,7 @@ from daemon.domain.errors import AdaptdError, HaltError
 
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 60.0
+_ENDED_BY_FORCE = 1
 # Only these may have their message logged: others quote what they were given, which may be a
 # prompt or an answer (invariant 12).
 _QUOTE_NOTHING = (
@@ -31,6 +33,8 @@ _QUOTE_NOTHING = (
     httpx.HTTPError,
 )
 
+Service = Callable[[], Awaitable[None]]  # runs until cancelled
+
 _log = structlog.get_logger("adaptd")
 
 
@@ -44,7 +48,7 @@ class Supervisor:
         """Every service with what is wrong with it; None where nothing is."""
         return dict(self._problems)
 
-    async def keep_running(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+    async def keep_running(self, name: str, work: Service) -> None:
         """Run until cancelled.
 
         Raises:
@@ -85,11 +89,17 @@ def frames(error: BaseException) -> list[str]:
 
 @contextmanager
 def stop_signals(stop: asyncio.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM set the event."""
+    """SIGINT and SIGTERM set the event; a second one ends the process at once."""
+
+    def asked() -> None:
+        if stop.is_set():
+            os._exit(_ENDED_BY_FORCE)
+        stop.set()
+
     loop = asyncio.get_running_loop()
     wanted = (signal.SIGINT, signal.SIGTERM)
     for number in wanted:
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, asked)
     try:
         yield
     finally:
@@ -97,13 +107,19 @@ def stop_signals(stop: asyncio.Event) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-@contextmanager
-def end_within(limit_s: float, exit_code: int) -> Iterator[None]:
-    """End the process by force where the block takes longer. All state is in the store."""
-    timer = threading.Timer(limit_s, os._exit, [exit_code])
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+class ForcedEnd:
+    """Ends the process where its clean end takes too long. Nothing is lost: all is in the store."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._timer = threading.Timer(limit_s, os._exit, [_ENDED_BY_FORCE])
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def begin(self) -> None:
+        """The clean end begins now."""
+        self._timer.start()

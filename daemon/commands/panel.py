@@ -60,6 +60,8 @@ def _model(model: Mapping[str, Any]) -> Panel:
         table.add_row("canary", f"{model['canary']}  {model.get('weight', 0):.0%} of units")
     if model.get("last_good"):
         table.add_row("last good", str(model["last_good"]))
+    if model.get("trigger"):
+        table.add_row("training", str(model["trigger"]))
     if run := model.get("run"):
         table.add_row("run", _run(run))
     if verdict := model.get("evaluation"):

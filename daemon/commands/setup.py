@@ -2,14 +2,15 @@
 
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
 
+from daemon.commands.client import connect, find_token
 from daemon.commands.errors import REFUSED
 from daemon.commands.output import AsJson, print_json, print_rows, say
-from daemon.domain.errors import RefusedError
+from daemon.domain.errors import AdaptdError, RefusedError
 from daemon.settings import load_settings
 
 _FILES = {"adaptd.toml": "adaptd.toml", "support.yaml": "policies/support.yaml"}
@@ -49,7 +50,9 @@ def doctor(as_json: AsJson = False) -> None:
     """
     from daemon.doctor.examine import examine  # noqa: PLC0415 - heavy; asks everybody
 
-    findings = examine(load_settings())
+    settings = load_settings()
+    token = find_token(settings.control_token_path)
+    findings = examine(settings, _ask_daemon, control_token=token)
     rows = [msgspec.to_builtins(finding) for finding in findings]
     if as_json:
         print_json(rows)
@@ -60,6 +63,14 @@ def doctor(as_json: AsJson = False) -> None:
     say(f"{errors} errors, {warnings} warnings")
     if errors:
         raise typer.Exit(REFUSED)
+
+
+def _ask_daemon(path: str, **parameters: Any) -> Any:
+    """None where no daemon answers, or it does not know us."""
+    try:
+        return connect().get(path, **parameters)
+    except AdaptdError:
+        return None
 
 
 def _example(name: str) -> str:

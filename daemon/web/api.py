@@ -43,9 +43,12 @@ def _probes(backend: Backend) -> APIRouter:
 
     @router.get("/readyz")
     async def readyz() -> Response:
-        """200 where every part works, else 503 with the parts that do not. Open to all."""
-        waiting = not_ready((await backend.live.look()).parts)
-        return answer({"ready": not waiting, "not_ready": waiting}, 503 if waiting else 200)
+        """200 where every part works, else 503 with those that do not. Open to all: names only."""
+        live = await backend.live.look()
+        waiting = [part.part for part in not_ready(live.parts)]
+        halted = live.ingest.get("state") == "halted"
+        told = {"ready": not waiting, "not_ready": waiting, "halted": halted}
+        return answer(told, 503 if waiting else 200)
 
     @router.get("/metrics")
     async def metrics() -> Response:

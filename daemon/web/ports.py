@@ -49,7 +49,7 @@ class LiveFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What only the running process knows, at one moment.
 
     `ingest`: `source` (kafka or http), `state`, `problem`, `lag`. `host`: `url`, `state` (ready,
-    starting, down), `instance`, `loaded`.
+    starting, down), `instance`, `loaded`. `triggers`: by alias, why it trains or waits.
     """
 
     started_at: datetime
@@ -59,6 +59,7 @@ class LiveFacts(msgspec.Struct, frozen=True, kw_only=True):
     gateways: list[GatewaySeen] = []
     ingest: dict[str, Any] = {}
     host: dict[str, Any] = {}
+    triggers: dict[str, str] = {}
 
 
 class Live(Protocol):

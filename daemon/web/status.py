@@ -8,7 +8,7 @@ import msgspec
 
 from daemon import __version__
 from daemon.store.surfaces import StoreFacts
-from daemon.web.ports import GatewaySeen, LiveFacts, PartState, PolicyState, Problem
+from daemon.web.ports import GatewaySeen, LiveFacts, PartState, Problem
 
 _RUN_FIELDS = ("run_id", "state", "reason", "adapter", "progress", "created_at", "finished_at")
 _EVALUATION_FIELDS = (
@@ -51,7 +51,7 @@ def status_document(facts: StoreFacts, live: LiveFacts, now: datetime) -> Docume
         "host": live.host,
         "gateways": gateway_documents(live.gateways),
         "epoch": facts.newest_table[0]["epoch"] if facts.newest_table else None,
-        "models": [_model(name, facts, live.policies) for name in model_names(facts, live)],
+        "models": [_model(name, facts, live) for name in model_names(facts, live)],
     }
     return msgspec.to_builtins(document)
 
@@ -108,9 +108,9 @@ def route_of(facts: StoreFacts, model: str) -> Mapping[str, Any]:
     return facts.newest_table[0]["published"].get("routes", {}).get(model, {})
 
 
-def _model(model: str, facts: StoreFacts, policies: Sequence[PolicyState]) -> Document:
+def _model(model: str, facts: StoreFacts, live: LiveFacts) -> Document:
     route = route_of(facts, model)
-    policy = next((policy for policy in policies if policy.model == model), None)
+    policy = next((policy for policy in live.policies if policy.model == model), None)
     return {
         "model": model,
         "policy": policy and {"version": policy.version, "path": policy.path},
@@ -119,6 +119,7 @@ def _model(model: str, facts: StoreFacts, policies: Sequence[PolicyState]) -> Do
         "canary": route.get("canary") if route.get("canary_on") else None,
         "weight": route.get("weight", 0.0) if route.get("canary_on") else None,
         "holdback": route.get("holdback", 0.0),
+        "trigger": live.triggers.get(model),
         "run": _newest(facts.newest_runs, model, _RUN_FIELDS),
         "evaluation": _newest(facts.newest_evaluations, model, _EVALUATION_FIELDS),
         "rollout": _newest(facts.newest_rollouts, model, _ROLLOUT_FIELDS),

@@ -1,0 +1,79 @@
+"""The composition root: opens the store and the port, builds every part, runs all in one group."""
+
+import asyncio
+import os
+import sys
+from contextlib import AsyncExitStack
+
+import structlog
+
+from daemon import __version__
+from daemon.assembly import Parts, build
+from daemon.domain.errors import HaltError
+from daemon.http_server import HttpServer, open_socket
+from daemon.settings import Settings
+from daemon.store.database import Database
+from daemon.supervision import ForcedEnd, stop_signals
+from daemon.web.api import make_api
+
+HALTED = 70
+
+_log = structlog.get_logger("adaptd")
+
+
+def serve(settings: Settings, *, stop_vllm: bool = False) -> None:
+    """Run until SIGINT or SIGTERM. A halt ends the process with 70, its reason in the store.
+
+    Raises:
+        SettingsError: a setting, a base or the port cannot be used.
+        StoreError: the store cannot be opened; another daemon holds it, most likely.
+    """
+    asyncio.run(_serve(settings, stop_vllm))
+
+
+async def _serve(settings: Settings, stop_vllm: bool) -> None:
+    database = Database.open(settings.store_path, memory_limit=settings.store_memory)
+    with ForcedEnd(settings.stop_grace_s) as forced_end:
+        try:
+            with open_socket(settings.listen_host, settings.listen_port) as listening:
+                async with AsyncExitStack() as stack:
+                    parts = await build(settings, database, stack)
+                    parts.services["api"] = HttpServer(make_api(parts.backend), listening).run
+                    await _run(parts, forced_end, address=_address(settings))
+                    if stop_vllm and parts.engine is not None:
+                        await parts.engine.stop()
+        finally:
+            database.close()
+
+
+async def _run(parts: Parts, forced_end: ForcedEnd, *, address: str) -> None:
+    """All services until a signal comes; then they put down their work."""
+    await parts.policies.recall()
+    stop = asyncio.Event()
+    with stop_signals(stop):
+        try:
+            async with asyncio.TaskGroup() as group:
+                keep = parts.supervisor.keep_running
+                tasks = [
+                    group.create_task(keep(name, work), name=name)
+                    for name, work in parts.services.items()
+                ]
+                _log.info("adaptd_runs", version=__version__, address=address)
+                await stop.wait()
+                _log.info("adaptd_stops")
+                forced_end.begin()
+                for task in tasks:
+                    task.cancel()
+        except* HaltError as halted:
+            _end_halted(halted.exceptions[0])
+
+
+def _end_halted(error: BaseException) -> None:
+    """Leave at once: a consumer that halted may have threads that never end."""
+    sys.stderr.write(f"{error}\n")
+    sys.stderr.flush()
+    os._exit(HALTED)
+
+
+def _address(settings: Settings) -> str:
+    return f"http://{settings.listen_host}:{settings.listen_port}"

@@ -1,0 +1,136 @@
+"""Asks everybody and judges: the whole of `adaptd doctor`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from daemon.doctor.broker import judge_topics, probe_topics
+from daemon.doctor.findings import Finding, error, note, ok
+from daemon.doctor.machine import (
+    check_demo_tools,
+    check_extras,
+    check_home,
+    judge_daemon,
+    port_is_taken,
+    store_is_held,
+)
+from daemon.doctor.policies import gate_of, suite_items
+from daemon.doctor.serving import judge_bases, judge_slots, judge_vllm, probe_vllm
+from daemon.doctor.traffic import judge_maturity
+from daemon.domain.errors import SettingsError
+from daemon.domain.tokens import list_tokens
+from daemon.evaluation.power import gate_problems
+from daemon.policy.load import Limits, Loaded, load_policy
+from daemon.policy.model import Policy
+from daemon.settings import Settings
+
+# Asks the running daemon for a path of its API; None where no daemon answers.
+Ask = Callable[..., Any]
+
+
+def examine(settings: Settings, ask: Ask, *, control_token: str | None) -> list[Finding]:
+    """Every finding, in the order in which one would mend them. Takes up to a minute."""
+    status = ask("/v1/status")
+    files = _policy_files(settings)
+    policies = [file.policy for file in files if file.policy is not None]
+    return [
+        *check_extras(
+            settings.trainer_python,
+            settings.vllm_python,
+            manages_vllm=settings.upstream.manage,
+        ),
+        *check_home(settings.home),
+        _daemon(settings, answers=status is not None),
+        *_broker(settings),
+        *_policies(settings, files),
+        *_serving(settings, policies, control_token),
+        *_maturities(policies, ask),
+        *_tokens(settings.tokens_path),
+        *_alerts(status),
+        *check_demo_tools(),
+    ]
+
+
+def _daemon(settings: Settings, *, answers: bool) -> Finding:
+    return judge_daemon(
+        f"{settings.listen_host}:{settings.listen_port}",
+        daemon_answers=answers,
+        port_taken=not answers and port_is_taken(settings.listen_host, settings.listen_port),
+        store_held=not answers and store_is_held(settings.store_path),
+    )
+
+
+def _broker(settings: Settings) -> list[Finding]:
+    bootstrap = settings.kafka_bootstrap
+    found = probe_topics(bootstrap) if bootstrap else ""
+    return judge_topics(bootstrap, found, creates=settings.kafka_create_topics)
+
+
+def _policy_files(settings: Settings) -> list[Loaded]:
+    folder = settings.policies_dir
+    limits = Limits(bases=None, max_rank=settings.upstream.max_lora_rank)
+    paths = [path for path in folder.glob("*.y*ml") if not path.name.startswith(".")]
+    return [load_policy(path, folder=folder, limits=limits) for path in sorted(paths)]
+
+
+def _policies(settings: Settings, files: list[Loaded]) -> list[Finding]:
+    if not files:
+        return [note("policy", f"{settings.policies_dir} holds no policy", "Run `adaptd init`")]
+    found: list[Finding] = []
+    for file in files:
+        problems = [
+            error("policy", f"{problem.where}: {problem.problem}", problem.remedy)
+            for problem in file.problems
+        ]
+        found += problems or _gate(file, settings.policies_dir)
+    return found
+
+
+def _gate(file: Loaded, folder: Path) -> list[Finding]:
+    assert file.policy is not None
+    never = gate_problems(gate_of(file.policy), suite_items(file.policy, folder))
+    wrong = [error("gate", f"{file.path}: {text}", "See `adaptd policy check`") for text in never]
+    return wrong or [ok("policy", f"{file.path}: alias {file.policy.model}")]
+
+
+def _serving(
+    settings: Settings, policies: list[Policy], control_token: str | None
+) -> list[Finding]:
+    upstream, aliases = settings.upstream, max(1, len(policies))
+    facts = probe_vllm(upstream.url, control_token)
+    found = judge_vllm(upstream.url, facts, managed=upstream.manage, aliases=aliases)
+    if not facts.is_vllm and upstream.manage:  # what it would be started with
+        found += judge_slots(upstream.max_loras, aliases)
+    wanted = [(policy.model, policy.base) for policy in policies]
+    return found + judge_bases(wanted, settings.bases, facts.base_root)
+
+
+def _maturities(policies: list[Policy], ask: Ask) -> list[Finding]:
+    found: list[Finding] = []
+    for policy in policies:
+        traffic = ask("/v1/traffic", model=policy.model, hours=24 * 7)
+        delays = (traffic or {}).get("delays", [])
+        known = {row["arm"]: (row["count"], row["mean_s"]) for row in delays}
+        if traffic is not None:
+            found.append(judge_maturity(policy.model, policy.rollout.guard.maturity, known))
+    return found
+
+
+def _tokens(path: Path) -> list[Finding]:
+    try:
+        applications = [entry for entry in list_tokens(path) if "chat" in entry.scopes]
+    except SettingsError as problem:
+        return [error("tokens", f"{problem.where}: {problem.problem}", problem.remedy)]
+    if not applications:
+        what = "no application has a token for the gateway yet"
+        return [note("tokens", what, "Make one: adaptd token create --tenant app")]
+    return [ok("tokens", f"{len(applications)} tokens may ask")]
+
+
+def _alerts(status: dict[str, Any] | None) -> list[Finding]:
+    """What the running daemon itself complains of."""
+    waiting = (status or {}).get("not_ready", [])
+    return [
+        error(part["part"], f"the daemon says: {part['problem']}", "See its log and `adaptd watch`")
+        for part in waiting
+    ]

@@ -1,0 +1,183 @@
+"""What the running parts say of themselves, gathered for the surfaces."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from consumers.service import IngestService, IngestStatus
+from daemon.domain.errors import HostError
+from daemon.domain.ports import AdapterHost, RoutePublisher
+from daemon.domain.routes import GatewayState, RouteTable
+from daemon.policy.book import PolicyBook
+from daemon.policy.decide import Decision
+from daemon.rollout.service import RolloutService
+from daemon.web.ports import GatewaySeen, LiveFacts, PartState, PolicyState, Problem
+
+_HOST_LIMIT_S = 2.0
+_HOST_FRESH_S = 1.0
+
+
+class SeenPublisher:
+    """A RoutePublisher that remembers what every gateway answered last, and when."""
+
+    def __init__(self, publisher: RoutePublisher) -> None:
+        self._publisher = publisher
+        self.seen: dict[str, GatewaySeen] = {}
+        self.problem: str | None = "no gateway has answered yet"
+
+    async def publish(self, table: RouteTable) -> Sequence[GatewayState]:
+        return await self._remember(self._publisher.publish(table))
+
+    async def states(self) -> Sequence[GatewayState]:
+        return await self._remember(self._publisher.states())
+
+    async def _remember(self, asked: Any) -> Sequence[GatewayState]:
+        try:
+            states = await asked
+        except HostError as error:
+            self.problem = error.problem
+            raise
+        now = datetime.now(UTC)
+        self.seen |= {state.gateway: GatewaySeen(state=state, seen_at=now) for state in states}
+        self.problem = None
+        return states
+
+
+class HostWatch:
+    """Asks the serving host how it is, at most once a second."""
+
+    def __init__(self, host: AdapterHost, *, url: str) -> None:
+        self._host = host
+        self._url = url
+        self._turn = asyncio.Lock()
+        self._asked_at = -_HOST_FRESH_S
+        self._known: dict[str, Any] = {}
+
+    async def look(self, starting: str | None) -> dict[str, Any]:
+        """`state`: ready, starting (in the words of whoever starts it) or down."""
+        async with self._turn:
+            now = asyncio.get_running_loop().time()
+            if now - self._asked_at >= _HOST_FRESH_S:
+                self._known = await self._ask()
+                self._asked_at = asyncio.get_running_loop().time()
+        if self._known["state"] == "down" and starting:
+            return self._known | {"state": "starting", "problem": starting}
+        return self._known
+
+    async def _ask(self) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(_HOST_LIMIT_S):
+                info, loaded = await self._host.describe(), await self._host.loaded()
+        except (HostError, TimeoutError) as error:
+            problem = error.problem if isinstance(error, HostError) else "it does not answer"
+            return {"url": self._url, "state": "down", "problem": problem}
+        return {"url": self._url, "state": "ready", "loaded": sorted(loaded)} | msgspec.to_builtins(
+            info
+        )
+
+
+class LiveParts:
+    """Implements the surfaces' `Live` port."""
+
+    def __init__(
+        self,
+        *,
+        services: Callable[[], Mapping[str, str | None]],
+        policies: PolicyBook,
+        rollouts: RolloutService,
+        publisher: SeenPublisher,
+        host: HostWatch,
+        starting: Callable[[], str | None],
+        ingest: IngestService | None,
+        decisions: Callable[[], Mapping[str, Decision]],
+    ) -> None:
+        self.started_at = datetime.now(UTC)
+        self._services = services
+        self._policies = policies
+        self._rollouts = rollouts
+        self._publisher = publisher
+        self._host = host
+        self._starting = starting
+        self._ingest = ingest
+        self._decisions = decisions
+
+    async def look(self) -> LiveFacts:
+        ingest = await self._ingest.status() if self._ingest else None
+        host = await self._host.look(self._starting())
+        return LiveFacts(
+            started_at=self.started_at,
+            parts=[*self._service_parts(), _ingest_part(ingest), _host_part(host), self._routes()],
+            policies=[
+                PolicyState(
+                    model=version.model,
+                    version=version.version,
+                    path=version.path,
+                    sha256=version.sha256,
+                    loaded_at=version.loaded_at,
+                    yaml=version.yaml,
+                )
+                for version in self._policies.all()
+            ],
+            problems=self._problems(),
+            gateways=list(self._publisher.seen.values()),
+            ingest=_ingest_document(ingest),
+            host=host,
+            triggers={model: found.reason for model, found in self._decisions().items()},
+        )
+
+    def _service_parts(self) -> list[PartState]:
+        return [PartState(part=name, problem=text) for name, text in self._services().items()]
+
+    def _routes(self) -> PartState:
+        """Ready once every gateway has the table in force."""
+        keeper = self._rollouts.keeper
+        problem = self._publisher.problem
+        if keeper.table is None:
+            problem = problem or "no route table yet"
+        elif problem is None and keeper.table.epoch not in keeper.published_at:
+            problem = f"table {keeper.table.epoch} is not in force yet"
+        return PartState(part="gateway", problem=problem)
+
+    def _problems(self) -> list[Problem]:
+        wrong = [
+            Problem(
+                level="warning",
+                what=f"{error.where}: {error.problem}; the last good version stays in force",
+                remedy=error.remedy,
+            )
+            for error in self._policies.problems()
+        ]
+        refused = [
+            Problem(level="error", what=f"{name} is not served: {text}", remedy="See vLLM's log")
+            for name, text in self._rollouts.residency.problems.items()
+        ]
+        return wrong + refused
+
+
+def _ingest_part(status: IngestStatus | None) -> PartState:
+    if status is None or status.state == "running":
+        return PartState(part="ingest")
+    return PartState(part="ingest", problem=f"{status.state}: {status.problem or 'not yet'}")
+
+
+def _ingest_document(status: IngestStatus | None) -> dict[str, Any]:
+    if status is None:
+        return {"source": "http", "state": "running", "problem": None}
+    lags = [partition.lag for partition in status.partitions if partition.lag is not None]
+    return {
+        "source": "kafka",
+        "state": status.state,
+        "problem": status.problem,
+        "lag": sum(lags) if lags else None,
+        "last_stored_at": status.last_stored_at,
+        "partitions": msgspec.to_builtins(status.partitions),
+    }
+
+
+def _host_part(host: Mapping[str, Any]) -> PartState:
+    if host["state"] == "ready":
+        return PartState(part="vllm")
+    return PartState(part="vllm", problem=f"{host['state']}: {host.get('problem')}")

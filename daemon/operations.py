@@ -1,0 +1,49 @@
+"""What an operator may do, passed on to the parts that do it."""
+
+from typing import Any, Protocol
+
+from consumers.service import IngestService
+from daemon.domain.errors import RefusedError
+from daemon.rollout.commands import RolloutOperator
+from daemon.web.ports import RolloutAction
+
+
+class RunCanceller(Protocol):
+    """Stops a run: its child is killed, its adapter thrown away."""
+
+    async def cancel(self, run_id: str, *, reason: str, actor: str) -> Any: ...
+
+
+class Operations:
+    """Implements the surfaces' `Operator` port."""
+
+    def __init__(
+        self, *, runs: RunCanceller, rollouts: RolloutOperator, ingest: IngestService | None
+    ) -> None:
+        self._runs = runs
+        self._rollouts = rollouts
+        self._ingest = ingest
+
+    async def cancel_run(self, run_id: str, *, reason: str, actor: str) -> Any:
+        return await self._runs.cancel(run_id, reason=reason, actor=actor)
+
+    async def start_rollout(self, adapter: str, *, override_reason: str | None, actor: str) -> Any:
+        return await self._rollouts.start_rollout(
+            adapter, override_reason=override_reason, actor=actor
+        )
+
+    async def act_on_rollout(
+        self, rollout_id: str, action: RolloutAction, *, reason: str, actor: str
+    ) -> Any:
+        return await self._rollouts.act_on_rollout(rollout_id, action, reason=reason, actor=actor)
+
+    async def roll_back(self, model: str, *, reason: str, actor: str) -> Any:
+        return await self._rollouts.roll_back(model, reason=reason, actor=actor)
+
+    async def resume_ingest(self, *, reason: str, actor: str, resync: bool = False) -> Any:
+        if self._ingest is None:
+            remedy = "Events come through POST /v1/events here"
+            raise RefusedError("ingest", "no broker is set, so nothing is halted", remedy)
+        act = self._ingest.resync if resync else self._ingest.resume
+        await act(actor=actor, reason=reason)
+        return await self._ingest.status()

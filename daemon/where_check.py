@@ -1,0 +1,26 @@
+"""Tries a policy's `where` on the columns there are, in the sandbox and on no data."""
+
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from daemon.store.event_reads import EventReads
+from daemon.store.sandbox import Sandbox
+
+_NOBODY = "\0"  # no alias is called so: the file has every column and no row
+
+
+class EmptyExamplesCheck:
+    """Implements the policy service's WhereCheck."""
+
+    def __init__(self, events: EventReads, sandbox: Sandbox) -> None:
+        self._events = events
+        self._sandbox = sandbox
+
+    async def check(self, where: str) -> None:
+        """Raises SandboxError where the expression is refused or does not fit the columns."""
+        now = datetime.now(UTC)
+        with tempfile.TemporaryDirectory(prefix="adaptd-where-") as folder:
+            path = Path(folder) / "examples.parquet"
+            await self._events.export_examples(path, as_of=now, model=_NOBODY)
+            await self._sandbox.check(path, where, as_of=now)
