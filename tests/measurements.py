@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from daemon.evaluation.pairs import Pair, Score
+from daemon.domain.scores import Score
+from daemon.evaluation.pairs import Pair
 
 TOKENS = 4  # of every reference
 

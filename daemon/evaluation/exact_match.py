@@ -13,6 +13,7 @@ from daemon.evaluation.permutation import sign_flip_p
 # to be complete. Simulated with 30 to 100 clusters of 2 to 5 items: at most 0.6 alpha, at any
 # dependence.
 _CLUSTERS_TO_ESTIMATE = 10
+_WIDEST_MARGIN = 0.99  # at 1 every candidate keeps it and the test has nothing to compute
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -55,6 +56,7 @@ def margin_evidence(counts: Counts, gains: Gains, margin: float, *, alpha: float
     A bootstrap or t interval collapses to a point where few answers differ and would then prove any
     margin, so the test is exact, on the effective number of items.
     """
+    margin = min(margin, _WIDEST_MARGIN)
     effective = counts.scaled(design_effect(counts, gains, alpha=alpha))
     low, high = _interval(effective, alpha)
     return Evidence(

@@ -1,11 +1,12 @@
 """What a policy asks of a candidate, and what was found. Pure."""
 
-from typing import Literal
+from typing import Literal, Self
 
 import msgspec
 
 from daemon.domain.states import Verdict
 from daemon.evaluation.pairs import Metric, Suite
+from daemon.policy.model import Policy
 
 FEWEST_CLUSTERS = 30  # below it no interval over clusters holds (research: statistics, §2)
 Role = Literal["must_improve", "must_not_drop"]
@@ -38,6 +39,21 @@ class Gate(msgspec.Struct, frozen=True):
     must_not_drop: tuple[Criterion, ...]
     alpha: float
     at_least: int
+
+    @classmethod
+    def of(cls, policy: Policy) -> Self:
+        """The gate that a policy asks for."""
+        return cls(
+            must_improve=tuple(
+                Criterion(Metric(line.metric), Suite(line.on)) for line in policy.gate.must_improve
+            ),
+            must_not_drop=tuple(
+                Criterion(Metric(line.metric), Suite(line.on), line.by)
+                for line in policy.gate.must_not_drop
+            ),
+            alpha=policy.gate.alpha,
+            at_least=policy.curate.holdout.at_least,
+        )
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

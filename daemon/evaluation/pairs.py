@@ -7,6 +7,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.domain.scores import Score
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -19,18 +21,6 @@ class Metric(StrEnum):
 class Suite(StrEnum):
     FRESH = "fresh"  # the current holdout version
     GOLDEN = "golden"  # the policy's own file
-
-
-class Score(msgspec.Struct, frozen=True):
-    """One version on one item. `nll` is in nats over the whole reference with its stop token."""
-
-    exact: bool
-    nll: float
-    reference_tokens: int
-
-    @property
-    def nll_per_token(self) -> float:
-        return self.nll / self.reference_tokens
 
 
 class Pair(msgspec.Struct, frozen=True):

@@ -48,6 +48,8 @@ def fewest_to_keep(margin: float, *, alpha: float) -> int:
 
     About ln(alpha) / ln(1 - margin), the rule of three's bound, from which the search starts.
     """
+    if margin >= 1:
+        return 1
     items = max(ceil(log(alpha) / log1p(-margin)), 1)
     while items <= _EXACT_ITEMS and difference_p(0, 0, items, -margin) > alpha:
         items += max(items // 50, 1)
@@ -152,7 +154,7 @@ def _usual(criterion: Criterion, alpha: float, improvement: float, nll_gain: flo
 def _candidates(criterion: Criterion, items: int, alpha: float) -> int | None:
     if criterion.metric is Metric.NLL or not criterion.margin:
         return None
-    p_value = difference_p(0, 0, items, -criterion.margin) if items else 1.0
+    p_value = difference_p(0, 0, items, -min(criterion.margin, 0.99)) if items else 1.0
     k = 0
     while p_value <= alpha_for(k + 1, alpha) and k < 10_000:
         k += 1

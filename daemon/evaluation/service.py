@@ -1,0 +1,173 @@
+"""Takes trained runs to their verdict: candidate against live, on the serving host itself."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import structlog
+
+from daemon.domain.errors import HostError, RefusedError
+from daemon.domain.ports import AdapterHost, ReceiptCheck
+from daemon.domain.receipts import Receipt
+from daemon.domain.states import AdapterState, RunState, Verdict
+from daemon.evaluation.comparison import (
+    Case,
+    Comparison,
+    Measured,
+    items_of,
+)
+from daemon.evaluation.gate import Judgement
+from daemon.evaluation.judge import judge
+from daemon.evaluation.measure import IN_FLIGHT
+from daemon.evaluation.pairs import Suite
+from daemon.evaluation.progress import Progress, RunStoppedError
+from daemon.evaluation.report import report
+from daemon.evaluation.spending import alpha_for
+from daemon.evaluation.suites import SuiteError
+from daemon.policy.book import PolicyBook
+from daemon.store.adapters import AdapterRow, AdapterStore
+from daemon.store.database import Database
+from daemon.store.evaluations import Evaluation, EvaluationStore, Outcome, new_evaluation_id
+from daemon.store.runs import Run, RunStore
+
+ACTOR = "evaluation"
+_RUN_TO = {
+    Verdict.PASSED: RunState.ACCEPTED,
+    Verdict.FAILED: RunState.REJECTED,
+    Verdict.INCONCLUSIVE: RunState.INCONCLUSIVE,
+}
+
+_log = structlog.get_logger(__name__)
+
+
+class EvaluationService:
+    """Judges one candidate at a time. All state is in the store, so a restart continues it.
+
+    What the host refuses or cannot do now is tried again, never judged. A candidate that does not
+    pass is retired; whoever keeps the host unloads what is out of use.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        policies: PolicyBook,
+        host: AdapterHost,
+        receipts: ReceiptCheck,
+        *,
+        in_flight: int = IN_FLIGHT,
+        tick_s: float = 1.0,
+    ) -> None:
+        self._runs = RunStore(database)
+        self._adapters = AdapterStore(database)
+        self._evaluations = EvaluationStore(database)
+        self._receipts = receipts
+        self._comparison = Comparison(database, policies, host, in_flight=in_flight)
+        self._tick_s = tick_s
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            await self.tick()
+            await asyncio.sleep(self._tick_s)
+
+    async def tick(self) -> None:
+        """Go on with what was begun, then take the oldest trained run. Safe to repeat."""
+        await self._retire_abandoned()
+        for run in await self._runs.in_state(RunState.EVALUATING):
+            await self._attempt(run)
+        now = datetime.now(UTC)
+        run = await self._runs.claim(RunState.TRAINED, RunState.EVALUATING, actor=ACTOR, now=now)
+        if run is not None:
+            await self._attempt(run)
+
+    async def _attempt(self, run: Run) -> None:
+        """Evaluate, or leave the run as it is with what it waits for: the next tick tries again."""
+        try:
+            await self._evaluate_or_fail(run)
+        except RunStoppedError:
+            _log.info("evaluation stopped", run_id=run.run_id)
+        except (HostError, RefusedError) as error:
+            _log.warning("evaluation waits", run_id=run.run_id, error=str(error))
+            waiting = {"stage": "evaluating", "waits_for": str(error)}
+            await self._runs.set_progress(run.run_id, waiting)
+
+    async def _evaluate_or_fail(self, run: Run) -> None:
+        try:
+            await self._evaluate(run)
+        except SuiteError as error:
+            await self._end(run, RunState.FAILED, AdapterState.RETIRED, reason=f"data: {error}")
+
+    async def _evaluate(self, run: Run) -> None:
+        adapter = await self._adapters.get(run.adapter or "")
+        if adapter.state is not AdapterState.CANDIDATE:
+            reason = f"not judged: {adapter.name} is {adapter.state} already"
+            await self._end(run, RunState.CANCELLED, None, reason=reason)
+            return
+        if await self._receipt(run, adapter) is None:
+            return
+        case = await self._comparison.prepare(run, adapter)
+        progress = Progress(self._runs, run.run_id, items_of(case), every_s=self._tick_s)
+        measured = await self._comparison.measure(case, progress)
+        judgement = await asyncio.to_thread(judge, case.gate, measured.pairs, case.candidates)
+        # Asked again: the scores may come from a process that was started after the first receipt.
+        if (receipt := await self._receipt(run, adapter)) is not None:
+            await self._settle(case, measured, judgement, receipt)
+
+    async def _receipt(self, run: Run, adapter: AdapterRow) -> Receipt | None:
+        """The receipt that passed; None where it did not, and then the run is over."""
+        receipt = await self._receipts.check(adapter.name)
+        if receipt.passed:
+            return receipt
+        reason = f"no swap receipt: {receipt.reason}"
+        await self._end(run, RunState.REJECTED, AdapterState.QUARANTINED, reason=reason)
+        return None
+
+    async def _settle(
+        self, case: Case, measured: Measured, judgement: Judgement, receipt: Receipt
+    ) -> None:
+        verdict, now = judgement.verdict, datetime.now(UTC)
+        k = case.candidates[Suite.FRESH]
+        evaluation = Evaluation(
+            evaluation_id=new_evaluation_id(),
+            run_id=case.run.run_id,
+            model=case.run.model,
+            candidate=case.adapter.name,
+            live=measured.live,
+            holdout_version=case.holdout_version,
+            k=k,
+            alpha=alpha_for(k, case.gate.alpha),
+            verdict=verdict,
+            report=report(judgement, measured.pairs, left_out=case.left_out, receipt=receipt),
+            policy_version=case.run.policy_version,
+            created_at=now,
+        )
+        outcome = Outcome(
+            run_id=case.run.run_id,
+            run_to=_RUN_TO[verdict],
+            adapter=case.adapter.name,
+            adapter_to=None if verdict is Verdict.PASSED else AdapterState.RETIRED,
+            reason=judgement.reason,
+            evidence={"evaluation_id": evaluation.evaluation_id, "live": measured.live, "k": k},
+        )
+        await self._evaluations.settle(outcome, evaluation, actor=ACTOR, now=now)
+        _log.info("judged", run_id=outcome.run_id, adapter=outcome.adapter, verdict=verdict, k=k)
+
+    async def _end(
+        self, run: Run, to: RunState, adapter_to: AdapterState | None, *, reason: str
+    ) -> None:
+        """Close a run without a verdict on its candidate."""
+        outcome = Outcome(
+            run_id=run.run_id,
+            run_to=to,
+            adapter=run.adapter or "",
+            adapter_to=adapter_to,
+            reason=reason,
+        )
+        await self._evaluations.settle(outcome, actor=ACTOR, now=datetime.now(UTC))
+        _log.warning("not judged", run_id=run.run_id, state=to, reason=reason)
+
+    async def _retire_abandoned(self) -> None:
+        for name in await self._evaluations.abandoned():
+            reason, now = "its run was stopped", datetime.now(UTC)
+            await self._adapters.move(
+                name, AdapterState.RETIRED, actor=ACTOR, reason=reason, now=now
+            )
