@@ -45,11 +45,11 @@ async def _run(seed: int, home: Path) -> None:
 
 async def _set_up(world: World, screen: Screen, seed: int) -> Story:
     world.prepare(screen.now)  # blocks: nothing else runs yet, and the broker ends with this thread
-    token = create_token(
+    token, _ = create_token(
         world.home / "tokens.json",
         tenant="helpdesk",
-        scopes=["chat", "feedback"],
-        sources=["user", "agent"],
+        scopes=("chat", "feedback"),
+        sources=("user", "agent"),
     )
     world.start_daemon()
     deadline = time.monotonic() + 300

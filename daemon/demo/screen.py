@@ -32,9 +32,7 @@ class Screen:
         self._now = ""
         self._news: deque[str] = deque(maxlen=8)
         self._console = Console(file=sys.stderr)
-        self._live = Live(
-            console=self._console, get_renderable=self._render, refresh_per_second=2
-        )
+        self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=2)
         self._started = time.monotonic()
         self._said_at = 0.0
 

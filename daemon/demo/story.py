@@ -48,7 +48,6 @@ class Story:
     first_live_s: float = 0.0
     first_run: str = ""
     poisoned_run: str = ""
-    last_run: str = ""
     forced_rollout: str = ""
     loop_started: float = 0.0
 
@@ -107,18 +106,10 @@ async def _first_adapter(story: Story) -> None:
 
 async def _poisoned(story: Story) -> None:
     story.screen.begin("poison")
-    _edit_policy(story.world, "per_user: 80", "per_user: 100000")
-    story.screen.news(
-        f"caps lifted by a policy edit; {POISONER} corrects every answer to one queue"
-    )
-    await _applied(story)
-    asking = story.desk.ask_many(POISONED_REQUESTS, queues=FIRST_QUEUES, poison="refund")
-    async with _told(story, lambda: f"{len(story.desk.tally.interactions)} answers"):
-        await asking
-    async with _traffic(story, FIRST_QUEUES, slow=True):
-        run = await _wait_run(story, after=story.first_run, states={"training"}, limit_s=150)
-        story.poisoned_run = run["run_id"]
-        await _wait_verdict(story, story.poisoned_run, wanted="rejected", limit_s=420)
+    await _edit_policy(story, "per_user: 80", "per_user: 100000")
+    story.screen.news(f"caps lifted by a policy edit; {POISONER} corrects every answer alike")
+    await _ask_all(story, POISONED_REQUESTS, FIRST_QUEUES, poison="refund")
+    story.poisoned_run = await _train_now(story, FIRST_QUEUES, wanted="rejected")
     story.screen.news("the poisoned candidate was rejected before any customer saw it")
 
 
@@ -135,27 +126,39 @@ async def _forced(story: Story) -> None:
 
 async def _again(story: Story) -> None:
     story.screen.begin("again")
-    _edit_policy(story.world, "per_user: 100000", "per_user: 80")
-    _edit_policy(
-        story.world,
-        "tags['product'] = 'cards'",
-        f"tags['product'] = 'cards' AND correction_user IS DISTINCT FROM '{POISONER}'",
-    )
-    await _applied(story)
+    cards = "tags['product'] = 'cards'"
+    await _edit_policy(story, "per_user: 100000", "per_user: 80")
+    left_out = f"{cards} AND correction_user IS DISTINCT FROM '{POISONER}'"
+    await _edit_policy(story, cards, left_out)
     story.screen.news(f"policy edited: caps back, {POISONER} left out; two new queues open")
     queues = NEW_QUEUES * 3 + FIRST_QUEUES
-    async with _told(story, lambda: f"{len(story.desk.tally.interactions)} answers"):
-        await story.desk.ask_many(NEW_QUEUE_REQUESTS, queues=queues)
-    async with _traffic(story, queues, slow=True):
-        run = await _wait_run(story, after=story.poisoned_run, states={"training"}, limit_s=150)
-        story.last_run = run["run_id"]
-        await _wait_verdict(story, story.last_run, wanted="accepted", limit_s=420)
+    await _ask_all(story, NEW_QUEUE_REQUESTS, queues)
+    run_id = await _train_now(story, queues, wanted="accepted")
     story.screen.news("a good candidate is accepted again")
     async with _traffic(story, queues):
-        await _wait_rollout(
-            story, adapter=await _adapter_of(story, story.last_run), state="live", limit_s=300
-        )
+        adapter = await _adapter_of(story, run_id)
+        await _wait_rollout(story, adapter=adapter, state="live", limit_s=300)
     story.screen.news("and live")
+
+
+async def _ask_all(
+    story: Story, count: int, queues: tuple[str, ...], *, poison: str | None = None
+) -> None:
+    """Ask, and wait for the last feedback on it."""
+    async with _told(story, lambda: f"{len(story.desk.tally.interactions)} answers"):
+        await story.desk.ask_many(count, queues=queues, poison=poison)
+        await story.desk.settle()
+
+
+async def _train_now(story: Story, queues: tuple[str, ...], *, wanted: str) -> str:
+    """Lift the cooldown for one run and see it to its verdict; returns the run."""
+    last = await _newest_run(story)
+    await _edit_policy(story, "cooldown: 1h", "cooldown: 2s")
+    async with _traffic(story, queues, slow=True):
+        run = await _wait_run(story, after=last["run_id"], states={"training"}, limit_s=150)
+        await _edit_policy(story, "cooldown: 2s", "cooldown: 1h")
+        await _wait_verdict(story, run["run_id"], wanted=wanted, limit_s=420)
+    return str(run["run_id"])
 
 
 async def _measure_after(story: Story) -> None:
@@ -196,14 +199,11 @@ async def _wait_run(
     """The run that follows `after` (None: any), once it is in one of the states."""
 
     async def found() -> dict[str, Any] | None:
-        runs = await story.world.get(f"/v1/runs?model={ALIAS}") or []
-        newest = max(runs, key=lambda run: run["created_at"], default=None)
-        if newest is None or newest["run_id"] == after:
+        newest = await _newest_run(story)
+        if not newest or newest["run_id"] == after:
             return None
         if newest["state"] == "failed":
-            raise DemoError(
-                newest["run_id"], f"the run failed ({newest['reason']})", "See daemon.log"
-            )
+            raise DemoError(newest["run_id"], f"it failed ({newest['reason']})", "See daemon.log")
         return newest if newest["state"] in states else None
 
     return await _until(story, found, limit_s, "waiting for enough feedback to train on")
@@ -270,18 +270,19 @@ async def _adapter_of(story: Story, run_id: str) -> str:
     return str((await _run(story, run_id))["adapter"])
 
 
-def _edit_policy(world: World, old: str, new: str) -> None:
-    text = world.policy_path.read_text()
+async def _newest_run(story: Story) -> dict[str, Any]:
+    runs = await story.world.get(f"/v1/runs?model={ALIAS}") or []
+    return max(runs, key=lambda run: run["created_at"], default={})
+
+
+async def _edit_policy(story: Story, old: str, new: str) -> None:
+    """Change the file as an operator would, and wait until the daemon applied it."""
+    path = story.world.policy_path
+    text = path.read_text()
     if old not in text:
-        raise DemoError(
-            str(world.policy_path), f"{old!r} is not in it", "Restore policies/support.yaml"
-        )
-    world.policy_path.write_text(text.replace(old, new))
-
-
-async def _applied(story: Story) -> None:
-    """Wait until the daemon holds the newest edit."""
-    edited = story.world.policy_path.read_text()
+        raise DemoError(str(path), f"{old!r} is not in it", "Restore policies/support.yaml")
+    edited = text.replace(old, new)
+    path.write_text(edited)
 
     async def found() -> bool | None:
         rows = await story.world.get("/v1/policies") or []
