@@ -9,7 +9,7 @@ import msgspec
 
 from consumers.decode import SIGNED, Record, Sender, decode
 from consumers.parse import MAX_BATCH
-from daemon.domain.errors import RefusedError, StoreError
+from daemon.domain.errors import BusyError, RefusedError, StoreError, TooLargeError
 from daemon.domain.ingest import HTTP, HTTP_PARTITION, Address, Decoded, LogRange, Span, Written
 from daemon.domain.ports import EventSink
 from daemon.domain.tokens import Principal
@@ -18,11 +18,11 @@ _GROUP_BYTES = 8 * 2**20  # one transaction's worth
 _THREAD_BYTES = 64 * 2**10  # above this, decoding (about 20 µs an event) leaves the event loop
 
 
-class BodyTooLargeError(RefusedError):
+class BodyTooLargeError(TooLargeError):
     """Answer 413: split the body."""
 
 
-class DoorBusyError(RefusedError):
+class DoorBusyError(BusyError):
     """Answer 503 with Retry-After: the store is behind."""
 
 

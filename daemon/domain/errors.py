@@ -48,3 +48,11 @@ class EpochError(HostError):
 
 class RefusedError(AdaptdError):
     """A command asks for what the state or a rule does not allow. Exit code 1."""
+
+
+class TooLargeError(RefusedError):
+    """More was sent at once than is taken. Over HTTP: 413."""
+
+
+class BusyError(RefusedError):
+    """Too much waits already; the same may be sent again. Over HTTP: 503 with Retry-After."""

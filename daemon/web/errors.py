@@ -7,13 +7,26 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from daemon.domain.errors import AdaptdError, HaltError, HostError, PolicyError, RefusedError
+from daemon.domain.errors import (
+    AdaptdError,
+    BusyError,
+    HaltError,
+    HostError,
+    PolicyError,
+    RefusedError,
+    StoreError,
+    TooLargeError,
+)
 
+# The first that fits: a subclass stands before what it is made of.
 _STATUS: dict[type[AdaptdError], tuple[int, str]] = {
+    TooLargeError: (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "refused"),
+    BusyError: (HTTPStatus.SERVICE_UNAVAILABLE, "busy"),
     RefusedError: (HTTPStatus.CONFLICT, "refused"),
     PolicyError: (HTTPStatus.UNPROCESSABLE_ENTITY, "policy"),
     HostError: (HTTPStatus.BAD_GATEWAY, "host"),
     HaltError: (HTTPStatus.SERVICE_UNAVAILABLE, "halted"),
+    StoreError: (HTTPStatus.SERVICE_UNAVAILABLE, "store"),
 }
 _REMEDY = {
     401: "Send Authorization: Bearer with a token made by `adaptd token create`",

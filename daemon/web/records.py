@@ -86,7 +86,7 @@ def _add_letters(made: APIRouter, backend: Backend) -> None:
         """Events that could not be used, newest first, without their bytes."""
         return answer(await backend.dead_letters.list(reason=reason, limit=limit))
 
-    @made.get("/deadletters/{letter_id}")
+    @made.get("/deadletters/{letter_id:path}")
     async def letter(letter_id: str) -> Response:
         """One with its bytes: as text where they are UTF-8, else base64."""
         found = await backend.dead_letters.show(letter_id)
