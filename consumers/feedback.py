@@ -30,7 +30,7 @@ def scaled_rating(feedback: Feedback) -> float:
     if not isinstance(feedback.value, float):
         raise _incomplete(feedback, "a number as value")
     low, high = feedback.scale or (-1.0, 1.0)
-    if not low < high:
+    if not low / 2 < high / 2:  # halves of two numbers next to zero are equal
         raise UnreadableError("rating_out_of_range", f"scale [{low}, {high}] is empty")
     if not low <= feedback.value <= high:
         raise UnreadableError(
