@@ -47,6 +47,8 @@ class FakeHost:
         self._check()
         if name in self.refuses:
             raise HostError("host", f"it refuses {name}", "Look at its log")
+        if self.adapters.get(name, path) != path:
+            raise HostError("host", f"{name} is loaded from elsewhere", "Give it another name")
         self.adapters[name] = path
         self.loads.append(name)
 
