@@ -23,11 +23,8 @@ class DaemonClient:
     """
 
     def __init__(self, url: str, token: str | None) -> None:
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.url = url.rstrip("/")
-        self._http = httpx.Client(
-            base_url=self.url, headers=headers, timeout=_LIMIT_S, trust_env=False
-        )
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     def get(self, path: str, **parameters: Any) -> Any:
         given = {name: value for name, value in parameters.items() if value is not None}
@@ -36,12 +33,16 @@ class DaemonClient:
     def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
         return self._ask("POST", path, json=body or {})
 
-    def close(self) -> None:
-        self._http.close()
-
     def _ask(self, method: str, path: str, **parts: Any) -> Any:
         try:
-            response = self._http.request(method, path, **parts)
+            response = httpx.request(
+                method,
+                f"{self.url}{path}",
+                headers=self._headers,
+                timeout=_LIMIT_S,
+                trust_env=False,
+                **parts,
+            )
         except httpx.TransportError as error:
             problem = f"no daemon answers ({type(error).__name__})"
             raise NoDaemonError(self.url, problem, _NO_DAEMON) from error
