@@ -239,7 +239,7 @@ def _ingest(
         partitions=settings.kafka_partitions,
         session_timeout_s=settings.kafka_session_timeout_s,
         unsigned_sources=frozenset(settings.kafka_unsigned_sources),
-        directory=settings.home / "faust",
+        directory=settings.home,
     )
     return IngestService(
         asked, sink=events, halts=HaltStore(database), key=derive(keys.secret, "events")

@@ -27,14 +27,14 @@ class Screen:
 
     def __init__(self, stages: tuple[Stage, ...]) -> None:
         self._stages = stages
+        self._started = time.monotonic()
+        self._said_at = 0.0
         self._begun: dict[str, float] = {}
         self._ended: dict[str, float] = {}
         self._now = ""
         self._news: deque[str] = deque(maxlen=8)
         self._console = Console(file=sys.stderr)
         self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=2)
-        self._started = time.monotonic()
-        self._said_at = 0.0
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
