@@ -37,7 +37,7 @@ install: .venv/installed
 	  || { echo "adaptd needs Python 3.11 to 3.13: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
 	@echo "installing into .venv (about a minute, 5 GB)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.9.*
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.*
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -r deploy/requirements.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $@
