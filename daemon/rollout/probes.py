@@ -78,7 +78,7 @@ def judge_receipt(probes: Sequence[Probe], measured: Measured) -> ReceiptFigures
     adapter = _context(probes, measured.adapter)
     wanted, change = trainer_adapter - trainer_base, adapter - base
     base_residual, adapter_residual = _rms(base - trainer_base), _rms(adapter - trainer_adapter)
-    slope = float(wanted @ change / max(float(wanted @ wanted), 1e-12))
+    slope = _slope(wanted, change, rounding=base_residual)
     ratio = adapter_residual / max(base_residual, NOISE_FLOOR_NATS)
     effect_ratio = _rms(change) / max(noise, NOISE_FLOOR_NATS)
     return ReceiptFigures(
@@ -99,6 +99,18 @@ def judge_receipt(probes: Sequence[Probe], measured: Measured) -> ReceiptFigures
         trained_effect=_rms(wanted),
         noise=noise,
     )
+
+
+def _slope(wanted: Array, change: Array, *, rounding: float) -> float:
+    """The host's change on the trainer's, by least squares, corrected for the trainer's rounding.
+
+    Rounding in `wanted` alone flattens the line: a right adapter of 0.12 nats measured 0.96 on a
+    host that is 0.022 off, and 0.995 corrected. Each side rounds its two scores by themselves, so
+    the rounding in `wanted` is as large as that between host and trainer.
+    """
+    square = float(np.mean(wanted**2)) if len(wanted) else 0.0
+    signal = max(square - rounding**2, square / 2, 1e-12)
+    return float(np.mean(wanted * change)) / signal if len(wanted) else 0.0
 
 
 def _refusal(
