@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 import structlog
 
 from daemon import __version__
-from daemon.assembly import Parts, build
+from daemon.assembly import Keys, Parts, build
 from daemon.domain.errors import HaltError
 from daemon.http_server import HttpServer, open_socket
 from daemon.settings import Settings
@@ -32,12 +32,13 @@ def serve(settings: Settings, *, stop_vllm: bool = False) -> None:
 
 
 async def _serve(settings: Settings, stop_vllm: bool) -> None:
+    keys = Keys.ensure(settings)
     database = Database.open(settings.store_path, memory_limit=settings.store_memory)
     with ForcedEnd(settings.stop_grace_s) as forced_end:
         try:
             with open_socket(settings.listen_host, settings.listen_port) as listening:
                 async with AsyncExitStack() as stack:
-                    parts = await build(settings, database, stack)
+                    parts = await build(settings, keys, database, stack)
                     parts.services["api"] = HttpServer(make_api(parts.backend), listening).run
                     await _run(parts, forced_end, address=_address(settings))
                     if stop_vllm and parts.engine is not None:

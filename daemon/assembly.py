@@ -88,13 +88,13 @@ class Parts:
     services: dict[str, Service] = field(default_factory=dict)
 
 
-async def build(settings: Settings, database: Database, stack: AsyncExitStack) -> Parts:
+async def build(settings: Settings, keys: Keys, database: Database, stack: AsyncExitStack) -> Parts:
     """Build all parts. What has to be let go of is entered into `stack`.
 
     Raises:
         SettingsError: a folder, a base or a setting cannot be used.
     """
-    keys, base = Keys.ensure(settings), find_base(settings)
+    base = find_base(settings)
     url, token = settings.upstream.url, keys.control_token
     host = await stack.enter_async_context(VllmHost(url, control_token=token))
     gateways = HttpPublisher([url], token_path=settings.control_token_path)

@@ -1,7 +1,9 @@
 """The stages between events and rollout: triggers, dataset, training, evaluation."""
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from daemon.dataset.build import SnapshotBuilder
 from daemon.dataset.service import DatasetService
@@ -19,6 +21,9 @@ from daemon.store.sandbox import Sandbox
 from daemon.store.triggers import TriggerStore
 from daemon.supervision import Service
 
+if TYPE_CHECKING:
+    from daemon.evaluation.service import EvaluationService
+
 
 @dataclass(frozen=True)
 class Pipeline:
@@ -26,9 +31,14 @@ class Pipeline:
 
     triggers: TriggerService
     datasets: DatasetService
+    evaluate: Service
 
     def services(self) -> dict[str, Service]:
-        return {"triggers": self.triggers.run, "dataset": self.datasets.run}
+        return {
+            "triggers": self.triggers.run,
+            "dataset": self.datasets.run,
+            "evaluation": self.evaluate,
+        }
 
 
 def build_pipeline(
@@ -58,7 +68,19 @@ def build_pipeline(
         tick_s=tick_s,
     )
     datasets = DatasetService(runs, builder, book, tick_s=tick_s)
-    return Pipeline(triggers, datasets)
+
+    async def evaluate() -> None:
+        # Its statistics take a second to import, and routes must not wait for them (invariant 7).
+        kind = await asyncio.to_thread(_evaluation_service)
+        await kind(database, book, host, receipts, tick_s=tick_s).run()
+
+    return Pipeline(triggers, datasets, evaluate)
+
+
+def _evaluation_service() -> "type[EvaluationService]":
+    from daemon.evaluation.service import EvaluationService  # noqa: PLC0415 - see the caller
+
+    return EvaluationService
 
 
 class _Usable:

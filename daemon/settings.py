@@ -1,5 +1,6 @@
 """Process settings, read once at start from ADAPTD_* variables and `adaptd.toml`."""
 
+import tomllib
 from pathlib import Path
 from typing import Literal
 
@@ -10,8 +11,11 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from pydantic_settings.exceptions import SettingsError as UnreadableSettingsError
 
 from daemon.domain.errors import SettingsError
+
+_REMEDY = "See docs/settings.md for every ADAPTD_* variable"
 
 
 class UpstreamSettings(BaseModel, frozen=True, extra="forbid"):
@@ -34,7 +38,7 @@ class UpstreamSettings(BaseModel, frozen=True, extra="forbid"):
 
 
 class Settings(BaseSettings):
-    """Defaults run on one machine with no broker and no GPU. A bad value ends the process: exit 2."""
+    """Defaults run on one machine with no broker and no GPU. A bad value ends the process (2)."""
 
     model_config = SettingsConfigDict(
         env_prefix="ADAPTD_",
@@ -111,6 +115,8 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise SettingsError(
-            "settings", wrong, "See docs/settings.md for every ADAPTD_* variable"
-        ) from error
+        raise SettingsError("settings", wrong, _REMEDY) from error
+    except UnreadableSettingsError as error:  # a variable that should be JSON
+        raise SettingsError("settings", str(error), _REMEDY) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise SettingsError("adaptd.toml", str(error), "Correct the file") from error

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from daemon.assembly import Parts, build
+from daemon.assembly import Keys, Parts, build
 from daemon.demo.broker import free_port
 from daemon.domain.tokens import create_token
 from daemon.http_server import HttpServer, open_socket
@@ -110,7 +110,9 @@ class ServedParts:
         return asyncio.run_coroutine_threadsafe(awaited(), self._loop).result(30)
 
     async def _start(self) -> None:
-        self.parts = await build(self.settings, self.database, self._stack)
+        self.parts = await build(
+            self.settings, Keys.ensure(self.settings), self.database, self._stack
+        )
         await self.parts.policies.start()
         listening = open_socket("127.0.0.1", self.settings.listen_port)
         server = HttpServer(make_api(self.parts.backend), listening)
@@ -150,7 +152,7 @@ class DaemonProcess:
                 stderr=log,
             )
 
-    def wait_until_answers(self, *, within_s: float = 30) -> None:
+    def wait_until_answers(self, *, within_s: float = 90) -> None:
         until_blocking(self.answers, within_s=within_s)
 
     def answers(self) -> bool:
@@ -164,7 +166,7 @@ class DaemonProcess:
     def status(self) -> dict[str, Any]:
         return httpx.get(f"{self.url}/v1/status", headers=self.headers).raise_for_status().json()
 
-    def end(self, signal_number: int, *, within_s: float = 15) -> int:
+    def end(self, signal_number: int, *, within_s: float = 30) -> int:
         """Send a signal and say how it exited."""
         assert self.process is not None
         self.process.send_signal(signal_number)
