@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ def run_demo(*, seed: int, home: Path) -> None:
 
 
 async def _run(seed: int, home: Path) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    # As Ctrl-C does it: everything that was started is ended.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     began = float(os.environ.get("ADAPTD_DEMO_BEGAN") or time.time())
     with Screen(STAGES) as screen:
         async with World(home) as world:
