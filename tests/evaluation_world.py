@@ -73,16 +73,17 @@ class EvaluationWorld:
     database: Database
     folder: Path
     base_dir: Path
-    host: AnsweringHost = field(default_factory=AnsweringHost)
+    host: Any = field(default_factory=AnsweringHost)  # or a real one
     book: PolicyBook = field(default_factory=PolicyBook)
     in_flight: int = 16
+    gate: Mapping[str, Any] = field(default_factory=lambda: GATE)
 
     def __post_init__(self) -> None:
         self.runs = RunStore(self.database)
         self.adapters = AdapterStore(self.database)
         self.evaluations = EvaluationStore(self.database)
         self.holdouts = HoldoutStore(self.database)
-        self.use(GATE)
+        self.use(self.gate)
 
     def use(self, gate: Mapping[str, Any]) -> None:
         """Put a policy with this gate in force, as version 1."""
@@ -110,10 +111,11 @@ class EvaluationWorld:
         )
 
     async def snapshot(self, *, fresh: int = 60, golden: int = 60) -> Snapshot:
+        return await self.snapshot_of(suite_rows("fresh", fresh), suite_rows("golden", golden))
+
+    async def snapshot_of(self, fresh: list[SuiteRow], golden: list[SuiteRow]) -> Snapshot:
         name = f"snap-{next(_ids)}"
-        contents = Contents(
-            train=[], fresh=suite_rows("fresh", fresh), golden=suite_rows("golden", golden)
-        )
+        contents = Contents(train=[], fresh=fresh, golden=golden)
         manifest = write_snapshot(self.folder / name, contents, {})
         version, _ = await self.holdouts.current(MODEL, now=now())
         snapshot = Snapshot(
@@ -124,8 +126,8 @@ class EvaluationWorld:
             content_hash=manifest["content_hash"],
             path=str(self.folder / name),
             train_rows=0,
-            holdout_rows=fresh,
-            golden_rows=golden,
+            holdout_rows=len(fresh),
+            golden_rows=len(golden),
             holdout_version=version.version,
             created_at=now(),
             manifest=manifest,
@@ -151,7 +153,8 @@ class EvaluationWorld:
         origin = Origin(content_hash=digest, base_digest=base_digest(self.base_dir), run_id=run_id)
         row = await self.adapters.add(MODEL, origin, folder=self.folder, actor="test", now=now())
         write_probes(Path(row.path), row.name)
-        self.host.right[row.name] = right
+        if isinstance(self.host, AnsweringHost):
+            self.host.right[row.name] = right
         return row
 
     async def live(self, *, right: float) -> AdapterRow:

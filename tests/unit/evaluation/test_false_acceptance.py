@@ -70,11 +70,11 @@ def test_eight_equal_candidates_pass_at_most_alpha_of_the_time(
         assert all(chance <= alpha_for(k, ALPHA) for k, chance in enumerate(chances, 1))
 
 
-@pytest.mark.parametrize("together", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("together", [0.0, 1.0])
 @pytest.mark.parametrize("k", [1, 3])
 def test_clusters_do_not_make_an_equal_candidate_pass_as_better(together: float, k: int) -> None:
     generator = np.random.default_rng(11)
-    alpha, runs = alpha_for(k, ALPHA), 600
+    alpha, runs = alpha_for(k, ALPHA), 400
     passed = 0
     for _ in range(runs):
         gains = clustered_gains(generator, 1 + generator.poisson(2, 40), (0.1, 0.1), together)
@@ -100,7 +100,7 @@ def test_ignoring_the_clusters_would_have_made_it_pass() -> None:
 @pytest.mark.parametrize("winning", [0.0, 0.05])
 def test_clusters_do_not_hide_a_drop_of_the_whole_margin(together: float, winning: float) -> None:
     generator = np.random.default_rng(12)
-    margin, alpha, runs = 0.05, alpha_for(1, ALPHA), 150
+    margin, alpha, runs = 0.05, alpha_for(1, ALPHA), 120
     passed = 0
     for _ in range(runs):
         sizes = 1 + generator.poisson(1, 60)
@@ -161,7 +161,7 @@ def test_a_much_better_candidate_nearly_always_passes_the_whole_gate() -> None:
         at_least=100,
     )
     verdicts = []
-    for _ in range(40):
+    for _ in range(20):
         fresh, golden = generator.multinomial(120, [0.2, 0.05, 0.75], size=2)
         suites = {
             Suite.FRESH: answers(wins=fresh[0], losses=fresh[1], same=fresh[2]),
@@ -169,5 +169,5 @@ def test_a_much_better_candidate_nearly_always_passes_the_whole_gate() -> None:
         }
         verdicts.append(judge(gate, suites, {}).verdict)
 
-    assert verdicts.count(Verdict.PASSED) >= 30
+    assert verdicts.count(Verdict.PASSED) >= 15
     assert Verdict.FAILED not in verdicts
