@@ -95,6 +95,8 @@ def seed_everything(job: Job) -> None:
     torch.manual_seed(job.seed)
     torch.set_num_threads(job.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # A debugging aid of that mode, and not free. The module makes the name at import.
+    setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 untyped
 
 
 def peak_bytes() -> int:

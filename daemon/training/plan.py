@@ -1,0 +1,117 @@
+"""From policy, snapshot and server to a job. Pure."""
+
+import hashlib
+import math
+from pathlib import Path
+
+import msgspec
+
+from daemon.domain.errors import RefusedError
+from daemon.policy.model import Train
+from daemon.store.datasets import Snapshot
+from daemon.store.runs import Run
+from daemon.training.job import Job, Parent
+from daemon.training.lora_rules import ServedLora, config_problems
+
+_LARGEST_MICRO_BATCH = 16
+_CHECKPOINTS = 8  # a kill costs an eighth of the run at most …
+_MOST_STEPS_BETWEEN = 50  # … and of a long one far less
+
+
+class Ground(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server and this machine dictate. `dtype` is the one served, never `auto`."""
+
+    base: str
+    base_dir: str
+    base_digest: str
+    dtype: str
+    max_model_len: int
+    served: ServedLora
+    threads: int
+    niceness: int
+
+
+class ParentShape(msgspec.Struct, frozen=True, kw_only=True):
+    """The version to continue from, as its own files describe it."""
+
+    name: str
+    path: str
+    base_digest: str
+    rank: int
+    alpha: int
+    targets: list[str]
+
+
+def plan_job(
+    run: Run,
+    train: Train,
+    snapshot: Snapshot,
+    ground: Ground,
+    *,
+    directory: Path,
+    parent: ParentShape | None,
+) -> Job:
+    """The job of a run: the same for the same run, policy version, snapshot and server.
+
+    Raises:
+        RefusedError: the server would not serve the result, or it cannot continue from the parent.
+    """
+    targets = sorted(ground.served.targets)
+    alpha = parent.alpha if parent else 2 * train.rank
+    _check(run, train, ground, parent)
+    steps = train.steps or max(1, math.ceil(snapshot.train_rows * train.epochs / train.batch))
+    return Job(
+        run_id=run.run_id,
+        model=run.model,
+        base=ground.base,
+        base_dir=ground.base_dir,
+        base_digest=ground.base_digest,
+        snapshot_id=snapshot.snapshot_id,
+        snapshot_hash=snapshot.content_hash,
+        train_path=str(Path(snapshot.path) / "train.parquet"),
+        probes_path=str(Path(snapshot.path) / "probes.parquet"),
+        directory=str(directory),
+        parent=Parent(name=parent.name, path=parent.path) if parent else None,
+        rank=train.rank,
+        alpha=alpha,
+        targets=targets,
+        learning_rate=train.learning_rate,
+        steps=steps,
+        batch=train.batch,
+        micro_batch=run.micro_batch or default_micro_batch(train.batch),
+        max_length=min(train.max_tokens, ground.max_model_len),
+        max_time_s=train.max_time.total_seconds(),
+        checkpoint_every=min(_MOST_STEPS_BETWEEN, max(1, steps // _CHECKPOINTS)),
+        seed=_seed(snapshot.content_hash, parent),
+        threads=ground.threads,
+        niceness=ground.niceness,
+        dtype=ground.dtype,
+    )
+
+
+def default_micro_batch(batch: int) -> int:
+    """The largest divisor of the batch that is no larger than 16."""
+    return max(size for size in range(1, _LARGEST_MICRO_BATCH + 1) if batch % size == 0)
+
+
+def _check(run: Run, train: Train, ground: Ground, parent: ParentShape | None) -> None:
+    config = {"r": train.rank, "target_modules": sorted(ground.served.targets)}
+    if problems := config_problems(config, ground.served):
+        remedy = "Change train.rank in the policy, or start vLLM for it"
+        raise RefusedError(f"run {run.run_id}", problems[0], remedy)
+    if parent is None:
+        return
+    shape = (parent.rank, sorted(parent.targets))
+    if shape != (train.rank, sorted(ground.served.targets)):
+        problem = f"{parent.name} has rank {parent.rank} on {', '.join(sorted(parent.targets))}"
+        remedy = "Set train.start_from: base in the policy, or train.rank as it was"
+        raise RefusedError(f"run {run.run_id}", problem, remedy)
+    if parent.base_digest != ground.base_digest:
+        problem = f"{parent.name} was trained on another base"
+        raise RefusedError(f"run {run.run_id}", problem, "Set train.start_from: base in the policy")
+
+
+def _seed(snapshot_hash: str, parent: ParentShape | None) -> int:
+    """From what is learnt, not from the run: the same training twice gives the same adapter."""
+    text = f"{snapshot_hash}:{parent.name if parent else ''}"
+    return int(hashlib.sha256(text.encode()).hexdigest()[:7], 16)

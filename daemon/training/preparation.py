@@ -1,0 +1,120 @@
+"""Gathers what a run's job is made of: policy, snapshot, base and parent."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from daemon.domain.bases import base_digest
+from daemon.domain.errors import RefusedError
+from daemon.policy.book import PolicyBook
+from daemon.store.adapters import AdapterStore
+from daemon.store.datasets import SnapshotStore
+from daemon.store.runs import Run
+from daemon.training import adapter_files
+from daemon.training.job import Job
+from daemon.training.lora_rules import ServedLora
+from daemon.training.plan import Ground, ParentShape, plan_job
+
+
+class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the operator decides. `dtype` is vLLM's: `auto` is the base's own.
+
+    `python` is the interpreter with torch, None for this one. `command` replaces the child's.
+    """
+
+    home: Path
+    bases: Mapping[str, Path]
+    served: ServedLora
+    dtype: str
+    max_model_len: int
+    python: Path | None = None
+    threads: int = 2
+    niceness: int = 5
+    tick_s: float = 1.0
+    command: Sequence[str] = ()
+
+    @property
+    def adapters(self) -> Path:
+        return self.home.absolute() / "adapters"
+
+    def directory(self, run: Run) -> Path:
+        return self.home.absolute() / "runs" / run.run_id
+
+
+class Preparation:
+    """Makes the same job for a run whenever it is asked, so that a restart can resume."""
+
+    def __init__(
+        self,
+        settings: TrainerSettings,
+        *,
+        adapters: AdapterStore,
+        snapshots: SnapshotStore,
+        book: PolicyBook,
+    ) -> None:
+        self._settings = settings
+        self._adapters = adapters
+        self._snapshots = snapshots
+        self._book = book
+
+    async def job(self, run: Run) -> Job:
+        """Raises AdaptdError where a part is missing or the server would not serve the result."""
+        version = self._book.version(run.model, run.policy_version)
+        if run.snapshot_id is None:
+            raise RefusedError(f"run {run.run_id}", "it has no snapshot", "Start another run")
+        snapshot = await self._snapshots.get(run.snapshot_id)
+        return plan_job(
+            run,
+            version.policy.train,
+            snapshot,
+            await self._ground(version.policy.base),
+            directory=self._settings.directory(run),
+            parent=await self._parent(run.start_from) if run.start_from else None,
+        )
+
+    async def _ground(self, base: str) -> Ground:
+        settings = self._settings
+        if (directory := settings.bases.get(base)) is None:
+            remedy = "Name its directory in the setting bases"
+            raise RefusedError(f"base {base}", "it is not known", remedy)
+        return Ground(
+            base=base,
+            base_dir=str(directory.absolute()),
+            base_digest=await asyncio.to_thread(base_digest, directory),
+            dtype=await asyncio.to_thread(served_dtype, settings.dtype, directory),
+            max_model_len=settings.max_model_len,
+            served=settings.served,
+            threads=settings.threads,
+            niceness=settings.niceness,
+        )
+
+    async def _parent(self, name: str) -> ParentShape:
+        row = await self._adapters.get(name)
+        path = Path(row.path)  # absolute, as it was stored
+        await asyncio.to_thread(adapter_files.check_files, path)
+        config = await asyncio.to_thread(read_json, path / adapter_files.CONFIG)
+        return ParentShape(
+            name=name,
+            path=row.path,
+            base_digest=row.base_digest,
+            rank=config["r"],
+            alpha=config["lora_alpha"],
+            targets=config["target_modules"],
+        )
+
+
+def served_dtype(setting: str, base_dir: Path) -> str:
+    """vLLM's `auto` is the base's own type, a float32 base being served in bfloat16."""
+    if setting != "auto":
+        return setting
+    config = read_json(base_dir / "config.json")
+    own = config.get("dtype") or config.get("torch_dtype") or "bfloat16"
+    return "bfloat16" if own == "float32" else own
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_bytes())

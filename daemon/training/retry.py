@@ -1,0 +1,28 @@
+"""What follows a failed attempt. Pure."""
+
+import msgspec
+
+from daemon.domain.states import FailureCause
+
+MAX_ATTEMPTS = 5
+
+
+class Again(msgspec.Struct, frozen=True):
+    """Start another child; it goes on from the last checkpoint."""
+
+    micro_batch: int | None
+
+
+def after_failure(
+    cause: FailureCause, *, attempts: int, lowered_to: int | None, micro_batch: int
+) -> Again | None:
+    """Whether to try again; None fails the run.
+
+    Out of memory is tried once more with half the micro-batch (`lowered_to` is set from then on);
+    a killed child resumes, up to MAX_ATTEMPTS starts in all. Anything else would fail again.
+    """
+    if cause is FailureCause.OOM and lowered_to is None and micro_batch > 1:
+        return Again(micro_batch // 2)
+    if cause is FailureCause.KILLED and attempts < MAX_ATTEMPTS:
+        return Again(lowered_to)
+    return None

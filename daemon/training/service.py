@@ -1,0 +1,147 @@
+"""Trains claimed runs one at a time, oldest first."""
+
+import asyncio
+import contextlib
+import time
+from datetime import UTC, datetime
+
+import msgspec
+import structlog
+
+from daemon.domain.errors import AdaptdError, RefusedError
+from daemon.domain.states import FailureCause, RunState
+from daemon.policy.book import PolicyBook
+from daemon.store.adapters import AdapterStore
+from daemon.store.datasets import SnapshotStore
+from daemon.store.runs import Run, RunStore
+from daemon.training.job import Job, Progress
+from daemon.training.launcher import CancelledRunError, LockedError, TrainingError, start
+from daemon.training.preparation import Preparation, TrainerSettings
+from daemon.training.publication import Publication
+from daemon.training.retry import after_failure
+
+_log = structlog.get_logger(__name__)
+_ACTOR = "training"
+_STORE_PROGRESS_S = 1.0  # a fast trainer says more than anybody reads
+_OVERTIME_S = 180.0  # for loading and probing, on top of max_time
+_LOCK_TRIES, _LOCK_WAIT_S = 20, 1.0  # a killed daemon's child needs a moment to be gone
+
+
+class TrainingService:
+    """Takes runs with a snapshot to `trained`. All state is in the store: a restart resumes."""
+
+    def __init__(
+        self,
+        settings: TrainerSettings,
+        *,
+        runs: RunStore,
+        adapters: AdapterStore,
+        snapshots: SnapshotStore,
+        book: PolicyBook,
+    ) -> None:
+        self._settings = settings
+        self._runs = runs
+        self._preparation = Preparation(settings, adapters=adapters, snapshots=snapshots, book=book)
+        self._publication = Publication(settings, runs=runs, adapters=adapters)
+        self._stored_at = 0.0
+
+    async def run(self) -> None:
+        """Work until cancelled. A run found in `training` goes on from its last checkpoint."""
+        while True:
+            if (run := await self._next()) is None:
+                await asyncio.sleep(self._settings.tick_s)
+            else:
+                await self.train(run)
+
+    async def train(self, run: Run) -> None:
+        """Take one run to `trained`, or to `failed` with its cause. Safe to repeat at any point."""
+        try:
+            if run.adapter is None and not await self._publication.waiting(run):
+                await self._until_done(run)
+            await self._publication.publish(await self._runs.get(run.run_id))
+        except CancelledRunError:
+            _log.info("run_cancelled", run=run.run_id)
+        except TrainingError as error:
+            await self._fail(run, error.cause, error.message)
+        except AdaptdError as error:
+            await self._fail(run, FailureCause.ERROR, str(error))
+        except OSError as error:
+            await self._fail(run, FailureCause.DISK, str(error))
+        await self._publication.tidy(run)
+
+    async def _next(self) -> Run | None:
+        if running := await self._runs.in_state(RunState.TRAINING):
+            return running[0]
+        now = datetime.now(UTC)
+        return await self._runs.claim(RunState.BUILDING, RunState.TRAINING, actor=_ACTOR, now=now)
+
+    async def _until_done(self, run: Run) -> None:
+        """Start children until one is done. Raises the failure that is not tried again."""
+        directory = self._settings.directory(run)
+        while True:
+            run = await self._runs.begin_attempt(
+                run.run_id, directory=directory, micro_batch=run.micro_batch
+            )
+            job = await self._preparation.job(run)
+            try:
+                await self._attempt(run, job)
+                return
+            except TrainingError as error:
+                run = self._again(run, job, error)
+
+    def _again(self, run: Run, job: Job, error: TrainingError) -> Run:
+        again = after_failure(
+            error.cause,
+            attempts=run.attempts,
+            lowered_to=run.micro_batch,
+            micro_batch=job.micro_batch,
+        )
+        if again is None:
+            raise error
+        _log.warning("training_retried", run=run.run_id, cause=error.cause, attempt=run.attempts)
+        return msgspec.structs.replace(run, micro_batch=again.micro_batch)
+
+    async def _attempt(self, run: Run, job: Job) -> None:
+        """One child that has the run directory to itself."""
+        for _ in range(_LOCK_TRIES):
+            try:
+                return await self._child(run, job)
+            except LockedError:
+                await asyncio.sleep(_LOCK_WAIT_S)
+        raise TrainingError(FailureCause.ERROR, f"another trainer holds {job.directory}")
+
+    async def _child(self, run: Run, job: Job) -> None:
+        settings = self._settings
+        async with start(
+            job, python=settings.python, poll_s=settings.tick_s, command=settings.command
+        ) as child:
+            await self._runs.set_process(run.run_id, child.pid, job.directory)
+            _log.info("trainer_started", run=run.run_id, pid=child.pid, attempt=run.attempts)
+            done = await child.result(
+                limit_s=job.max_time_s + _OVERTIME_S,
+                on_progress=lambda line: self._note(run, line),
+                wanted=lambda: self._wanted(run),
+            )
+        _log.info("trainer_done", run=run.run_id, content_hash=done.content_hash)
+
+    async def _note(self, run: Run, line: Progress) -> None:
+        now = time.monotonic()
+        if line.phase == "training" and now - self._stored_at < _STORE_PROGRESS_S:
+            return
+        self._stored_at = now
+        await self._runs.set_progress(run.run_id, msgspec.structs.asdict(line))
+
+    async def _wanted(self, run: Run) -> bool:
+        return (await self._runs.get(run.run_id)).state is RunState.TRAINING
+
+    async def _fail(self, run: Run, cause: FailureCause, message: str) -> None:
+        _log.warning("training_failed", run=run.run_id, cause=cause)
+        with contextlib.suppress(RefusedError):  # cancelled meanwhile: that stands
+            await self._runs.move(
+                run.run_id,
+                RunState.FAILED,
+                actor=_ACTOR,
+                reason=f"{cause}: {message}",
+                evidence={"cause": cause},
+                now=datetime.now(UTC),
+            )
