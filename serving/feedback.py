@@ -22,9 +22,9 @@ from daemon.domain.feedback import problem_with
 from daemon.domain.signing import belongs_to
 from daemon.domain.tokens import Principal
 from serving.assembly import MAX_DEPTH, nests_deeper
+from serving.delivery import Delivery, DeliveryError, Event
 from serving.identity import own_name
 from serving.intake import Tags
-from serving.publishers import Event, Publisher, PublishError
 from serving.refusal import RefusalError, bad_request, not_permitted, not_ready
 
 MAX_ITEMS = 100
@@ -112,23 +112,23 @@ def _source(given: Given, principal: Principal) -> str:
 
 
 class FeedbackDesk:
-    """Answers after feedback was accepted elsewhere. Publishing blocks, so it has threads."""
+    """Answers after feedback was accepted elsewhere. Delivery blocks, so it has threads."""
 
     def __init__(
         self,
-        publisher: Callable[[], Publisher],
+        delivery: Callable[[], Delivery],
         *,
         ids_key: bytes,
         waiting: int,
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
-        """`publisher` makes one for each thread. Above `waiting` requests more are sent away."""
-        self._make_publisher = publisher
+        """`delivery` makes one for each thread. Above `waiting` requests more are sent away."""
+        self._make_delivery = delivery
         self._ids_key = ids_key
         self._free = waiting
         self._log = log
         self._executor = ThreadPoolExecutor(THREADS, "adaptd-feedback")
-        self._idle: list[Publisher] = []
+        self._idle: list[Delivery] = []
 
     async def accept(self, body: bytes, principal: Principal) -> list[dict[str, str]]:
         """Take a body of feedback and say under which ids.
@@ -143,17 +143,17 @@ class FeedbackDesk:
         events = [Event(item.interaction, encode_event(item)) for item in feedback]
         if any(len(event.value) > MAX_EVENT_BYTES for event in events):
             raise RefusalError(413, f"A piece of feedback is larger than {MAX_EVENT_BYTES} bytes.")
-        await self._publish(events)
+        await self._deliver(events)
         return [{"id": item.id, "interaction": item.interaction} for item in feedback]
 
-    async def _publish(self, events: list[Event]) -> None:
+    async def _deliver(self, events: list[Event]) -> None:
         if self._free <= 0:
             raise not_ready("Too much feedback is waiting. Send it again in a moment.")
         self._free -= 1
         try:
             loop = asyncio.get_running_loop()
-            refused = await loop.run_in_executor(self._executor, self._publish_now, events)
-        except PublishError as error:
+            refused = await loop.run_in_executor(self._executor, self._deliver_now, events)
+        except DeliveryError as error:
             self._log.warning("feedback_not_accepted", problem=str(error), events=len(events))
             raise not_ready(
                 "The feedback cannot be stored now. Send it again in a moment."
@@ -163,12 +163,12 @@ class FeedbackDesk:
         if refused:
             raise RefusalError(413, "The broker takes no message as large as this feedback.")
 
-    def _publish_now(self, events: list[Event]) -> list[Event]:
-        publisher = self._idle.pop() if self._idle else self._make_publisher()
+    def _deliver_now(self, events: list[Event]) -> list[Event]:
+        delivery = self._idle.pop() if self._idle else self._make_delivery()
         try:
-            return publisher.publish(events)
+            return delivery.deliver(events)
         finally:
-            self._idle.append(publisher)
+            self._idle.append(delivery)
 
     def close(self) -> None:
         """Wait for what was begun; every wait of it has a limit."""

@@ -85,4 +85,4 @@ def write_settings(path: Path, settings: GatewaySettings) -> None:
 def _to_path(kind: type, value: object) -> object:
     if kind is Path and isinstance(value, str):
         return Path(value)
-    raise msgspec.ValidationError(f"Expected a path, got {value!r}")
+    raise TypeError(f"Expected a path, got {value!r}")

@@ -7,7 +7,7 @@ import structlog
 
 from daemon.domain.events import Interaction, encode_event
 from serving.assembly import without_texts
-from serving.publishers import Event, Publisher, PublishError
+from serving.delivery import Delivery, DeliveryError, Event
 from serving.spool import Batch, Spool
 
 FIRST_RETRY_S = 0.2
@@ -23,10 +23,10 @@ class Shipping:
     """At least once: a crash between acceptance and the saved position sends a batch again."""
 
     def __init__(
-        self, spool: Spool, publisher: Publisher, *, log: structlog.typing.FilteringBoundLogger
+        self, spool: Spool, delivery: Delivery, *, log: structlog.typing.FilteringBoundLogger
     ) -> None:
         self._spool = spool
-        self._publisher = publisher
+        self._delivery = delivery
         self._log = log
         self._wake = threading.Event()
         self._closing = threading.Event()
@@ -63,16 +63,16 @@ class Shipping:
                 break
             if batch is None:
                 self._wake.wait()
-        self._publisher.close()
+        self._delivery.close()
 
     def _ship(self, batch: Batch) -> bool:
         """Send one batch. False where it was not accepted, after the pause before a retry."""
         try:
-            refused = self._publisher.publish(self._events(batch.lines))
+            refused = self._delivery.deliver(self._events(batch.lines))
             for event in refused:
                 self._send_lighter(event)
             self._spool.acknowledge(batch)
-        except (PublishError, OSError) as error:
+        except (DeliveryError, OSError) as error:
             self._wait_after(error)
             return False
         self.shipped += len(batch.lines)
@@ -97,7 +97,7 @@ class Shipping:
         """An interaction that is too large for the receiver goes without its texts."""
         interaction = without_texts(msgspec.json.decode(event.value, type=Interaction))
         lighter = Event(event.key, encode_event(interaction))
-        for refused in self._publisher.publish([lighter]):
+        for refused in self._delivery.deliver([lighter]):
             self._set_aside(refused.value)
 
     def _set_aside(self, line: bytes) -> None:

@@ -11,7 +11,6 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import msgspec
 
@@ -53,7 +52,7 @@ class Spool:
         self._directory = directory
         self._segment_bytes = segment_bytes
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock_file = self._take_lock()
+        self._lock = self._take_lock()
         self._state = threading.Lock()
         self._position = self._load_position()
         older = self._segments()
@@ -130,15 +129,15 @@ class Spool:
         os.close(self._descriptor)
         if self._active_bytes == 0:
             self._path(self._active).unlink(missing_ok=True)
-        self._lock_file.close()
+        os.close(self._lock)
 
-    def _take_lock(self) -> IO[bytes]:
+    def _take_lock(self) -> int:
         """A record lock: children that vLLM forks do not inherit it, so it ends with us."""
-        lock = (self._directory / "lock").open("wb")
+        lock = os.open(self._directory / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            lock.close()
+            os.close(lock)
             raise SpoolBusyError(
                 str(self._directory), "another gateway spools there", "Give each its own directory"
             ) from error

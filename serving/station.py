@@ -14,11 +14,11 @@ from serving.answering import Answering
 from serving.asgi import App, Receive, Scope, Send, bearer, read_body, send_json, send_refusal
 from serving.capture import Capture
 from serving.control import Control
+from serving.delivery import Delivery, HttpDelivery, KafkaDelivery, NoDelivery
 from serving.exchange import Exchange
 from serving.feedback import FeedbackDesk
 from serving.log import make_log
 from serving.metrics import GatewayMetrics
-from serving.publishers import HttpPublisher, KafkaPublisher, NoPublisher, Publisher
 from serving.refusal import RefusalError, no_such_route, no_token, not_ready
 from serving.routing import RouteBook
 from serving.settings import GatewaySettings
@@ -48,7 +48,7 @@ class Station:
             app, settings, self.book, ids_key=ids_key, record=self._record, log=self.log
         )
         self._feedback = FeedbackDesk(
-            lambda: self._publisher(settings.feedback_topic, settings.feedback_limit_s),
+            lambda: self._new_delivery(settings.feedback_topic, settings.feedback_limit_s),
             ids_key=ids_key,
             waiting=settings.feedback_waiting,
             log=self.log,
@@ -148,16 +148,16 @@ class Station:
 
     def _ship_from(self, spool: Spool) -> None:
         settings = self._settings
-        publisher = self._publisher(settings.interactions_topic, SHIP_LIMIT_S)
+        delivery = self._new_delivery(settings.interactions_topic, SHIP_LIMIT_S)
         self._spool = spool
-        self._shipping = Shipping(spool, publisher, log=self.log)
+        self._shipping = Shipping(spool, delivery, log=self.log)
         self._capture.on_append = self._shipping.wake
         self._shipping.start()
 
-    def _publisher(self, topic: str, limit_s: float) -> Publisher:
+    def _new_delivery(self, topic: str, limit_s: float) -> Delivery:
         settings = self._settings
         if settings.kafka_bootstrap:
-            return KafkaPublisher(
+            return KafkaDelivery(
                 settings.kafka_bootstrap,
                 topic,
                 signing_key=self._signing_key,
@@ -166,8 +166,8 @@ class Station:
             )
         if settings.events_url:
             token_path = settings.control_token_path
-            return HttpPublisher(settings.events_url, token_path=token_path, limit_s=limit_s)
-        return NoPublisher()
+            return HttpDelivery(settings.events_url, token_path=token_path, limit_s=limit_s)
+        return NoDelivery()
 
     def _stop_threads(self) -> None:
         until = time.monotonic() + self._settings.stop_grace_s

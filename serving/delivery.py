@@ -14,7 +14,7 @@ from daemon.domain.events import SIGNATURE_HEADER
 from daemon.domain.signing import sign
 
 
-class PublishError(AdaptdError):
+class DeliveryError(AdaptdError):
     """Not accepted now; the same events may be sent again."""
 
 
@@ -25,23 +25,23 @@ class Event(msgspec.Struct, frozen=True):
     value: bytes
 
 
-class Publisher(Protocol):
-    def publish(self, events: Sequence[Event]) -> list[Event]:
+class Delivery(Protocol):
+    def deliver(self, events: Sequence[Event]) -> list[Event]:
         """Send events and wait until they are accepted. Returns those that never will be.
 
         Raises:
-            PublishError: some were not accepted, for a reason that may pass; send all again.
+            DeliveryError: some were not accepted, for a reason that may pass; send all again.
         """
         ...
 
     def close(self) -> None: ...
 
 
-class NoPublisher:
+class NoDelivery:
     """For a gateway that was told of no broker and no daemon."""
 
-    def publish(self, events: Sequence[Event]) -> list[Event]:
-        raise PublishError(
+    def deliver(self, events: Sequence[Event]) -> list[Event]:
+        raise DeliveryError(
             "gateway",
             f"{len(events)} events have nowhere to go",
             "Set kafka_bootstrap or events_url",
@@ -51,7 +51,7 @@ class NoPublisher:
         pass
 
 
-class KafkaPublisher:
+class KafkaDelivery:
     """Signed events to one topic, acknowledged by every replica in sync, in order for each key."""
 
     def __init__(
@@ -64,20 +64,20 @@ class KafkaPublisher:
         self._limit_s = limit_s
         self._producer: KafkaProducer | None = None
 
-    def publish(self, events: Sequence[Event]) -> list[Event]:
+    def deliver(self, events: Sequence[Event]) -> list[Event]:
         try:
             sent = [(event, self._send(event)) for event in events]
             return [event for event, future in sent if not self._is_taken(future)]
         except (KafkaError, OSError) as error:
             self.close()
-            raise PublishError(
+            raise DeliveryError(
                 f"kafka {self._bootstrap}",
                 f"{self._topic} does not take events ({type(error).__name__})",
                 "They are kept and sent again; check the broker and the topic",
             ) from error
 
     def close(self) -> None:
-        """Let go of the connection; the next `publish` makes a new one."""
+        """Let go of the connection; the next `deliver` makes a new one."""
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.close(timeout=1)
@@ -92,6 +92,7 @@ class KafkaPublisher:
                 "enable_idempotence": True,
                 "allow_auto_create_topics": False,
                 "linger_ms": 0,
+                "retry_backoff_ms": 500,  # a missing topic is an error line each time
                 "metrics_enabled": False,
                 "bootstrap_timeout_ms": limit_ms,
                 "max_block_ms": limit_ms,
@@ -124,7 +125,7 @@ class KafkaPublisher:
         return future is not None
 
 
-class HttpPublisher:
+class HttpDelivery:
     """NDJSON to the daemon, with the control token: that is what proves the gateway there."""
 
     def __init__(self, url: str, *, token_path: Path, limit_s: float) -> None:
@@ -132,18 +133,18 @@ class HttpPublisher:
         self._token_path = token_path
         self._client = httpx.Client(timeout=limit_s, trust_env=False)
 
-    def publish(self, events: Sequence[Event]) -> list[Event]:
+    def deliver(self, events: Sequence[Event]) -> list[Event]:
         status = self._post(events)
         if 200 <= status < 300:
             return []
         if status not in (400, 413, 422):  # those may be one event's fault
-            raise PublishError(
+            raise DeliveryError(
                 self._url, f"the daemon answered {status}", "They are kept and sent again"
             )
         if len(events) == 1:
             return list(events)
         middle = len(events) // 2
-        return self.publish(events[:middle]) + self.publish(events[middle:])
+        return self.deliver(events[:middle]) + self.deliver(events[middle:])
 
     def close(self) -> None:
         self._client.close()
@@ -158,7 +159,7 @@ class HttpPublisher:
             }
             return self._client.post(self._url, content=body, headers=headers).status_code
         except (OSError, httpx.HTTPError) as error:
-            raise PublishError(
+            raise DeliveryError(
                 self._url,
                 f"the daemon does not take events ({type(error).__name__})",
                 "They are kept and sent again",
