@@ -101,7 +101,7 @@ async def build(settings: Settings, keys: Keys, database: Database, stack: Async
     publisher = SeenPublisher(await stack.enter_async_context(gateways))
     engine = await _engine(settings, base, token, stack)
     book, supervisor = PolicyBook(), Supervisor()
-    adapters = AdapterStore(database)
+    adapters, runs = AdapterStore(database), RunStore(database)
     receipts = ReceiptService(host, ReceiptStore(database), adapters, base_dir=base.directory)
     rollouts = RolloutService(
         database,
@@ -131,14 +131,14 @@ async def build(settings: Settings, keys: Keys, database: Database, stack: Async
     backend = Backend(
         tokens=TokenBook(settings.tokens_path),
         surfaces=SurfaceStore(database),
-        runs=RunStore(database),
+        runs=runs,
         adapters=adapters,
         rollouts=RolloutStore(database),
         dead_letters=DeadLetterStore(database),
         door=EventDoor(events, max_body_bytes=MAX_EVENTS_BODY_BYTES),
         max_body_bytes=MAX_EVENTS_BODY_BYTES,
         live=live,
-        operator=Operations(runs=None, rollouts=rollouts.operator, ingest=ingest),
+        operator=Operations(runs=runs, rollouts=rollouts.operator, ingest=ingest),
     )
     services = _services(rollouts, engine, policies, ingest, pipeline)
     return Parts(backend, policies, supervisor, engine, services)

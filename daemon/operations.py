@@ -1,31 +1,32 @@
 """What an operator may do, passed on to the parts that do it."""
 
-from typing import Any, Protocol
+from datetime import UTC, datetime
+from typing import Any
 
 from consumers.service import IngestService
 from daemon.domain.errors import RefusedError
+from daemon.domain.states import RunState
 from daemon.rollout.commands import RolloutOperator
+from daemon.store.runs import RunStore
 from daemon.web.ports import RolloutAction
-
-
-class RunCanceller(Protocol):
-    """Stops a run: its child is killed, its adapter thrown away."""
-
-    async def cancel(self, run_id: str, *, reason: str, actor: str) -> Any: ...
 
 
 class Operations:
     """Implements the surfaces' `Operator` port."""
 
     def __init__(
-        self, *, runs: RunCanceller, rollouts: RolloutOperator, ingest: IngestService | None
+        self, *, runs: RunStore, rollouts: RolloutOperator, ingest: IngestService | None
     ) -> None:
         self._runs = runs
         self._rollouts = rollouts
         self._ingest = ingest
 
     async def cancel_run(self, run_id: str, *, reason: str, actor: str) -> Any:
-        return await self._runs.cancel(run_id, reason=reason, actor=actor)
+        """The stage that works on it notices, ends its child and throws away what it made."""
+        now = datetime.now(UTC)
+        return await self._runs.move(
+            run_id, RunState.CANCELLED, actor=actor, reason=reason, now=now
+        )
 
     async def start_rollout(self, adapter: str, *, override_reason: str | None, actor: str) -> Any:
         return await self._rollouts.start_rollout(

@@ -20,6 +20,9 @@ from daemon.store.runs import RunStore
 from daemon.store.sandbox import Sandbox
 from daemon.store.triggers import TriggerStore
 from daemon.supervision import Service
+from daemon.training.lora_rules import ServedLora
+from daemon.training.preparation import TrainerSettings
+from daemon.training.service import TrainingService
 
 if TYPE_CHECKING:
     from daemon.evaluation.service import EvaluationService
@@ -31,12 +34,14 @@ class Pipeline:
 
     triggers: TriggerService
     datasets: DatasetService
+    training: TrainingService
     evaluate: Service
 
     def services(self) -> dict[str, Service]:
         return {
             "triggers": self.triggers.run,
             "dataset": self.datasets.run,
+            "training": self.training.run,
             "evaluation": self.evaluate,
         }
 
@@ -74,7 +79,28 @@ def build_pipeline(
         kind = await asyncio.to_thread(_evaluation_service)
         await kind(database, book, host, receipts, tick_s=tick_s).run()
 
-    return Pipeline(triggers, datasets, evaluate)
+    return Pipeline(triggers, datasets, _training(settings, database, book), evaluate)
+
+
+def _training(settings: Settings, database: Database, book: PolicyBook) -> TrainingService:
+    upstream = settings.upstream
+    asked = TrainerSettings(
+        home=settings.home,
+        bases=settings.bases,
+        served=ServedLora(max_rank=upstream.max_lora_rank, targets=upstream.lora_target_modules),
+        dtype=upstream.dtype,
+        max_model_len=upstream.max_model_len,
+        python=settings.trainer_python,
+        threads=settings.trainer_threads,
+        tick_s=settings.tick_s,
+    )
+    return TrainingService(
+        asked,
+        runs=RunStore(database),
+        adapters=AdapterStore(database),
+        snapshots=SnapshotStore(database),
+        book=book,
+    )
 
 
 def _evaluation_service() -> "type[EvaluationService]":
