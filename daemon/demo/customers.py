@@ -229,16 +229,16 @@ class Desk:
     async def _send(self, body: dict[str, Any], delay_s: float) -> None:
         """Deliver one feedback; after a 503 it is repeated, safely, under the same id."""
         await asyncio.sleep(delay_s)
-        status = 0
+        answer = await self._http.post("/v1/feedback", json=body)
         for attempt in range(60):
-            status = (await self._http.post("/v1/feedback", json=body)).status_code
-            if status != 503:
+            if answer.status_code != 503:
                 break
             await asyncio.sleep(min(2.0, 0.2 * 2**attempt))
-        if status in (200, 202):
-            self.tally.feedback.append(body["id"])
+            answer = await self._http.post("/v1/feedback", json=body)
+        if answer.is_success:  # the event's id holds the tenant, before the one we gave
+            self.tally.feedback += [event["id"] for event in answer.json()["accepted"]]
         else:
-            self.tally.failed.append(f"feedback: HTTP {status}")
+            self.tally.failed.append(f"feedback: HTTP {answer.status_code}")
 
 
 def _user(text: str) -> dict[str, str]:
