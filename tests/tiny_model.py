@@ -12,7 +12,9 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>")
-HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, INNER = 128, 4, 4, 2, 32, 384
+# Heads of 80: with a multiple of 32, vLLM's CPU build computes attention with AMX, for which the
+# process has no permission until a larger matrix product than any here has asked for it (SIGILL).
+HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, INNER = 160, 4, 2, 1, 80, 480
 VOCABULARY = 2048
 MAX_POSITIONS = 2048
 CHAT_TEMPLATE = """\

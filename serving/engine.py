@@ -1,0 +1,229 @@
+"""The vLLM server adaptd starts: adopted where it runs already, watched, restarted when it dies."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+
+import httpx
+import msgspec
+import structlog
+
+from daemon.domain.errors import HostError
+from serving.launch import EngineSettings, command, digest, environment, problem_of, stage_of
+from serving.server_process import (
+    ServerRecord,
+    end_server,
+    is_alive,
+    read_record,
+    start_server,
+    write_record,
+)
+
+_LOG = structlog.get_logger("serving.engine")
+_PROBE_EVERY_S = 1.0
+_LONGEST_PAUSE_S = 60.0
+_LOG_TAIL_BYTES = 1 << 20
+
+
+class EngineState(StrEnum):
+    STOPPED = "stopped"
+    STARTING = "starting"
+    READY = "ready"
+    FAILING = "failing"  # runs, but does not answer
+
+
+class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How the server is. `expected_s` is how long its last start took, None where none is known.
+
+    `stale` says that it was started with other settings than those given now; they apply from its
+    next start.
+    """
+
+    state: EngineState = EngineState.STOPPED
+    detail: str = ""
+    pid: int | None = None
+    elapsed_s: float = 0.0
+    expected_s: float | None = None
+    restarts: int = 0
+    stale: bool = False
+
+
+class EngineSupervisor:
+    """One vLLM server. Leaving it (cancellation, the daemon's end) leaves the server running."""
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        *,
+        home: Path,
+        control_token: str | None = None,
+        on_change: Callable[[EngineStatus], None] = lambda _: None,
+        unhealthy_limit_s: float = 60.0,
+        grace_s: float = 20.0,
+        probe_limit_s: float = 5.0,
+    ) -> None:
+        self._settings = settings
+        self._record_path = home / "vllm.json"
+        self.log_path = home / "logs" / "vllm.log"
+        self._on_change = on_change
+        self._unhealthy_limit_s = unhealthy_limit_s
+        self._grace_s = grace_s
+        self.status = EngineStatus()
+        headers = {"Authorization": f"Bearer {control_token}"} if control_token else {}
+        self._http = httpx.AsyncClient(
+            base_url=settings.url, headers=headers, timeout=probe_limit_s, trust_env=False
+        )
+
+    async def __aenter__(self) -> "EngineSupervisor":
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._http.aclose()
+
+    async def run(self) -> None:
+        """Keep a server running until cancelled: adopt or start, watch, start again."""
+        pause_s = 1.0
+        while True:
+            try:
+                await self.ensure()
+                pause_s = 1.0
+                await self._watch()
+            except HostError as error:
+                _LOG.error("engine_did_not_start", problem=error.problem, again_in_s=pause_s)
+                self._say(state=EngineState.STOPPED, detail=error.problem)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            self._say(restarts=self.status.restarts + 1)
+
+    async def ensure(self) -> None:
+        """Return once a server answers: the one that runs, or a new one. Safe to repeat.
+
+        Raises:
+            HostError: it ended or did not answer in time, with the reason its log gives.
+        """
+        record = read_record(self._record_path)
+        if record is not None and record.url == self._settings.url and is_alive(record):
+            stale = record.settings != digest(self._settings)
+            self._say(state=EngineState.STARTING, detail="found running", pid=record.pid)
+            self._say(stale=stale, expected_s=record.took_s)
+            _LOG.info("engine_adopted", pid=record.pid, settings_differ=stale)
+        else:
+            record = await self._start(record)
+        await self._wait_ready(record)
+
+    async def stop(self) -> None:
+        """End the server and all its processes. Only when asked: nothing here calls it."""
+        if record := read_record(self._record_path):
+            await asyncio.to_thread(end_server, record, grace_s=self._grace_s)
+            self._record_path.unlink(missing_ok=True)
+        self._say(state=EngineState.STOPPED, detail="stopped", pid=None)
+
+    async def _start(self, before: ServerRecord | None) -> ServerRecord:
+        if before is not None:  # what a dead server may have left of its group
+            await asyncio.to_thread(end_server, before, grace_s=self._grace_s)
+        _refuse_taken_port(self._settings.port)
+        line = command(self._settings)
+        env = environment(self._settings, os.environ, cores=cpu_cores())
+        settings = digest(self._settings)
+        record = start_server(
+            line, env, log=self.log_path, url=self._settings.url, settings=settings
+        )
+        write_record(self._record_path, record)
+        expected_s = before.took_s if before else None
+        self._say(state=EngineState.STARTING, pid=record.pid, stale=False, expected_s=expected_s)
+        _LOG.info("engine_started", pid=record.pid, log=str(self.log_path))
+        return record
+
+    async def _wait_ready(self, record: ServerRecord) -> None:
+        limit_s = self._settings.start_limit_s
+        if record.took_s is not None:  # it has answered before
+            limit_s = self._unhealthy_limit_s
+        deadline = time.monotonic() + limit_s
+        while not await self._is_healthy():
+            if not is_alive(record):
+                raise self._refusal(f"vLLM ended while starting: {problem_of(self._log_tail())}")
+            if time.monotonic() > deadline:
+                await asyncio.to_thread(end_server, record, grace_s=self._grace_s)
+                raise self._refusal(f"vLLM did not answer within {limit_s:.0f} s")
+            elapsed_s = time.time() - record.started_at
+            self._say(detail=stage_of(self._log_tail()), elapsed_s=elapsed_s)
+            await asyncio.sleep(_PROBE_EVERY_S)
+        if record.took_s is None:
+            record = msgspec.structs.replace(record, took_s=time.time() - record.started_at)
+            write_record(self._record_path, record)
+        self._say(state=EngineState.READY, detail="answers", elapsed_s=0.0)
+
+    async def _watch(self) -> None:
+        """Return once the server has died, or was ended for not answering too long."""
+        record = read_record(self._record_path)
+        failing_since: float | None = None
+        while record is not None and is_alive(record):
+            if await self._is_healthy():
+                failing_since = None
+                self._say(state=EngineState.READY, detail="answers")
+            else:
+                failing_since = failing_since or time.monotonic()
+                self._say(state=EngineState.FAILING, detail="does not answer")
+                if time.monotonic() - failing_since > self._unhealthy_limit_s:
+                    _LOG.error("engine_does_not_answer", pid=record.pid)
+                    await asyncio.to_thread(end_server, record, grace_s=self._grace_s)
+                    break
+            await asyncio.sleep(_PROBE_EVERY_S)
+        _LOG.error("engine_died", problem=problem_of(self._log_tail()))
+        self._say(state=EngineState.STOPPED, detail="died", pid=None)
+
+    async def _is_healthy(self) -> bool:
+        with contextlib.suppress(httpx.HTTPError):
+            return (await self._http.get("/health")).status_code == httpx.codes.OK
+        return False
+
+    def _refusal(self, problem: str) -> HostError:
+        return HostError(self._settings.url, problem, f"Its log: {self.log_path}")
+
+    def _log_tail(self) -> str:
+        try:
+            with self.log_path.open("rb") as log:
+                log.seek(max(0, self.log_path.stat().st_size - _LOG_TAIL_BYTES))
+                return log.read().decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def _say(self, **changes: object) -> None:
+        before, self.status = self.status, msgspec.structs.replace(self.status, **changes)
+        if self.status != before:
+            self._on_change(self.status)
+
+
+def cpu_cores() -> list[int] | None:
+    """The cores a CPU build may use; None where there is a GPU, and so no CPU build."""
+    if any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd")):
+        return None
+    return sorted(os.sched_getaffinity(0))
+
+
+def _refuse_taken_port(port: int) -> None:
+    """A busy port is told at once and by name, not after vLLM's start.
+
+    Raises:
+        HostError: somebody listens on it.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as vLLM does
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            remedy = "Stop what listens there, or give another ADAPTD_UPSTREAM__URL"
+            raise HostError(
+                f"port {port}", f"cannot be taken ({error.strerror})", remedy
+            ) from error

@@ -1,0 +1,138 @@
+"""How a vLLM server is started: command line, environment, and what its log says. Pure."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from daemon.domain.errors import SettingsError
+from serving.settings import CONFIG_VARIABLE
+
+GATEWAY_CLASS = "serving.middleware.Gateway"
+
+
+class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """One vLLM server. What it is started with bounds what the trainer may produce.
+
+    `python` runs it and must have vLLM and adaptd's base install. `base_name` is the name the base
+    is served under. `gateway_config` None starts it without the gateway.
+    """
+
+    url: str
+    python: Path
+    base_name: str
+    base_dir: Path
+    gateway_config: Path | None = None
+    entry_point: tuple[str, ...] = ("-m", "vllm.entrypoints.openai.api_server")
+    dtype: str = "bfloat16"
+    max_model_len: int = 1024
+    max_num_seqs: int = 16
+    max_loras: int = 4
+    max_cpu_loras: int = 8
+    max_lora_rank: int = 8
+    lora_target_modules: tuple[str, ...] = ("q_proj", "v_proj")
+    eager: bool = True
+    kv_cache_gib: int = 1
+    extra_args: tuple[str, ...] = ()
+    start_limit_s: float = 600
+
+    @property
+    def port(self) -> int:
+        """The port of `url`.
+
+        Raises:
+            SettingsError: the URL has none, or names another host than this one's loopback.
+        """
+        parts = urlsplit(self.url)
+        if parts.hostname not in ("127.0.0.1", "localhost") or parts.port is None:
+            problem = f"{self.url} is not an address adaptd can start a server on"
+            remedy = "Give http://127.0.0.1:PORT, or set upstream.manage to false"
+            raise SettingsError("upstream.url", problem, remedy)
+        return parts.port
+
+
+def command(settings: EngineSettings) -> list[str]:
+    """The whole command line. Every option exists in vLLM 0.32, CPU and GPU builds alike."""
+    line = [str(settings.python), *settings.entry_point]
+    options: dict[str, object] = {
+        "model": settings.base_dir.resolve(),
+        "served-model-name": settings.base_name,
+        "host": "127.0.0.1",
+        "port": settings.port,
+        "dtype": settings.dtype,
+        "max-model-len": settings.max_model_len,
+        "max-num-seqs": settings.max_num_seqs,
+        "max-loras": settings.max_loras,
+        "max-cpu-loras": settings.max_cpu_loras,
+        "max-lora-rank": settings.max_lora_rank,
+    }
+    for name, value in options.items():
+        line += [f"--{name}", str(value)]
+    # Each request is in the gateway's capture; a second record in a log would hold nothing more.
+    line += ["--enable-lora", "--disable-uvicorn-access-log"]
+    if settings.lora_target_modules:
+        line += ["--lora-target-modules", *settings.lora_target_modules]
+    if settings.eager:
+        line.append("--enforce-eager")
+    if settings.gateway_config is not None:
+        line += ["--middleware", GATEWAY_CLASS]
+    return [*line, *settings.extra_args]
+
+
+def environment(
+    settings: EngineSettings, inherited: Mapping[str, str], *, cores: list[int] | None
+) -> dict[str, str]:
+    """The server's environment. `cores` are the CPU build's, None on a machine with a GPU.
+
+    What the operator exported for the CPU build stays; switches that adaptd relies on are set.
+    """
+    found = dict(inherited)
+    if cores is not None:  # by default the CPU build computes on one core only
+        found.setdefault("VLLM_CPU_KVCACHE_SPACE", str(settings.kv_cache_gib))
+        found.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, cores)))
+        found.setdefault("OMP_NUM_THREADS", str(len(cores)))
+    found["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
+    found["VLLM_NO_USAGE_STATS"] = "1"
+    found["HF_HUB_OFFLINE"] = "1"
+    if settings.gateway_config is not None:
+        found[CONFIG_VARIABLE] = str(settings.gateway_config.resolve())
+    source = Path(__file__).resolve().parents[1]
+    if source.name not in ("site-packages", "dist-packages"):  # a checkout: not on the path there
+        before = found.get("PYTHONPATH")
+        found["PYTHONPATH"] = f"{source}:{before}" if before else str(source)
+    return found
+
+
+def digest(settings: EngineSettings) -> str:
+    """Tells servers apart that were started with different settings."""
+    return hashlib.sha256("\0".join(command(settings)).encode()).hexdigest()[:16]
+
+
+_STAGES = (  # the last one whose mark is in the log is where a start has come to
+    ("api_server version", "importing"),
+    ("Initializing a V1 LLM engine", "starting the engine"),
+    ("Starting to load model", "loading weights"),
+    ("Loading weights took", "preparing the engine"),
+    ("init engine", "warming up"),
+    ("Starting vLLM", "opening the port"),
+)
+# Log lines open with (Process pid=1) LEVEL 11-22 17:10:03 [file.py:1]; the error follows.
+_PROBLEM = re.compile(
+    r"^(?:\(\S+ pid=\d+\)\s*)?(?:[A-Z]+ [\d-]+ [\d:]+ \[\S+\] )?(.*\w*Error: .+)$"
+)
+
+
+def stage_of(log: str) -> str:
+    """Where a starting server has come to, in words for a progress line."""
+    reached = [stage for mark, stage in _STAGES if mark in log]
+    return reached[-1] if reached else "importing"
+
+
+def problem_of(log: str) -> str:
+    """Why a server ended: the first error its log names that says more than "see above"."""
+    found = [match[1] for line in log.splitlines() if (match := _PROBLEM.match(line.strip()))]
+    telling = [text for text in found if "root cause above" not in text]
+    return (telling or found or ["its log names no error"])[0].strip()[:300]

@@ -1,0 +1,145 @@
+"""A server that outlives the daemon: in its own session, found again by pid and start time."""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from daemon.domain.files import replace_file
+
+_KEPT_LOGS = 5
+_POLL_S = 0.1
+_ENDED = ("Z", "X")  # states of a process nobody has collected yet
+
+
+class ServerRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What {home}/vllm.json holds.
+
+    `boot` and `start_ticks` tell the process from a later one of the same pid. `took_s` is how
+    long its start took until it answered, None before that: the next start's forecast.
+    """
+
+    pid: int
+    boot: str
+    start_ticks: int
+    started_at: float  # unix seconds
+    url: str
+    settings: str  # digest of what it was started with
+    took_s: float | None = None
+
+
+def read_record(path: Path) -> ServerRecord | None:
+    """The record at `path`; None where there is none that can be read."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ServerRecord)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def write_record(path: Path, record: ServerRecord) -> None:
+    """Replace the record in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, msgspec.json.encode(record))
+
+
+def start_server(
+    command: Sequence[str], env: Mapping[str, str], *, log: Path, url: str, settings: str
+) -> ServerRecord:
+    """Start it in a session of its own, so that neither Ctrl-C nor the daemon's end reaches it."""
+    rotate(log)
+    read_only = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
+    to_log = (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    errors_too = (os.POSIX_SPAWN_DUP2, 1, 2)
+    pid = (
+        os.posix_spawnp(  # not Popen, which complains when it is forgotten before its process ends
+            command[0],
+            list(command),
+            dict(env),
+            file_actions=[read_only, to_log, errors_too],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM),
+        )
+    )
+    fields = _stat(pid)
+    return ServerRecord(
+        pid=pid,
+        boot=_boot(),
+        start_ticks=int(fields[19]) if fields else 0,
+        started_at=time.time(),
+        url=url,
+        settings=settings,
+    )
+
+
+def rotate(log: Path) -> None:
+    """Keep the last few logs as .1, .2, …: one a start."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    for number in range(_KEPT_LOGS - 1, -1, -1):
+        older = log.with_name(f"{log.name}.{number}") if number else log
+        if older.exists():
+            older.replace(log.with_name(f"{log.name}.{number + 1}"))
+
+
+def is_alive(record: ServerRecord) -> bool:
+    """True while the very process of the record runs. One that has ended is collected, if ours."""
+    fields = _stat(record.pid) if record.boot == _boot() else None
+    if fields is None or int(fields[19]) != record.start_ticks:
+        return False
+    if fields[0] not in _ENDED:
+        return True
+    with contextlib.suppress(ChildProcessError):  # an earlier daemon's: no child of this one
+        os.waitpid(record.pid, os.WNOHANG)
+    return False
+
+
+def end_server(record: ServerRecord, *, grace_s: float) -> None:
+    """Ask the process to end, wait `grace_s`, then kill all of its group. Blocking; safe to repeat.
+
+    Engine and worker processes are in the group; where their parent was killed they live on.
+    """
+    if record.boot != _boot():
+        return
+    if is_alive(record):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(record.pid, signal.SIGTERM)
+    _wait_while(lambda: is_alive(record), grace_s)
+    for pid in _group(record):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    _wait_while(lambda: is_alive(record) or bool(_group(record)), grace_s)
+
+
+def _wait_while(true: Callable[[], bool], limit_s: float) -> None:
+    deadline = time.monotonic() + limit_s
+    while true() and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+
+
+def _group(record: ServerRecord) -> list[int]:
+    """Running processes of the record's group, none older than it: a reused id is not hit."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        fields = _stat(int(entry.name)) if entry.name.isdigit() else None
+        if fields is None or fields[0] in _ENDED:
+            continue
+        if int(fields[2]) == record.pid and int(fields[19]) >= record.start_ticks:
+            found.append(int(entry.name))
+    return found
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Fields of /proc/PID/stat from the third on (state, parent, group, …); None where none is."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return text[text.rindex(")") + 2 :].split()
+
+
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from daemon.domain.errors import SettingsError
+from serving.launch import (
+    GATEWAY_CLASS,
+    EngineSettings,
+    command,
+    digest,
+    environment,
+    problem_of,
+    stage_of,
+)
+
+SETTINGS = EngineSettings(
+    url="http://127.0.0.1:8000",
+    python=Path("/opt/python"),
+    base_name="smollm2-135m",
+    base_dir=Path("/models/smollm2"),
+    gateway_config=Path("/var/adaptd/gateway.json"),
+)
+
+
+def test_the_command_bounds_what_the_trainer_may_produce() -> None:
+    line = " ".join(command(SETTINGS))
+
+    assert line.startswith("/opt/python -m vllm.entrypoints.openai.api_server ")
+    assert "--enable-lora" in line
+    assert "--max-lora-rank 8" in line
+    assert "--lora-target-modules q_proj v_proj" in line
+    assert "--host 127.0.0.1 --port 8000" in line
+    assert f"--middleware {GATEWAY_CLASS}" in line
+
+
+def test_a_server_without_the_gateway_is_started_without_its_class() -> None:
+    bare = msgspec.structs.replace(SETTINGS, gateway_config=None)
+
+    assert "--middleware" not in command(bare)
+    assert "ADAPTD_GATEWAY_CONFIG" not in environment(bare, {}, cores=None)
+
+
+def test_what_the_operator_adds_comes_last_so_that_it_wins() -> None:
+    added = msgspec.structs.replace(SETTINGS, extra_args=("--max-num-seqs", "4"))
+
+    assert command(added)[-2:] == ["--max-num-seqs", "4"]
+
+
+def test_the_cpu_build_computes_on_all_cores_it_may_use() -> None:
+    env = environment(SETTINGS, {}, cores=[0, 1])
+
+    assert env["VLLM_CPU_OMP_THREADS_BIND"] == "0,1"
+    assert env["OMP_NUM_THREADS"] == "2"
+    assert env["VLLM_CPU_KVCACHE_SPACE"] == "1"
+
+
+def test_a_gpu_build_gets_no_cpu_settings() -> None:
+    assert not [name for name in environment(SETTINGS, {}, cores=None) if "CPU" in name]
+
+
+def test_the_operators_cpu_settings_stay_and_our_switches_do_not_give_way() -> None:
+    exported = {"OMP_NUM_THREADS": "7", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "False"}
+
+    env = environment(SETTINGS, exported, cores=[0])
+
+    assert env["OMP_NUM_THREADS"] == "7"
+    assert env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
+
+
+def test_servers_started_differently_have_different_digests() -> None:
+    assert digest(SETTINGS) != digest(msgspec.structs.replace(SETTINGS, max_lora_rank=16))
+
+
+@pytest.mark.parametrize("url", ["http://10.0.0.1:8000", "http://127.0.0.1", "here"])
+def test_a_server_is_started_on_this_machine_only(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"upstream\.url"):
+        command(msgspec.structs.replace(SETTINGS, url=url))
+
+
+def test_a_starting_server_says_where_it_has_come_to() -> None:
+    log = "(EngineCore pid=7) INFO 11-22 17:09:43 [core.py:133] Initializing a V1 LLM engine (v0)\n"
+
+    assert stage_of("") == "importing"
+    assert stage_of(log) == "starting the engine"
+    assert stage_of(log + "Starting to load model /models/x...") == "loading weights"
+
+
+def test_the_first_telling_error_is_why_a_server_ended() -> None:
+    log = """\
+(EngineCore pid=7) ERROR 11-22 17:10:03 [core.py:1512] Traceback (most recent call last):
+(EngineCore pid=7) ERROR 11-22 17:10:03 [core.py:1512] ValueError: max_lora_rank is too small
+RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}
+"""
+    assert problem_of(log) == "ValueError: max_lora_rank is too small"
+    assert problem_of("all well\n") == "its log names no error"
