@@ -8,9 +8,10 @@ from contextlib import AsyncExitStack
 import structlog
 
 from daemon import __version__
-from daemon.assembly import Keys, Parts, build
+from daemon.assembly import Parts, build
 from daemon.domain.errors import HaltError
 from daemon.http_server import HttpServer, open_socket
+from daemon.installation import Keys
 from daemon.settings import Settings
 from daemon.store.database import Database
 from daemon.supervision import ForcedEnd, stop_signals

@@ -1,21 +1,25 @@
 """Builds every part from the settings and the open store. Starts nothing."""
 
-import sys
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 from consumers.http import EventDoor
 from consumers.service import IngestService, IngestSettings
-from daemon.domain.errors import SettingsError
-from daemon.domain.signing import derive, load_secret
-from daemon.domain.tokens import TokenBook, ensure_control_token
+from daemon.domain.signing import derive
+from daemon.domain.tokens import TokenBook
+from daemon.installation import (
+    GATEWAY_FILE,
+    Keys,
+    engine_settings,
+    find_base,
+    gateway_settings,
+)
 from daemon.live import HostWatch, LiveParts, SeenPublisher
 from daemon.operations import Operations
 from daemon.pipeline import Pipeline, build_pipeline
 from daemon.policy.book import PolicyBook
-from daemon.policy.load import Limits, load_policy
+from daemon.policy.load import Limits
 from daemon.policy.watch import PolicyService
 from daemon.rollout.receipt import ReceiptService
 from daemon.rollout.service import RolloutService
@@ -36,56 +40,40 @@ from daemon.supervision import Service, Supervisor
 from daemon.web.backend import Backend
 from daemon.where_check import EmptyExamplesCheck
 from serving.engine import EngineState, EngineSupervisor
-from serving.launch import EngineSettings
 from serving.publisher import HttpPublisher
-from serving.settings import GatewaySettings, write_settings
+from serving.settings import write_settings
 from serving.vllm import VllmHost
 
 MAX_EVENTS_BODY_BYTES = 16 << 20
 
 
-@dataclass(frozen=True)
-class Keys:
-    """What lies in the home folder for daemon and gateways to know each other by."""
-
-    secret: bytes
-    control_token: str
-
-    @classmethod
-    def ensure(cls, settings: Settings) -> "Keys":
-        """Read them, made on first use.
-
-        Raises:
-            SettingsError: the folder cannot be written.
-        """
-        try:
-            settings.home.mkdir(parents=True, exist_ok=True)
-            secret = load_secret(settings.secret_path)
-            token = ensure_control_token(settings.control_token_path, settings.tokens_path)
-        except OSError as error:
-            problem = f"it cannot be written ({error.strerror})"
-            remedy = "Change its owner, or set ADAPTD_HOME to another folder"
-            raise SettingsError(str(settings.home), problem, remedy) from error
-        return cls(secret, token)
-
-
-@dataclass(frozen=True)
-class Base:
-    """The base model that the one server serves."""
-
-    name: str
-    directory: Path
-
-
 @dataclass
 class Parts:
-    """Everything that runs. `services` start together; `first` is done before, in milliseconds."""
+    """Everything that runs: `services` by name, in the order in which they are started."""
 
     backend: Backend
     policies: PolicyService
     supervisor: Supervisor
     engine: EngineSupervisor | None
-    services: dict[str, Service] = field(default_factory=dict)
+    services: dict[str, Service]
+
+
+@dataclass(frozen=True)
+class _Serving:
+    """Our side of vLLM and its gateway. `engine` is None where somebody else starts it."""
+
+    host: VllmHost
+    publisher: SeenPublisher
+    engine: EngineSupervisor | None
+    receipts: ReceiptService
+
+
+@dataclass(frozen=True)
+class _Ingestion:
+    """The two ways in. `consumer` is None without a broker."""
+
+    door: EventDoor
+    consumer: IngestService | None
 
 
 async def build(settings: Settings, keys: Keys, database: Database, stack: AsyncExitStack) -> Parts:
@@ -94,124 +82,58 @@ async def build(settings: Settings, keys: Keys, database: Database, stack: Async
     Raises:
         SettingsError: a folder, a base or a setting cannot be used.
     """
-    base = find_base(settings)
-    url, token = settings.upstream.url, keys.control_token
-    host = await stack.enter_async_context(VllmHost(url, control_token=token))
-    gateways = HttpPublisher([url], token_path=settings.control_token_path)
-    publisher = SeenPublisher(await stack.enter_async_context(gateways))
-    engine = await _engine(settings, base, token, stack)
-    book, supervisor = PolicyBook(), Supervisor()
-    adapters, runs = AdapterStore(database), RunStore(database)
-    receipts = ReceiptService(host, ReceiptStore(database), adapters, base_dir=base.directory)
+    book, sandbox, supervisor = PolicyBook(), Sandbox(), Supervisor()
+    serving = await _serving(settings, keys, database, stack)
     rollouts = RolloutService(
         database,
         book,
-        host,
-        receipts,
-        publisher,
+        serving.host,
+        serving.receipts,
+        serving.publisher,
         bases=settings.bases,
         lease_s=settings.lease_s,
         tick_s=settings.tick_s,
     )
-    sandbox = Sandbox()
     policies = _policies(settings, database, book, sandbox)
-    pipeline = build_pipeline(settings, database, book, sandbox, host=host, receipts=receipts)
-    events = EventStore(database, dedupe_window=timedelta(seconds=settings.dedupe_window_s))
-    ingest = _ingest(settings, database, events, keys)
+    pipeline = build_pipeline(
+        settings, database, book, sandbox, host=serving.host, receipts=serving.receipts
+    )
+    ingestion = _ingestion(settings, keys, database)
     live = LiveParts(
         services=supervisor.problems,
         policies=book,
         rollouts=rollouts,
-        publisher=publisher,
-        host=HostWatch(host, url=url),
-        starting=lambda: _starting(engine),
-        ingest=ingest,
+        publisher=serving.publisher,
+        host=HostWatch(serving.host, url=settings.upstream.url),
+        starting=lambda: _starting(serving.engine),
+        ingest=ingestion.consumer,
         decisions=pipeline.triggers.decisions,
     )
-    backend = Backend(
-        tokens=TokenBook(settings.tokens_path),
-        surfaces=SurfaceStore(database),
-        runs=runs,
-        adapters=adapters,
-        rollouts=RolloutStore(database),
-        dead_letters=DeadLetterStore(database),
-        door=EventDoor(events, max_body_bytes=MAX_EVENTS_BODY_BYTES),
-        max_body_bytes=MAX_EVENTS_BODY_BYTES,
-        live=live,
-        operator=Operations(runs=runs, rollouts=rollouts.operator, ingest=ingest),
+    backend = _backend(settings, database, live, rollouts, ingestion)
+    services = _services(rollouts, policies, serving, ingestion, pipeline)
+    return Parts(backend, policies, supervisor, serving.engine, services)
+
+
+async def _serving(
+    settings: Settings, keys: Keys, database: Database, stack: AsyncExitStack
+) -> _Serving:
+    """The file that vLLM's gateway reads is written for a server of somebody else's too."""
+    base, token = find_base(settings), keys.control_token
+    write_settings(settings.home / GATEWAY_FILE, gateway_settings(settings))
+    host = VllmHost(settings.upstream.url, control_token=token)
+    gateways = HttpPublisher([settings.upstream.url], token_path=settings.control_token_path)
+    engine = None
+    if settings.upstream.manage:
+        asked = engine_settings(settings, base)
+        _ = asked.port  # refuses an address nobody can start on, before anything runs
+        engine = EngineSupervisor(asked, home=settings.home, control_token=token)
+        await stack.enter_async_context(engine)
+    await stack.enter_async_context(host)
+    await stack.enter_async_context(gateways)
+    receipts = ReceiptService(
+        host, ReceiptStore(database), AdapterStore(database), base_dir=base.directory
     )
-    services = _services(rollouts, engine, policies, ingest, pipeline)
-    return Parts(backend, policies, supervisor, engine, services)
-
-
-def find_base(settings: Settings) -> Base:
-    """The base that the policies name, else the only one there is.
-
-    Raises:
-        SettingsError: there is none, or its directory holds no model.
-    """
-    wanted = [name for name in _bases_of_policies(settings) if name in settings.bases]
-    name = next(iter([*wanted, *settings.bases]), None)
-    if name is None:
-        if not settings.upstream.manage:
-            return Base("base", settings.home)  # nothing is ever trained or proven without one
-        problem, remedy = "no base model is set", "Add one to adaptd.toml under [bases]"
-        raise SettingsError("bases", problem, remedy)
-    if not (settings.bases[name] / "config.json").is_file():
-        problem = f"{settings.bases[name]} holds no model (there is no config.json)"
-        remedy = "Give the directory of a model with its tokenizer, or make the base model first"
-        raise SettingsError(f"bases.{name}", problem, remedy)
-    return Base(name, settings.bases[name])
-
-
-def _bases_of_policies(settings: Settings) -> list[str]:
-    folder = settings.policies_dir
-    loaded = [load_policy(path, folder=folder) for path in sorted(folder.glob("*.y*ml"))]
-    return [file.policy.base for file in loaded if file.policy is not None]
-
-
-async def _engine(
-    settings: Settings, base: Base, token: str, stack: AsyncExitStack
-) -> EngineSupervisor | None:
-    """The starter of vLLM. The file its gateway reads is written for a foreign one too."""
-    config = settings.home / "gateway.json"
-    write_settings(config, gateway_settings(settings))
-    if not settings.upstream.manage:
-        return None
-    asked = engine_settings(settings, base, config)
-    _ = asked.port  # refuses an address that cannot be started on, before anything runs
-    engine = EngineSupervisor(asked, home=settings.home, control_token=token)
-    return await stack.enter_async_context(engine)
-
-
-def engine_settings(settings: Settings, base: Base, gateway_config: Path) -> EngineSettings:
-    upstream = settings.upstream
-    shared = set(EngineSettings.__struct_fields__) & set(type(upstream).model_fields)
-    return EngineSettings(
-        python=settings.vllm_python or Path(sys.executable),
-        base_name=base.name,
-        base_dir=base.directory,
-        gateway_config=gateway_config,
-        **{name: getattr(upstream, name) for name in shared},
-    )
-
-
-def gateway_settings(settings: Settings) -> GatewaySettings:
-    """What the gateway inside vLLM is told. Paths are absolute: it runs elsewhere."""
-    home = settings.home.resolve()
-    events_url = None
-    if settings.kafka_bootstrap is None:
-        events_url = f"http://{settings.listen_host}:{settings.listen_port}/v1/events"
-    return GatewaySettings(
-        gateway="gateway-1",
-        tokens_path=settings.tokens_path.resolve(),
-        control_token_path=settings.control_token_path.resolve(),
-        secret_path=settings.secret_path.resolve(),
-        table_path=home / "gateway" / "routes.json",
-        spool_dir=home / "gateway" / "spool",
-        kafka_bootstrap=settings.kafka_bootstrap,
-        events_url=events_url,
-    )
+    return _Serving(host, SeenPublisher(gateways), engine, receipts)
 
 
 def _policies(
@@ -227,11 +149,11 @@ def _policies(
     )
 
 
-def _ingest(
-    settings: Settings, database: Database, events: EventStore, keys: Keys
-) -> IngestService | None:
+def _ingestion(settings: Settings, keys: Keys, database: Database) -> _Ingestion:
+    events = EventStore(database, dedupe_window=timedelta(seconds=settings.dedupe_window_s))
+    door = EventDoor(events, max_body_bytes=MAX_EVENTS_BODY_BYTES)
     if settings.kafka_bootstrap is None:
-        return None
+        return _Ingestion(door, None)
     asked = IngestSettings(
         bootstrap=settings.kafka_bootstrap,
         group=settings.kafka_group,
@@ -239,26 +161,47 @@ def _ingest(
         partitions=settings.kafka_partitions,
         session_timeout_s=settings.kafka_session_timeout_s,
         unsigned_sources=frozenset(settings.kafka_unsigned_sources),
-        directory=settings.home,
+        directory=settings.home / "faust",
     )
-    return IngestService(
-        asked, sink=events, halts=HaltStore(database), key=derive(keys.secret, "events")
+    key, halts = derive(keys.secret, "events"), HaltStore(database)
+    return _Ingestion(door, IngestService(asked, sink=events, halts=halts, key=key))
+
+
+def _backend(
+    settings: Settings,
+    database: Database,
+    live: LiveParts,
+    rollouts: RolloutService,
+    ingestion: _Ingestion,
+) -> Backend:
+    runs = RunStore(database)
+    return Backend(
+        tokens=TokenBook(settings.tokens_path),
+        surfaces=SurfaceStore(database),
+        runs=runs,
+        adapters=AdapterStore(database),
+        rollouts=RolloutStore(database),
+        dead_letters=DeadLetterStore(database),
+        door=ingestion.door,
+        max_body_bytes=MAX_EVENTS_BODY_BYTES,
+        live=live,
+        operator=Operations(runs=runs, rollouts=rollouts.operator, ingest=ingestion.consumer),
     )
 
 
 def _services(
     rollouts: RolloutService,
-    engine: EngineSupervisor | None,
     policies: PolicyService,
-    ingest: IngestService | None,
+    serving: _Serving,
+    ingestion: _Ingestion,
     pipeline: Pipeline,
 ) -> dict[str, Service]:
-    """In the order they are started: routes are published before all else (invariant 7)."""
+    """Routes are published before all else (invariant 7)."""
     services: dict[str, Service] = {"rollouts": rollouts.run, "policies": policies.run}
-    if engine is not None:
-        services["engine"] = engine.run
-    if ingest is not None:
-        services["consumer"] = ingest.run
+    if serving.engine is not None:
+        services["engine"] = serving.engine.run
+    if ingestion.consumer is not None:
+        services["consumer"] = ingestion.consumer.run
     return services | pipeline.services()
 
 

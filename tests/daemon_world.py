@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 
 import httpx
 
-from daemon.assembly import Keys, Parts, build
+from daemon.assembly import Parts, build
 from daemon.demo.broker import free_port
 from daemon.domain.tokens import create_token
 from daemon.http_server import HttpServer, open_socket
+from daemon.installation import Keys
 from daemon.settings import Settings, UpstreamSettings
 from daemon.store.database import Database
 from daemon.web.api import make_api

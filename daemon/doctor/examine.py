@@ -14,11 +14,12 @@ from daemon.doctor.machine import (
     port_is_taken,
     store_is_held,
 )
-from daemon.doctor.policies import gate_of, suite_items
+from daemon.doctor.policies import suite_items
 from daemon.doctor.serving import judge_bases, judge_slots, judge_vllm, probe_vllm
 from daemon.doctor.traffic import judge_maturity
 from daemon.domain.errors import SettingsError
 from daemon.domain.tokens import list_tokens
+from daemon.evaluation.gate import Gate
 from daemon.evaluation.power import gate_problems
 from daemon.policy.load import Limits, Loaded, load_policy
 from daemon.policy.model import Policy
@@ -88,7 +89,7 @@ def _policies(settings: Settings, files: list[Loaded]) -> list[Finding]:
 
 def _gate(file: Loaded, folder: Path) -> list[Finding]:
     assert file.policy is not None
-    never = gate_problems(gate_of(file.policy), suite_items(file.policy, folder))
+    never = gate_problems(Gate.of(file.policy), suite_items(file.policy, folder))
     wrong = [error("gate", f"{file.path}: {text}", "See `adaptd policy check`") for text in never]
     return wrong or [ok("policy", f"{file.path}: alias {file.policy.model}")]
 

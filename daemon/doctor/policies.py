@@ -5,8 +5,8 @@ from pathlib import Path
 import msgspec
 
 from daemon.doctor.traffic import Seen, duration, hours_to_notice
-from daemon.evaluation.gate import Criterion, Gate
-from daemon.evaluation.pairs import Metric, Suite
+from daemon.evaluation.gate import Gate
+from daemon.evaluation.pairs import Suite
 from daemon.evaluation.power import Need, gate_needs, gate_problems
 from daemon.policy.golden import read_golden
 from daemon.policy.load import Limits, Loaded, line_of, load_policy
@@ -57,7 +57,7 @@ def check_policy(path: Path, *, folder: Path, limits: Limits, seen: Seen | None)
 
 
 def report(loaded: Loaded, policy: Policy, *, folder: Path, seen: Seen | None) -> PolicyReport:
-    gate, items = gate_of(policy), suite_items(policy, folder)
+    gate, items = Gate.of(policy), suite_items(policy, folder)
     where = f"{loaded.path}:{line_of(loaded.text, 'gate')}"
     return PolicyReport(
         path=str(loaded.path),
@@ -66,17 +66,6 @@ def report(loaded: Loaded, policy: Policy, *, folder: Path, seen: Seen | None) -
         items=[_items(need) for need in gate_needs(gate, items)],
         steps=step_times(policy, seen),
     )
-
-
-def gate_of(policy: Policy) -> Gate:
-    improve = [
-        Criterion(Metric(asked.metric), Suite(asked.on)) for asked in policy.gate.must_improve
-    ]
-    keep = [
-        Criterion(Metric(limit.metric), Suite(limit.on), limit.by)
-        for limit in policy.gate.must_not_drop
-    ]
-    return Gate(tuple(improve), tuple(keep), policy.gate.alpha, policy.curate.holdout.at_least)
 
 
 def suite_items(policy: Policy, folder: Path) -> dict[Suite, int]:
