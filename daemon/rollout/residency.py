@@ -45,14 +45,18 @@ class Residency:
         self.verified: frozenset[str] = frozenset()
         self.problems: dict[str, str] = {}  # why a wanted version cannot be loaded or measured
         self.changed = asyncio.Event()
+        self._away = False
 
     async def look(self) -> bool:
         """See which process the host is, and what is proven on it. False where it is away."""
         try:
             info = await self._host.describe()
         except HostError as error:
-            _log.info("host does not answer", error=str(error))
+            if not self._away:  # once, not at every tick of a start that takes a minute
+                _log.info("host does not answer", error=str(error))
+            self._away = True
             return False
+        self._away = False
         if self.info is None or info.instance != self.info.instance:
             _log.info("host", instance=info.instance, base=info.base)
             self.verified = await self._receipts.passed_on(info.instance)
