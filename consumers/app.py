@@ -2,12 +2,14 @@
 
 Stock Faust delivers 4-8 k messages/s, whole chunks 64-77 k. Offsets come from the store after every
 (re)assignment; Kafka's own are advisory and never read. Used of Faust's internals, and pinned by
-tests/integration/test_faust_contract.py: `_new_transport`, `_thread`, `_new_consumer_thread`,
-`_create_worker_consumer`, `_wait_next_records`, `_buffered_partitions`, `_to_message`.
+tests/unit/consumers/test_faust_contract.py: `_new_transport`, `_thread`, `_new_consumer_thread`,
+`_create_worker_consumer`, `_wait_next_records`, `_buffered_partitions`, `_to_message`, and
+aiokafka's `_isolation_level` and `_coordinator.request_rejoin`.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +27,7 @@ _FETCH_BYTES = 1 << 20  # per partition and fetch
 _BUFFERED_CHUNKS = 8
 _AFTER_FAILURE_S = 1  # the app is being stopped: do not spin meanwhile
 _POSITION_S = 0.2
+_NOT_PLACED = (-1, 0)  # a position before its end: something waits
 _GATHER_S = 0.05  # how long small chunks wait for company in one transaction
 
 
@@ -86,19 +89,30 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         """Commit to Kafka, for lag tools only. False where the group is elsewhere just now."""
         return await self.call_thread(self._tell_group, offsets)
 
+    async def rejoin(self) -> None:
+        """Ask the group to share its partitions anew.
+
+        A static member that comes back gets its old share: what was added meanwhile (a topic made
+        anew, a partition) would stay without a reader.
+        """
+        await self.call_thread(self._rejoin)
+
     async def _progress(self) -> dict[Partition, tuple[int, int]]:
         consumer = self._ensure_consumer()
         found = {}
         for tp in consumer.assignment():
-            try:
+            found[Partition(tp.topic, tp.partition)] = _NOT_PLACED
+            with suppress(TimeoutError, KafkaError):  # being assigned just now
                 async with asyncio.timeout(_POSITION_S):
                     position = await consumer.position(tp)
                 end = consumer.last_stable_offset(tp)
-            except (TimeoutError, KafkaError):
-                continue  # being assigned just now
-            known = end is not None and end >= 0
-            found[Partition(tp.topic, tp.partition)] = (position, end if known else position)
+                known = end is not None and end >= 0
+                found[Partition(tp.topic, tp.partition)] = (position, end if known else position)
         return found
+
+    async def _rejoin(self) -> None:
+        coordinator: Any = self._ensure_consumer()._coordinator  # noqa: SLF001 - no public way
+        coordinator.request_rejoin()
 
     async def _tell_group(self, offsets: Mapping[Partition, int]) -> bool:
         consumer = self._ensure_consumer()

@@ -62,8 +62,8 @@ class Lookout:
         cluster = await self._admin.describe(self._names)
         return cluster, await self._admin.ranges(cluster)
 
-    async def verify(self, known: Cluster) -> bool:
-        """Ask again while reading; False where the broker does not answer just now.
+    async def verify(self, known: Cluster) -> Cluster | None:
+        """Ask again while reading; None where the broker does not answer just now.
 
         Raises:
             GapError: a topic is gone or made anew.
@@ -74,14 +74,14 @@ class Lookout:
                 cluster, ranges = await self.look()
             except BrokerAwayError as error:
                 self._waiting(str(error))
-                return False
+                return None
             absences += 1
             if not cluster.missing(self._names) or absences >= _CONFIRMATIONS:
                 break
             await asyncio.sleep(_ASK_AGAIN_S)
         if cluster.topics != known.topics:
             await self._check_identity(ranges)  # a partition may have been added, no more
-        return True
+        return cluster
 
     async def _provide(
         self, missing: list[str], ranges: dict[Partition, LogRange], *, certain: bool

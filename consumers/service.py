@@ -27,7 +27,7 @@ T = TypeVar("T")
 State = Literal["starting", "waiting", "running", "halted"]
 _log = structlog.get_logger(__name__)
 _TICK_S = 1.0
-_VERIFY_EVERY_S = 5.0
+_VERIFY_EVERY_S = 3.0
 _RETRY_S = 1.0
 _ANSWER_S = 10.0
 _START_S = 60.0
@@ -238,11 +238,18 @@ class IngestService:
             now_s = time.monotonic()
             if now_s >= verify_at_s:
                 verify_at_s = now_s + _VERIFY_EVERY_S
-                if await self._lookout.verify(cluster):
-                    self._become("running", None)
-                else:
+                if (found := await self._lookout.verify(cluster)) is None:
                     watchdog.excuse(now_s=now_s)
-            watchdog.see(progress, consumer.handed, reader.stored, now_s=now_s)
+                    continue
+                cluster = found
+                self._become("running", None)
+            unassigned = cluster.partitions - progress.keys()
+            watchdog.see(
+                progress, consumer.handed, reader.stored, unassigned=unassigned, now_s=now_s
+            )
+            if watchdog.should_rejoin(now_s=now_s):
+                _log.warning("asking for partitions", partitions=sorted(unassigned))
+                await _answer(consumer.thread.rejoin())
 
     def _consumer_settings(self) -> ConsumerSettings:
         return ConsumerSettings(

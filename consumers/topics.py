@@ -1,6 +1,7 @@
 """The topics we read: what they are called, whether they exist, and what the broker has of them."""
 
 import asyncio
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -40,6 +41,14 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
 
     cluster_id: str | None
     topics: Mapping[str, tuple[str | None, int]]
+
+    @property
+    def partitions(self) -> frozenset[Partition]:
+        return frozenset(
+            Partition(name, number)
+            for name, (_, partitions) in self.topics.items()
+            for number in range(partitions)
+        )
 
     def missing(self, names: Sequence[str]) -> list[str]:
         return [name for name in names if name not in self.topics]
@@ -87,6 +96,8 @@ class TopicAdmin:
 
     def _run(self, work: Callable[[Client], T]) -> T:
         if self._client is None:
+            # First by hand: the client leaks a socket for every address that refuses.
+            _knock(self._bootstrap, self._timeout_s)
             make: Client = KafkaAdminClient
             self._client = make(
                 bootstrap_servers=self._bootstrap,
@@ -100,6 +111,20 @@ class TopicAdmin:
         client, self._client = self._client, None
         if client is not None:
             await asyncio.to_thread(client.close)
+
+
+def _knock(bootstrap: str, timeout_s: float) -> None:
+    """Raises OSError where no server of the list accepts a connection."""
+    refused: OSError | None = None
+    for server in bootstrap.split(","):
+        host, _, port = server.strip().rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s).close()
+        except OSError as error:
+            refused = error
+        else:
+            return
+    raise refused or OSError("no server is given")
 
 
 def _describe(client: Client, names: Sequence[str]) -> Cluster:

@@ -1,12 +1,15 @@
 """Whether the consumer still moves. Pure: it is told the time."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from daemon.domain.errors import AdaptdError
 from daemon.domain.ingest import Partition
 
 Offsets = Mapping[Partition, int]
 Progress = Mapping[Partition, tuple[int, int]]  # position of the next fetch, readable end
+
+_FIRST_ASK_S = 3.0
+_NEXT_ASK_S = 20.0
 
 
 class StuckError(AdaptdError):
@@ -16,18 +19,30 @@ class StuckError(AdaptdError):
 class Watchdog:
     """Raises StuckError where something waited for `stuck_s` and nothing moved.
 
-    Waiting is: readable and not fetched, handed over and not stored, or no partition at all.
+    Waiting is: readable and not fetched, handed over and not stored, or a partition not assigned.
     """
 
     def __init__(self, stuck_s: float, *, now_s: float) -> None:
         self._stuck_s = stuck_s
         self._moved_s = now_s
         self._last: object = None
+        self._lacking_s: float | None = None  # since when, or when last asked for
+        self._patience_s = _FIRST_ASK_S
 
-    def see(self, progress: Progress, handed: Offsets, stored: Offsets, *, now_s: float) -> None:
+    def see(
+        self,
+        progress: Progress,
+        handed: Offsets,
+        stored: Offsets,
+        *,
+        unassigned: Set[Partition],
+        now_s: float,
+    ) -> None:
         """Call it every second or so; `handed`: ends of the chunks handed over."""
+        self._note_share(unassigned, now_s)
         seen = (dict(progress), dict(handed), dict(stored))
-        if seen != self._last or not _is_waiting(progress, handed, stored):
+        waiting = bool(unassigned) or _is_waiting(progress, handed, stored)
+        if seen != self._last or not waiting:
             self._last = seen
             self._moved_s = now_s
         elif now_s - self._moved_s > self._stuck_s:
@@ -36,6 +51,19 @@ class Watchdog:
                 f"nothing moved for {now_s - self._moved_s:.0f} s while records wait",
                 "It is started again by itself",
             )
+
+    def should_rejoin(self, *, now_s: float) -> bool:
+        """Whether to ask the group for partitions that nobody reads. Rarely: it stops all reading."""
+        if self._lacking_s is None or now_s - self._lacking_s < self._patience_s:
+            return False
+        self._lacking_s, self._patience_s = now_s, _NEXT_ASK_S
+        return True
+
+    def _note_share(self, unassigned: Set[Partition], now_s: float) -> None:
+        if not unassigned:
+            self._lacking_s, self._patience_s = None, _FIRST_ASK_S
+        elif self._lacking_s is None:
+            self._lacking_s = now_s
 
     def excuse(self, *, now_s: float) -> None:
         """The broker is away: waiting is right."""
@@ -55,7 +83,5 @@ def lags(progress: Progress, handed: Offsets, stored: Offsets) -> dict[Partition
 
 
 def _is_waiting(progress: Progress, handed: Offsets, stored: Offsets) -> bool:
-    if not progress:
-        return True
     unfetched = any(position < end for position, end in progress.values())
     return unfetched or any(stored.get(at, 0) < end for at, end in handed.items())

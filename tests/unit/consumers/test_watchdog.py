@@ -12,7 +12,9 @@ def watch(*seen: tuple[float, int, int, int, int]) -> None:
     """Each: second, fetch position, readable end, handed over, stored."""
     watchdog = Watchdog(10, now_s=0)
     for now_s, position, end, handed, stored in seen:
-        watchdog.see({AT: (position, end)}, {AT: handed}, {AT: stored}, now_s=now_s)
+        watchdog.see(
+            {AT: (position, end)}, {AT: handed}, {AT: stored}, unassigned=set(), now_s=now_s
+        )
 
 
 def test_an_idle_topic_is_not_stuck() -> None:
@@ -37,18 +39,29 @@ def test_chunks_that_are_not_stored_are_noticed() -> None:
         watch((1, 9, 9, 9, 5), (12, 9, 9, 9, 5))
 
 
-def test_a_consumer_without_a_partition_is_noticed() -> None:
+def test_a_partition_that_nobody_reads_is_noticed() -> None:
     watchdog = Watchdog(10, now_s=0)
-    watchdog.see({}, {}, {}, now_s=1)
+    watchdog.see({}, {}, {}, unassigned={AT}, now_s=1)
     with pytest.raises(StuckError):
-        watchdog.see({}, {}, {}, now_s=12)
+        watchdog.see({}, {}, {}, unassigned={AT}, now_s=12)
+
+
+def test_a_partition_that_nobody_reads_is_asked_for_but_not_all_the_time() -> None:
+    watchdog = Watchdog(100, now_s=0)
+    asked = []
+    for now_s in range(1, 60):
+        watchdog.see({}, {}, {}, unassigned=set() if now_s == 50 else {AT}, now_s=now_s)
+        if watchdog.should_rejoin(now_s=now_s):
+            asked.append(now_s)
+
+    assert asked == [4, 24, 44, 54]
 
 
 def test_while_the_broker_is_away_waiting_is_right() -> None:
     watchdog = Watchdog(10, now_s=0)
-    watchdog.see({AT: (5, 9)}, {AT: 5}, {AT: 5}, now_s=1)
+    watchdog.see({AT: (5, 9)}, {AT: 5}, {AT: 5}, unassigned=set(), now_s=1)
     watchdog.excuse(now_s=9)
-    watchdog.see({AT: (5, 9)}, {AT: 5}, {AT: 5}, now_s=18)
+    watchdog.see({AT: (5, 9)}, {AT: 5}, {AT: 5}, unassigned=set(), now_s=18)
 
 
 @pytest.mark.parametrize(

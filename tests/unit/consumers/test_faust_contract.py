@@ -1,0 +1,91 @@
+"""What we use of Faust's and aiokafka's insides. On failure read consumers/app.py, then upgrade."""
+
+import inspect
+from importlib.metadata import version
+from pathlib import Path
+
+import aiokafka
+import faust
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from faust.tables.recovery import Recovery
+from faust.transport.consumer import Consumer, ThreadDelegateConsumer
+from faust.transport.drivers import aiokafka as driver
+
+from consumers.app import ChunkConsumer, ChunkThread, ConsumerSettings, build_app
+from consumers.service import IngestService
+
+
+def parameters(function: object) -> list[str]:
+    return list(inspect.signature(function).parameters)  # pyright: ignore[reportArgumentType] - callables
+
+
+def test_the_versions_are_those_this_was_read_in() -> None:
+    assert version("faust-streaming").startswith("0.15.")
+    assert version("aiokafka").startswith("0.14.")
+
+
+def test_faust_asks_the_overridden_methods_in_the_shape_we_override() -> None:
+    assert parameters(faust.App._new_transport) == ["self"]
+    assert parameters(driver.Consumer._new_consumer_thread) == ["self"]
+    assert parameters(driver.AIOKafkaConsumerThread._create_worker_consumer) == [
+        "self",
+        "transport",
+    ]
+    assert parameters(Consumer.getmany) == parameters(ChunkConsumer.getmany) == ["self", "timeout"]
+    assert inspect.isasyncgenfunction(Consumer.getmany)
+    assert parameters(ThreadDelegateConsumer.seek_to_committed) == ["self"]
+
+
+def test_faust_seeks_after_every_assignment_through_our_override() -> None:
+    assert "consumer.perform_seek()" in inspect.getsource(Recovery._resume_streams)
+    assert "await self.seek_to_committed()" in inspect.getsource(Consumer.perform_seek)
+
+
+def test_the_helpers_we_call_are_there() -> None:
+    assert parameters(Consumer._wait_next_records) == ["self", "timeout"]
+    assert parameters(driver.Consumer._to_message) == ["self", "tp", "record"]
+    assert "self._buffered_partitions = set()" in inspect.getsource(Consumer.__init__)
+    for name in ("earliest_offsets", "highwaters", "seek_wait", "call_thread", "_ensure_consumer"):
+        assert callable(getattr(ChunkThread, name)), name
+
+
+def test_a_chunk_of_zero_acks_is_passed_on_as_it_is() -> None:
+    """The value of a message is our Chunk; the raw codec must hand it to the agent untouched."""
+    chunk = object()
+    app = faust.App("codec", broker="kafka://127.0.0.1:1")
+
+    assert app.serializers.loads_value(None, chunk, serializer="raw") is chunk  # pyright: ignore[reportArgumentType] - the point
+
+
+def test_a_member_can_ask_for_a_new_share_of_partitions() -> None:
+    assert parameters(GroupCoordinator.request_rejoin) == ["self"]
+    assert "self._coordinator = GroupCoordinator(" in inspect.getsource(
+        aiokafka.AIOKafkaConsumer.start
+    )
+
+
+def test_aiokafka_takes_its_isolation_level_at_the_start_and_not_when_made() -> None:
+    start = inspect.getsource(aiokafka.AIOKafkaConsumer.start)
+
+    assert "isolation_level=self._isolation_level" in start
+    assert callable(aiokafka.AIOKafkaConsumer.last_stable_offset)
+
+
+async def test_the_app_is_built_without_anything_we_do_not_need(tmp_path: Path) -> None:
+    settings = ConsumerSettings(
+        bootstrap="127.0.0.1:1",
+        group="g",
+        instance="g-0",
+        topics=("a", "b"),
+        session_timeout_s=10,
+        directory=tmp_path,
+    )
+
+    app = build_app(settings, reader=None)  # pyright: ignore[reportArgumentType] - never started
+
+    assert app.conf.consumer_auto_offset_reset == "none"
+    assert app.conf.consumer_group_instance_id == "g-0"
+    assert app.conf.processing_guarantee.name == "AT_LEAST_ONCE"
+    assert not app.tables.changelog_topics
+    assert app.transport.Consumer is ChunkConsumer
+    assert IngestService.__doc__
