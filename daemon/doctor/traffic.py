@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from math import log
 from typing import Any
 
-from daemon.doctor.findings import Finding, error, note, ok
+from daemon.doctor.findings import Finding, error, note, ok, warning
 
 # An arm's feedback must come within the maturity: at less than 4 mean delays the slower arm's late
 # negatives bias the guard (measured: 31 % false rollbacks at 2.7, 5 % at 4).
@@ -65,7 +65,8 @@ def judge_maturity(
     if maturity < needed:
         what = f"{words}, and is counted at {duration(maturity.total_seconds())}: too soon"
         remedy = f"Set rollout.guard.maturity to at least {duration(needed.total_seconds())}"
-        return error(check, what, remedy)
+        judge = error if maturity.total_seconds() < mean_s else warning
+        return judge(check, what, remedy)
     return ok(check, f"{words}; maturity is {duration(maturity.total_seconds())}")
 
 
