@@ -84,7 +84,7 @@ def _exact_p(wins: int, losses: int, items: int, difference: float, *, upper: bo
     return min(float(worst), 1.0)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4)  # up to 8 MB each
 def _scores(items: int, difference: float) -> Floats:
     """Every table's score, [wins, losses]; NaN where wins and losses exceed the items."""
     count = np.arange(items + 1)

@@ -43,7 +43,7 @@ def sign_flip_bound(gains: Gains, alpha: float) -> float:
     low = high - _spread(gains)
     while sign_flip_p(gains.sums - low * gains.sizes) > alpha:
         low -= 2 * (high - low)
-    for _ in range(30):
+    for _ in range(22):  # a millionth of the spread is enough
         middle = (low + high) / 2
         if sign_flip_p(gains.sums - middle * gains.sizes) > alpha:
             high = middle

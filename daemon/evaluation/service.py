@@ -30,6 +30,7 @@ from daemon.store.evaluations import Evaluation, EvaluationStore, Outcome, new_e
 from daemon.store.runs import Run, RunStore
 
 ACTOR = "evaluation"
+RETRY_S = 5.0  # after the host was away or refused
 _RUN_TO = {
     Verdict.PASSED: RunState.ACCEPTED,
     Verdict.FAILED: RunState.REJECTED,
@@ -66,21 +67,25 @@ class EvaluationService:
     async def run(self) -> None:
         """Work until cancelled."""
         while True:
-            await self.tick()
-            await asyncio.sleep(self._tick_s)
+            is_waiting = await self.tick()
+            await asyncio.sleep(RETRY_S if is_waiting else self._tick_s)
 
-    async def tick(self) -> None:
-        """Go on with what was begun, then take the oldest trained run. Safe to repeat."""
+    async def tick(self) -> bool:
+        """Go on with what was begun, then take the oldest trained run. Safe to repeat.
+
+        True where a run has to wait for the host.
+        """
         await self._retire_abandoned()
-        for run in await self._runs.in_state(RunState.EVALUATING):
-            await self._attempt(run)
+        begun = await self._runs.in_state(RunState.EVALUATING)
+        waiting = [run.run_id for run in begun if not await self._attempt(run)]
         now = datetime.now(UTC)
         run = await self._runs.claim(RunState.TRAINED, RunState.EVALUATING, actor=ACTOR, now=now)
-        if run is not None:
-            await self._attempt(run)
+        if run is not None and not await self._attempt(run):
+            waiting.append(run.run_id)
+        return bool(waiting)
 
-    async def _attempt(self, run: Run) -> None:
-        """Evaluate, or leave the run as it is with what it waits for: the next tick tries again."""
+    async def _attempt(self, run: Run) -> bool:
+        """Evaluate. False where the run stays as it is, with what it waits for."""
         try:
             await self._evaluate_or_fail(run)
         except RunStoppedError:
@@ -89,6 +94,8 @@ class EvaluationService:
             _log.warning("evaluation waits", run_id=run.run_id, error=str(error))
             waiting = {"stage": "evaluating", "waits_for": str(error)}
             await self._runs.set_progress(run.run_id, waiting)
+            return False
+        return True
 
     async def _evaluate_or_fail(self, run: Run) -> None:
         try:

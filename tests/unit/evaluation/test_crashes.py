@@ -46,7 +46,7 @@ async def evaluated(folder: Path, base_dir: Path, *, end_at: int, right: float) 
     return points.left <= 0
 
 
-@pytest.mark.parametrize(("right", "step"), [(0.9, 5), (0.0, 2)])
+@pytest.mark.parametrize(("right", "step"), [(0.9, 7), (0.0, 3)])
 async def test_a_crash_at_any_write_changes_nothing_in_the_end(
     tmp_path: Path, tiny_dir: Path, right: float, step: int
 ) -> None:

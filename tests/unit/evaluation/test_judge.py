@@ -123,7 +123,7 @@ def test_clusters_that_move_together_count_as_one() -> None:
 
 
 def test_the_report_is_plain_json_and_the_same_every_time() -> None:
-    fresh = nll_gains(np.random.default_rng(5).normal(0, 1, 150), [i // 2 for i in range(150)])
+    fresh = nll_gains(np.random.default_rng(5).normal(0, 1, 110), [i // 2 for i in range(110)])
 
     first = decide(fresh, SAME, improve=(BETTER, BETTER_NLL), keep=(KEPT, KEPT_NLL))
 
