@@ -112,7 +112,7 @@ def load_settings() -> Settings:
         SettingsError: with every wrong value at once.
     """
     try:
-        return Settings()
+        return _absolute(Settings())
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise SettingsError("settings", wrong, _REMEDY) from error
@@ -120,3 +120,14 @@ def load_settings() -> Settings:
         raise SettingsError("settings", str(error), _REMEDY) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise SettingsError("adaptd.toml", str(error), "Correct the file") from error
+
+
+def _absolute(settings: Settings) -> Settings:
+    """Paths as every process sees them: children run in folders of their own."""
+    return settings.model_copy(
+        update={
+            "home": settings.home.absolute(),
+            "policies_dir": settings.policies_dir.absolute(),
+            "bases": {name: path.absolute() for name, path in settings.bases.items()},
+        }
+    )
