@@ -133,7 +133,8 @@ async def _serving(
     receipts = ReceiptService(
         host, ReceiptStore(database), AdapterStore(database), base_dir=base.directory
     )
-    return _Serving(host, SeenPublisher(gateways), engine, receipts)
+    publisher = SeenPublisher(gateways, patience_s=settings.lease_s)
+    return _Serving(host, publisher, engine, receipts)
 
 
 def _policies(

@@ -1,8 +1,10 @@
 """What the running parts say of themselves, gathered for the surfaces."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
+from math import inf
 from typing import Any
 
 import msgspec
@@ -17,16 +19,26 @@ from daemon.rollout.service import RolloutService
 from daemon.web.ports import GatewaySeen, LiveFacts, PartState, PolicyState, Problem
 
 _HOST_LIMIT_S = 2.0
+_HOST_PATIENCE_S = 10.0  # one step of a full batch of long prompts takes seconds on a CPU
 _HOST_FRESH_S = 1.0
 
 
 class SeenPublisher:
     """A RoutePublisher that remembers what every gateway answered last, and when."""
 
-    def __init__(self, publisher: RoutePublisher) -> None:
+    def __init__(self, publisher: RoutePublisher, *, patience_s: float) -> None:
+        """A gateway that was silent for less than `patience_s` is busy, not away."""
         self._publisher = publisher
+        self._patience_s = patience_s
+        self._answered = -inf
+        self._problem = "no gateway has answered yet"
         self.seen: dict[str, GatewaySeen] = {}
-        self.problem: str | None = "no gateway has answered yet"
+
+    @property
+    def problem(self) -> str | None:
+        """Why the gateways do not follow; None where they do."""
+        silent_s = time.monotonic() - self._answered
+        return self._problem if silent_s > self._patience_s else None
 
     async def publish(self, table: RouteTable) -> Sequence[GatewayState]:
         return await self._remember(self._publisher.publish(table))
@@ -34,15 +46,17 @@ class SeenPublisher:
     async def states(self) -> Sequence[GatewayState]:
         return await self._remember(self._publisher.states())
 
-    async def _remember(self, asked: Any) -> Sequence[GatewayState]:
+    async def _remember(
+        self, asked: Coroutine[Any, Any, Sequence[GatewayState]]
+    ) -> Sequence[GatewayState]:
         try:
             states = await asked
         except HostError as error:
-            self.problem = error.problem
+            self._problem = error.problem
             raise
         now = datetime.now(UTC)
         self.seen |= {state.gateway: GatewaySeen(state=state, seen_at=now) for state in states}
-        self.problem = None
+        self._answered = time.monotonic()
         return states
 
 
@@ -53,30 +67,32 @@ class HostWatch:
         self._host = host
         self._url = url
         self._turn = asyncio.Lock()
-        self._asked_at = -_HOST_FRESH_S
-        self._known: dict[str, Any] = {}
+        self._asked = self._answered = -inf
+        self._known: dict[str, Any] = {"url": url, "state": "down", "problem": "not asked yet"}
 
     async def look(self, starting: str | None) -> dict[str, Any]:
         """`state`: ready, starting (in the words of whoever starts it) or down."""
         async with self._turn:
-            now = asyncio.get_running_loop().time()
-            if now - self._asked_at >= _HOST_FRESH_S:
-                self._known = await self._ask()
-                self._asked_at = asyncio.get_running_loop().time()
+            if time.monotonic() - self._asked >= _HOST_FRESH_S:
+                await self._ask()
+                self._asked = time.monotonic()
         if self._known["state"] == "down" and starting:
             return self._known | {"state": "starting", "problem": starting}
         return self._known
 
-    async def _ask(self) -> dict[str, Any]:
+    async def _ask(self) -> None:
+        """A host that answered a moment ago and does not now is busy, not down."""
         try:
             async with asyncio.timeout(_HOST_LIMIT_S):
                 info, loaded = await self._host.describe(), await self._host.loaded()
         except (HostError, TimeoutError) as error:
-            problem = error.problem if isinstance(error, HostError) else "it does not answer"
-            return {"url": self._url, "state": "down", "problem": problem}
-        return {"url": self._url, "state": "ready", "loaded": sorted(loaded)} | msgspec.to_builtins(
-            info
-        )
+            if time.monotonic() - self._answered > _HOST_PATIENCE_S:
+                problem = error.problem if isinstance(error, HostError) else "it does not answer"
+                self._known = {"url": self._url, "state": "down", "problem": problem}
+            return
+        self._answered = time.monotonic()
+        about = {"url": self._url, "state": "ready", "loaded": sorted(loaded)}
+        self._known = about | msgspec.to_builtins(info)
 
 
 class LiveParts:
