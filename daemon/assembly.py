@@ -10,6 +10,7 @@ from daemon.domain.signing import derive
 from daemon.domain.tokens import TokenBook
 from daemon.installation import (
     GATEWAY_FILE,
+    Base,
     Keys,
     engine_settings,
     find_base,
@@ -38,6 +39,7 @@ from daemon.store.sandbox import Sandbox
 from daemon.store.surfaces import SurfaceStore
 from daemon.supervision import Service, Supervisor
 from daemon.web.backend import Backend
+from daemon.web.ports import Problem
 from daemon.where_check import EmptyExamplesCheck
 from serving.engine import EngineState, EngineSupervisor
 from serving.publisher import HttpPublisher
@@ -66,6 +68,7 @@ class _Serving:
     publisher: SeenPublisher
     engine: EngineSupervisor | None
     receipts: ReceiptService
+    base: Base
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ async def build(settings: Settings, keys: Keys, database: Database, stack: Async
         starting=lambda: _starting(serving.engine),
         ingest=ingestion.consumer,
         decisions=pipeline.triggers.decisions,
+        notices=lambda: _notices(serving, book),
     )
     backend = _backend(settings, database, live, rollouts, ingestion)
     services = _services(rollouts, policies, serving, ingestion, pipeline)
@@ -134,7 +138,7 @@ async def _serving(
         host, ReceiptStore(database), AdapterStore(database), base_dir=base.directory
     )
     publisher = SeenPublisher(gateways, patience_s=settings.lease_s)
-    return _Serving(host, publisher, engine, receipts)
+    return _Serving(host, publisher, engine, receipts, base)
 
 
 def _policies(
@@ -162,7 +166,7 @@ def _ingestion(settings: Settings, keys: Keys, database: Database) -> _Ingestion
         partitions=settings.kafka_partitions,
         session_timeout_s=settings.kafka_session_timeout_s,
         unsigned_sources=frozenset(settings.kafka_unsigned_sources),
-        directory=settings.home / "faust",
+        directory=settings.home,
     )
     key, halts = derive(keys.secret, "events"), HaltStore(database)
     return _Ingestion(door, IngestService(asked, sink=events, halts=halts, key=key))
@@ -213,3 +217,21 @@ def _starting(engine: EngineSupervisor | None) -> str | None:
     status = engine.status
     left = f" of about {status.expected_s:.0f} s" if status.expected_s else ""
     return f"{status.detail or 'starting'}, {status.elapsed_s:.0f} s{left}"
+
+
+def _notices(serving: _Serving, book: PolicyBook) -> list[Problem]:
+    """What an operator should know of vLLM: other settings than asked for, another base."""
+    found = [
+        Problem(
+            level="error",
+            what=f"policy {version.model} wants the base {version.policy.base}, and vLLM serves "
+            f"{serving.base.name}",
+            remedy="Use one base for every policy of a daemon",
+        )
+        for version in book.all()
+        if version.policy.base != serving.base.name
+    ]
+    if serving.engine is not None and serving.engine.status.stale:
+        what = "vLLM runs with other settings than those given now"
+        found.append(Problem(level="warning", what=what, remedy="adaptd engine restart"))
+    return found

@@ -109,6 +109,7 @@ class LiveParts:
         starting: Callable[[], str | None],
         ingest: IngestService | None,
         decisions: Callable[[], Mapping[str, Decision]],
+        notices: Callable[[], Sequence[Problem]] = list,
     ) -> None:
         self.started_at = datetime.now(UTC)
         self._services = services
@@ -119,6 +120,7 @@ class LiveParts:
         self._starting = starting
         self._ingest = ingest
         self._decisions = decisions
+        self._notices = notices
 
     async def look(self) -> LiveFacts:
         ingest = await self._ingest.status() if self._ingest else None
@@ -170,7 +172,19 @@ class LiveParts:
             Problem(level="error", what=f"{name} is not served: {text}", remedy="See vLLM's log")
             for name, text in self._rollouts.residency.problems.items()
         ]
-        return wrong + refused
+        return [*wrong, *refused, *self._losses(), *self._notices()]
+
+    def _losses(self) -> list[Problem]:
+        remedy = "Give it memory and a broker that keeps up; see its own /adaptd/metrics"
+        return [
+            Problem(
+                level="error",
+                what=f"{name} lost {seen.state.rows_lost} interactions, its memory being full",
+                remedy=remedy,
+            )
+            for name, seen in self._publisher.seen.items()
+            if seen.state.rows_lost
+        ]
 
 
 def _ingest_part(status: IngestStatus | None) -> PartState:

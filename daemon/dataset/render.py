@@ -1,14 +1,14 @@
 """Messages to token ids exactly as the served model sees them (D14).
 
-The served chat template runs in jinja2's sandbox with the settings transformers gives it, on
-messages treated as vLLM 0.32 treats them; `tokenizers` encodes the text. No torch, no transformers.
-Equality with vLLM's `/tokenize` is tested against a running server.
+The served chat template runs in jinja2's sandbox with the settings transformers gives it;
+`tokenizers` encodes the text. No torch, no transformers. Equality with vLLM's `/tokenize` is tested
+against a running server.
 """
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,18 @@ import jinja2.parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
+from daemon.dataset.messages import (
+    Message,
+    RenderError,
+    prepared_args,
+    prepared_messages,
+    prepared_tools,
+)
+from daemon.domain.bases import chat_template
 from daemon.domain.errors import AdaptdError
 
-Message = Mapping[str, Any]
+__all__ = ["RenderError", "Renderer"]
+
 _SPECIAL = (
     "bos_token",
     "eos_token",
@@ -31,12 +40,7 @@ _SPECIAL = (
     "cls_token",
     "mask_token",
 )
-_TOOL_FIELDS = ("name", "description", "parameters", "strict", "defer_loading")
-_TOOL_FIELDS_WHEN_SET = ("strict", "defer_loading")
-
-
-class RenderError(AdaptdError):
-    """Messages that cannot be rendered: the example is left out, with this reason."""
+_MARK = "the end of this text is the end of the turn"
 
 
 class Renderer:
@@ -49,16 +53,20 @@ class Renderer:
             AdaptdError: there is no tokenizer.json or template, or the template takes content as
                 parts, which this release does not render.
         """
+        self._base = base
         self._tokenizer = _tokenizer(base)
-        config = json.loads((base / "tokenizer_config.json").read_text())
+        config = _json_file(base / "tokenizer_config.json")
         self._special = {name: _token(config[name]) for name in _SPECIAL if config.get(name)}
-        source = _template_source(base, config)
+        source = chat_template(base)
         environment = _environment()
         if _reads_parts(environment.parse(source)):
-            raise AdaptdError(str(base), "its template takes content parts", "Use a text template")
+            problem = "its chat template takes content as parts"
+            raise AdaptdError(str(base), problem, "Use a base whose template takes text")
         self._knows_developer = "'developer'" in source or '"developer"' in source
         self._template = environment.from_string(source)
-        self.stop_id = self._stop_id(base)
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._reserved = frozenset(number for number, token in added.items() if token.special)
+        self.stop_id = self._stop_id()
 
     def prompt_ids(
         self,
@@ -66,137 +74,84 @@ class Renderer:
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         template_args: Mapping[str, Any] | None = None,
+        reasoning_effort: str | None = None,
+        at: datetime | None = None,
     ) -> list[int]:
         """The ids of a conversation up to where the assistant's answer begins.
+
+        `at` is when it was asked: templates may print the date. It defaults to now.
 
         Raises:
             RenderError: the template refuses it, or a message is not text.
         """
-        values = {**self._special, "documents": None, "add_generation_prompt": True}
-        values |= dict(template_args or {})
-        values |= {"messages": self._prepared(messages), "tools": _prepared_tools(tools)}
-        try:
-            text = self._template.render(values)
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
-            raise RenderError(
-                "chat template", type(error).__name__, "Check the messages"
-            ) from error
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        values = prepared_args(template_args, reasoning_effort=reasoning_effort)
+        values = {"documents": None, "tools": prepared_tools(tools)} | values
+        values |= {
+            "messages": prepared_messages(messages, knows_developer=self._knows_developer),
+            "add_generation_prompt": True,
+        }
+        return self._encode(self._render(values, at or datetime.now(UTC)))
 
     def answer_ids(self, text: str) -> list[int]:
-        """The ids of an answer as a model would write it: its text, then the stop token."""
-        return [*self._tokenizer.encode(text, add_special_tokens=False).ids, self.stop_id]
+        """The ids of an answer as a model would write it: its text, then the stop token.
 
-    def _stop_id(self, base: Path) -> int:
-        """The token that ends a turn: what the server stops on."""
-        generation = base / "generation_config.json"
-        found = json.loads(generation.read_text()) if generation.exists() else {}
-        stop = found.get("eos_token_id")
-        if stop is None:
-            stop = self._tokenizer.token_to_id(self._special.get("eos_token", ""))
-        first = stop[0] if isinstance(stop, list) else stop
-        if first is None:
-            raise AdaptdError(str(base), "no stop token is defined", "Set eos_token_id")
-        return int(first)
+        Raises:
+            RenderError: the text holds a special token, which could end the turn or open another.
+        """
+        ids = self._encode(text)
+        if not self._reserved.isdisjoint(ids) or self.stop_id in ids:
+            raise RenderError("answer", "it holds a special token", "Leave it out")
+        return [*ids, self.stop_id]
 
-    def _prepared(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
-        """The messages as vLLM hands them to the template."""
-        prepared = [_prepared_message(message) for message in messages]
-        if self._knows_developer or all(m["role"] != "developer" for m in prepared):
-            return prepared
-        for message in prepared:
-            if message["role"] == "developer":
-                message["role"] = "system"
-                message.pop("tools", None)
-        return _one_system_message(prepared)
+    def _encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
 
-
-def _prepared_message(message: Message) -> dict[str, Any]:
-    role = str(message["role"])
-    prepared: dict[str, Any] = {"role": role, "content": _text_of(message.get("content"))}
-    if role == "assistant":
-        if message.get("tool_calls"):
-            prepared["tool_calls"] = [_prepared_call(call) for call in message["tool_calls"]]
-        reasoning = message.get("reasoning")
-        if reasoning is not None:
-            prepared |= {"reasoning": reasoning, "reasoning_content": reasoning}
-    elif role == "tool" and "tool_call_id" in message:
-        prepared["tool_call_id"] = message["tool_call_id"]
-    elif role == "developer":
-        prepared["tools"] = message.get("tools")
-    if isinstance(message.get("name"), str):
-        prepared["name"] = message["name"]
-    return prepared
-
-
-def _text_of(content: Any) -> str:
-    """Text parts joined by newlines; nothing becomes the empty text."""
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
-    return "\n".join(_part(part) for part in content)
-
-
-def _part(part: Any) -> str:
-    if isinstance(part, str):
-        return part
-    if isinstance(part, Mapping) and part.get("type", "text") in ("text", "input_text", "refusal"):
-        return str(part.get("text") or part.get("refusal") or "")
-    raise RenderError("message", "a part of its content is not text", "Leave it out")
-
-
-def _prepared_call(call: Mapping[str, Any]) -> dict[str, Any]:
-    """A tool call with its arguments as an object; what is not one becomes empty."""
-    prepared = copy.deepcopy(dict(call))
-    function = prepared.get("function")
-    if not isinstance(function, dict):
-        raise RenderError("message", "a tool call has no function", "Leave it out")
-    arguments = function.get("arguments")
-    if isinstance(arguments, str):
+    def _render(self, values: Mapping[str, Any], at: datetime) -> str:
+        clock = {"strftime_now": partial(_strftime, at)}
         try:
-            arguments = json.loads(arguments)
-        except json.JSONDecodeError:
-            arguments = None
-    function["arguments"] = arguments if isinstance(arguments, dict) else {}
-    return prepared
+            return self._template.render({**self._special, **clock, **values})
+        except Exception as error:  # a template may fail in any way
+            problem = f"the chat template refuses it ({type(error).__name__})"
+            raise RenderError("message", problem, "Leave it out") from error
 
+    def _stop_id(self) -> int:
+        """The token that ends a turn: the first after an answer among those the server stops on.
 
-def _prepared_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]] | None:
-    """Tools with the fields and the order vLLM gives them."""
-    if tools is None:
-        return None
-    return [{"type": "function", "function": _tool_function(tool["function"])} for tool in tools]
+        Raises:
+            AdaptdError: no such token is defined.
+        """
+        stops = self._stops()
+        turn = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}]
+        values = {"messages": turn, "add_generation_prompt": False, "tools": None}
+        try:
+            text = self._render({"documents": None} | values, datetime.now(UTC))
+        except RenderError:
+            text = ""
+        after = self._encode(text.rpartition(_MARK)[2]) if _MARK in text else []
+        found = next((number for number in [*after, *stops] if number in stops), None)
+        if found is None:
+            raise AdaptdError(str(self._base), "no stop token is defined", "Set eos_token_id")
+        return found
 
-
-def _tool_function(function: Mapping[str, Any]) -> dict[str, Any]:
-    fields = {name: function.get(name) for name in _TOOL_FIELDS}
-    return {k: v for k, v in fields.items() if v is not None or k not in _TOOL_FIELDS_WHEN_SET}
-
-
-def _one_system_message(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All system messages as one in front, where one stands elsewhere."""
-    system = [message for message in messages if message["role"] == "system"]
-    if not system or (len(system) == 1 and messages[0]["role"] == "system"):
-        return messages
-    text = "\n\n".join(message["content"] for message in system if message["content"])
-    others = [message for message in messages if message["role"] != "system"]
-    return [{"role": "system", "content": text}, *others]
+    def _stops(self) -> list[int]:
+        generation = _json_file(self._base / "generation_config.json").get("eos_token_id")
+        listed = generation if isinstance(generation, list) else [generation]
+        own = self._tokenizer.token_to_id(self._special.get("eos_token", ""))
+        return [int(number) for number in [*listed, own] if number is not None]
 
 
 def _tokenizer(base: Path) -> Tokenizer:
     path = base / "tokenizer.json"
     if not path.exists():
         raise AdaptdError(str(base), "it has no tokenizer.json", "Use a base with a fast tokenizer")
-    return Tokenizer.from_file(str(path))
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
 
 
-def _template_source(base: Path, config: Mapping[str, Any]) -> str:
-    file = base / "chat_template.jinja"
-    source = file.read_text() if file.exists() else config.get("chat_template")
-    if not isinstance(source, str):
-        raise AdaptdError(str(base), "it has no chat template", "Put chat_template.jinja beside it")
-    return source
+def _json_file(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def _token(value: Any) -> str:
@@ -210,18 +165,25 @@ def _environment() -> ImmutableSandboxedEnvironment:
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
     return environment
 
 
 class _Generation(jinja2.ext.Extension):
-    """`{% generation %}` marks the assistant's text for trainers; rendering passes it through."""
+    """`{% generation %}` marks the assistant's text for trainers; rendering passes it through.
+
+    As a call block, like transformers', so that what is set inside stays inside.
+    """
 
     tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
 
-    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        call = self.call_method("_as_it_is")
+        return jinja2.nodes.CallBlock(call, [], [], body).set_lineno(line)
+
+    def _as_it_is(self, caller: Any) -> str:
+        return caller()
 
 
 def _to_json(  # jinja2's own filter escapes HTML
@@ -240,16 +202,40 @@ def _raise_exception(message: str) -> None:
     raise jinja2.TemplateError(message)
 
 
-def _strftime_now(layout: str) -> str:
-    return datetime.now().strftime(layout)  # noqa: DTZ005 - the server's local day, as served
+def _strftime(at: datetime, layout: str) -> str:
+    return at.astimezone().strftime(layout)  # the server's local day, as served
 
 
 def _reads_parts(tree: jinja2.nodes.Template) -> bool:
-    """True where the template loops over a message's content."""
-    return any(_is_content(loop.iter) for loop in tree.find_all(jinja2.nodes.For))
+    """True where vLLM might give the template content as parts: it loops over a content.
+
+    Rather too often than not: what vLLM would hand over as parts must never be rendered as text.
+    """
+    of_macros = {
+        (id(loop), arg.name)
+        for macro in tree.find_all(jinja2.nodes.Macro)
+        for loop in macro.find_all(jinja2.nodes.For)
+        for arg in macro.args
+    }
+    for loop in tree.find_all(jinja2.nodes.For):
+        over = _bare(loop.iter)
+        if _is_content(over) or (id(loop), getattr(over, "name", None)) in of_macros:
+            return True
+    return False
 
 
-def _is_content(node: jinja2.nodes.Node) -> bool:
+def _bare(node: Any) -> Any:
+    """A node without the filters, tests and slices around it."""
+    while isinstance(node, jinja2.nodes.Filter | jinja2.nodes.Test) or (
+        isinstance(node, jinja2.nodes.Getitem) and isinstance(node.arg, jinja2.nodes.Slice)
+    ):
+        node = node.node
+    return node
+
+
+def _is_content(node: Any) -> bool:
+    if isinstance(node, jinja2.nodes.Name):
+        return node.name == "content"
     if isinstance(node, jinja2.nodes.Getattr):
         return node.attr == "content"
     if not isinstance(node, jinja2.nodes.Getitem):

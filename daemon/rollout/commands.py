@@ -86,17 +86,17 @@ class RolloutOperator:
         by = By(actor=actor, reason=reason, now=datetime.now(UTC))
         make = {"pause": _pause, "resume": _resume, "promote": _promote, "abort": _abort}[action]
         async with self._desk.lock:
+            await self._desk.look()
             rollout = await self._rollouts.get(rollout_id)
             await self._desk.apply(make(rollout, by))
         return await self._rollouts.get(rollout_id)
 
     async def roll_back(self, model: str, *, reason: str, actor: str) -> RolledBack:
         """Take the newest version away from users: a canary where one is on, else the live one."""
-        now = datetime.now(UTC)
-        evidence = {"decided_at": now.isoformat(), "rolled_back_because": reason}
-        by = By(actor=actor, reason=reason, now=now, evidence=evidence)
         async with self._desk.lock:
-            world = await self._desk.look()
+            world, now = await self._desk.look(), datetime.now(UTC)
+            evidence = {"decided_at": now.isoformat(), "rolled_back_because": reason}
+            by = By(actor=actor, reason=reason, now=now, evidence=evidence)
             version, change = _rollback_change(world, model, by)
             published = await self._desk.apply(change)
             back_to = self._desk.world.live(model)

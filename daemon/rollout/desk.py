@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from daemon.domain.bases import base_digest, template_digest
-from daemon.domain.errors import RefusedError
+from daemon.domain.errors import RefusedError, SettingsError
 from daemon.domain.rollouts import Rollout
 from daemon.domain.routes import Route, RouteTable
 from daemon.policy.book import PolicyBook
@@ -65,19 +65,21 @@ class RolloutDesk:
         return plan_of(version.policy)
 
     async def apply(self, change: Change) -> bool:
-        """Write a change with its routes, then publish them. Call it under `lock`.
+        """Write a change with its routes, then publish them. Call it under `lock`, after `look`.
 
-        True where every gateway has them by now; else the heartbeat goes on trying.
+        Nothing else lies between: what a rollback costs is one write and one round trip. True
+        where every gateway has the routes by now; else the heartbeat goes on trying.
 
         Raises:
             RefusedError: something changed meanwhile.
         """
-        table = await self._table((await self.look()).after(change))
+        after = self.world.after(change)
+        table = await self._table(after)
         await self._rollouts.apply(msgspec.structs.replace(change, table=table), now=_now())
+        self.world = after
         for move in change.rollouts:
             ids = {"rollout": move.after.rollout_id, "adapter": move.after.candidate}
             _log.info("rollout", **ids, state=move.after.state, step=move.after.step)
-        await self.look()
         return await self._keeper.adopt(table) if table else True
 
     async def reconcile(self, reason: str) -> None:
@@ -136,12 +138,18 @@ class RolloutDesk:
     async def _digests_of(self, base: str) -> tuple[str, str] | None:
         """Of the base and its template; read once. None where no such base is set up."""
         if base not in self._digests and (directory := self._bases.get(base)) is not None:
-            of_base = await asyncio.to_thread(base_digest, directory)
-            self._digests[base] = of_base, await asyncio.to_thread(template_digest, directory)
+            try:
+                self._digests[base] = await asyncio.to_thread(_digests, directory)
+            except SettingsError as error:  # a policy may name it; routes do not depend on it
+                _log.error("base cannot be read", base=base, error=str(error))
         return self._digests.get(base)
 
     def _newest(self) -> RouteTable | None:
         return self._keeper.table or self._keeper.stored
+
+
+def _digests(directory: Path) -> tuple[str, str]:
+    return base_digest(directory), template_digest(directory)
 
 
 def _alias_of(route: Route) -> Alias:

@@ -13,11 +13,11 @@ import structlog
 from daemon.domain.errors import RefusedError
 from daemon.domain.ports import AdapterHost, ReceiptCheck, RoutePublisher
 from daemon.domain.rollouts import Frozen, Rollout
-from daemon.domain.states import AdapterState, RunState
-from daemon.policy.book import PolicyBook, PolicyVersion
+from daemon.policy.book import PolicyBook
 from daemon.rollout.changes import By, carry_out, pause
 from daemon.rollout.commands import RolloutOperator
 from daemon.rollout.desk import RolloutDesk
+from daemon.rollout.intake import ACTOR, Intake
 from daemon.rollout.keeper import RouteKeeper
 from daemon.rollout.residency import Residency
 from daemon.rollout.steps import Act, Action, Situation, next_action
@@ -28,9 +28,10 @@ from daemon.store.guard import GuardStore
 from daemon.store.receipts import ReceiptStore
 from daemon.store.rollouts import RolloutStore
 from daemon.store.routes import RouteStore
-from daemon.store.runs import Run, RunStore
+from daemon.store.runs import RunStore
 
-ACTOR = "rollout"
+HOST_LIMIT_S = 3.0  # at start; less than a lease
+HOST_TICKS = 2  # the host is asked less often than the store: it has customers to answer
 LOOK_SHARE = 0.2  # at most this share of the time goes into looking, however large the store is
 
 _log = structlog.get_logger(__name__)
@@ -52,9 +53,8 @@ class RolloutService:
         tick_s: float = 1.0,
     ) -> None:
         self._tick_s = tick_s
-        self._policies = policies
         self._rollouts = RolloutStore(database)
-        self._runs = RunStore(database)
+        runs = RunStore(database)
         self._guard = GuardStore(database)
         adapters, receipts = AdapterStore(database), ReceiptStore(database)
         self.keeper = RouteKeeper(RouteStore(database), publisher, lease_s=lease_s)
@@ -70,11 +70,10 @@ class RolloutService:
             self._rollouts, adapters, policies, self.keeper, self.residency, bases=bases
         )
         self._watch = GuardWatch(self._guard, receipts, self._rollouts, self.keeper, self.residency)
-        self._unpublished: dict[
-            int, str
-        ] = {}  # epoch -> rollout whose publishing is to be recorded
+        self._intake = Intake(self._desk, self._rollouts, runs, adapters, policies)
+        self._unpublished: dict[int, str] = {}  # epoch -> rollout that was taken back with it
         self.operator = RolloutOperator(
-            self._desk, self._rollouts, self._runs, adapters, policies, self.took_back
+            self._desk, self._rollouts, runs, adapters, policies, self.took_back
         )
 
     async def run(self) -> None:
@@ -82,17 +81,25 @@ class RolloutService:
         await self.begin()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.keeper.heartbeat())
-            tasks.create_task(self.residency.run(self._tick_s))
+            tasks.create_task(self.residency.run(HOST_TICKS * self._tick_s))
             tasks.create_task(self._decide())
 
     async def begin(self) -> None:
         """Put the routes that follow from the store in force, before all else (invariant 7)."""
         await self.keeper.begin()
-        await self.residency.look()
+        await self._look_at_host()
         async with self._desk.lock:
             await self._withdraw_unwatched(datetime.now(UTC))
             await self._desk.reconcile("start")
         self.keeper.looked()  # the guard gets its first look before the lease is in question
+
+    async def _look_at_host(self) -> None:
+        """A host that hangs must not keep the routes from the gateways."""
+        try:
+            async with asyncio.timeout(HOST_LIMIT_S):
+                await self.residency.look()
+        except TimeoutError:
+            _log.warning("host does not answer in time", limit_s=HOST_LIMIT_S)
 
     async def _decide(self) -> None:
         while True:
@@ -120,7 +127,7 @@ class RolloutService:
                 _log.info("rollout changed meanwhile", reason=str(error))
         self.keeper.looked()
         async with self._desk.lock:
-            await self._start_accepted()
+            await self._intake.start_accepted()
             await self._desk.reconcile("routes follow versions, host and clock")
         await self._record_published()
 
@@ -141,13 +148,12 @@ class RolloutService:
     async def _carry_out(
         self, rollout: Rollout, action: Action, situation: Situation, now: datetime
     ) -> None:
-        by = By(
-            actor=ACTOR, reason=action.reason, now=now, evidence=_evidence(situation, action, now)
-        )
         frozen = await self._freeze(rollout, action, now)
         async with self._desk.lock:
-            change = carry_out(await self._desk.look(), rollout, action, by, frozen)
-            published = await self._desk.apply(change)
+            world, now = await self._desk.look(), datetime.now(UTC)
+            evidence = _evidence(situation, action, now)
+            by = By(actor=ACTOR, reason=action.reason, now=now, evidence=evidence)
+            published = await self._desk.apply(carry_out(world, rollout, action, by, frozen))
         if action.act == Act.ROLL_BACK:
             await self.took_back(rollout.rollout_id, published=published)
 
@@ -178,37 +184,10 @@ class RolloutService:
     def _wanted(self) -> list[str]:
         return self._desk.world.wanted()
 
-    async def _start_accepted(self) -> None:
-        """Begin a rollout of each alias's newest accepted version that had none. Under the lock."""
-        accepted = await self._runs.in_state(RunState.ACCEPTED)
-        world = await self._desk.look()
-        for version in self._policies.all():
-            runs = [run for run in accepted if run.model == version.model and run.adapter]
-            newest = max(runs, key=lambda run: run.finished_at or run.created_at, default=None)
-            if newest is not None and world.active(version.model) is None:
-                await self._start(newest, version)
-
-    async def _start(self, run: Run, version: PolicyVersion) -> None:
-        row = self._desk.world.adapters.get(run.adapter or "")
-        if row is None or row.state != AdapterState.CANDIDATE:
-            return
-        if await self._rollouts.of_candidate(row.name):
-            return
-        automatic = version.policy.rollout.approval == "automatic"
-        rollout = Rollout(
-            model=run.model,
-            candidate=row.name,
-            previous=self._desk.world.live(run.model),
-            run_id=run.run_id,
-            approved_by="policy" if automatic else None,
-            policy_version=version.version,
-            created_at=datetime.now(UTC),
-        )
-        await self._rollouts.create(rollout, actor=ACTOR, reason=f"run {run.run_id} was accepted")
-
     async def _withdraw_unwatched(self, now: datetime) -> None:
         """Canaries that nobody watched for long go back to live until a person has looked."""
-        for rollout in (await self._desk.look()).rollouts.values():
+        world = await self._desk.look()
+        for rollout in list(world.rollouts.values()):
             if (reason := outage(rollout, now=now)) is not None:
                 by = By(actor=ACTOR, reason=reason, now=now)
                 await self._desk.apply(pause(rollout, by, withdraw=True))

@@ -12,7 +12,7 @@ from daemon.rollout.health import Health, judge
 from daemon.rollout.keeper import RouteKeeper
 from daemon.rollout.plan import Plan
 from daemon.rollout.residency import Residency
-from daemon.rollout.steps import Situation
+from daemon.rollout.steps import Situation, is_watched
 from daemon.rollout.world import World
 from daemon.store.guard import GuardStore
 from daemon.store.receipts import ReceiptStore
@@ -48,6 +48,8 @@ class GuardWatch:
         """Everything that decides the rollout's next action."""
         if rollout.state in (RolloutState.LOADING, RolloutState.VERIFIED):
             return await self._before_traffic(world, rollout)
+        if rollout.state == RolloutState.LIVE and not is_watched(rollout, plan, now=now):
+            return Situation()
         facts = await self._facts(rollout, plan, now)
         limits = rollout.frozen.latency_limits if rollout.frozen else []
         health = judge(facts, plan.guard, limits)

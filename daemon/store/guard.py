@@ -43,7 +43,8 @@ class GuardStore:
             "rollout": rollout.rollout_id,
             "candidate": rollout.candidate,
             "watching": watching,
-            "since": rollout.created_at - CLOCK_SLACK,
+            "since": (rollout.live_at if watching and rollout.live_at else rollout.created_at)
+            - CLOCK_SLACK,
         }
         moment = {"now": now, "maturity": maturity, "settle": SETTLE}
         limits = rollout.frozen.latency_limits if rollout.frozen else []

@@ -49,6 +49,7 @@ METRICS: dict[str, tuple[tuple[str, ...], str]] = {
     "adaptd_gateway_in_flight": (("gateway", "adapter"), "Requests being answered now."),
     "adaptd_gateway_spool_events": (("gateway",), "Events waiting on a gateway's disk."),
     "adaptd_gateway_texts_dropped_total": (("gateway",), "Interactions sent without texts."),
+    "adaptd_gateway_rows_lost_total": (("gateway",), "Interactions lost, memory being full."),
 }
 
 
@@ -98,6 +99,9 @@ def _live_samples(live: LiveFacts) -> dict[str, list[Sample]]:
         ],
         "adaptd_gateway_texts_dropped_total": [
             ((g.state.gateway,), g.state.texts_dropped) for g in live.gateways
+        ],
+        "adaptd_gateway_rows_lost_total": [
+            ((g.state.gateway,), g.state.rows_lost) for g in live.gateways
         ],
     }
 

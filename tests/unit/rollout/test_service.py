@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from daemon.domain.errors import RefusedError
+from daemon.domain.ports import HostInfo
 from daemon.domain.rollouts import Rollout, Waiver
 from daemon.domain.routes import Route, RouteTable
 from daemon.domain.states import AdapterState, RolloutState
@@ -312,6 +313,7 @@ async def test_only_the_newest_accepted_version_is_rolled_out(world: RolloutWorl
     old, new = await world.accepted(), await world.accepted()
     await advance(await begun(world), 3)
     assert await world.rollouts.of_candidate(old.name) == []
+    assert await world.state(old) is AdapterState.RETIRED
     assert (await world.rollout(new)).state is RolloutState.STEP
 
 
@@ -464,6 +466,47 @@ async def test_halted_ingestion_takes_the_canarys_traffic_away(world: RolloutWor
     rollout = await world.rollout(row)
     assert (rollout.withdrawn, world.route.canary_on) == (True, False)
     assert rollout.paused == "ingestion is halted (topic deleted): the guard sees nothing"
+
+
+async def test_a_canary_that_answers_while_nothing_is_stored_loses_its_traffic(
+    world: RolloutWorld,
+) -> None:
+    service, row, rollout = await on_first_step(world)
+    plan = service._desk.plan(rollout)
+    assert plan is not None
+
+    async def blind(later: timedelta) -> str | None:
+        now = datetime.now(UTC) + later
+        seen = await service._watch.situation(service._desk.world, rollout, plan, now=now)
+        return seen.blind
+
+    minute = timedelta(minutes=1)
+    assert await blind(20 * minute) is None  # nobody asks: nothing to be seen
+    world.publisher.in_flight = {row.name: 1}
+    await service.keeper.publish()
+    assert await blind(20 * minute) is None
+    assert await blind(29 * minute) is None
+    found = await blind(31 * minute)
+    assert found is not None
+    assert found.startswith("no event stored since")
+    world.ask(rollout, ingested_at=datetime.now(UTC) + 30 * minute)
+    assert await blind(31 * minute) is None
+
+
+async def test_a_host_that_hangs_at_start_does_not_keep_the_routes_back(
+    world: RolloutWorld,
+) -> None:
+    _, first = await promoted(world)
+
+    async def hang() -> HostInfo:
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    world.host.describe = hang
+    heard = len(world.publisher.heard)
+    await begun(world)
+    assert len(world.publisher.heard) == heard + 1
+    assert (world.route.live, world.route.ready) == (first.name, True)
 
 
 async def test_uneven_shares_pause_until_resumed(world: RolloutWorld) -> None:
