@@ -107,8 +107,9 @@ async def build(settings: Settings, keys: Keys, database: Database, stack: Async
         policies=book,
         rollouts=rollouts,
         publisher=serving.publisher,
-        host=HostWatch(serving.host, url=settings.upstream.url),
-        starting=lambda: _starting(serving.engine),
+        host=HostWatch(
+            serving.host, url=settings.upstream.url, starting=lambda: _starting(serving.engine)
+        ),
         ingest=ingestion.consumer,
         decisions=pipeline.triggers.decisions,
         notices=lambda: _notices(serving, book),

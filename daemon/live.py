@@ -63,21 +63,25 @@ class SeenPublisher:
 class HostWatch:
     """Asks the serving host how it is, at most once a second."""
 
-    def __init__(self, host: AdapterHost, *, url: str) -> None:
+    def __init__(
+        self, host: AdapterHost, *, url: str, starting: Callable[[], str | None] = lambda: None
+    ) -> None:
+        """`starting` says how a start of the host goes, in words; None where it is not starting."""
         self._host = host
         self._url = url
+        self._starting = starting
         self._turn = asyncio.Lock()
         self._asked = self._answered = -inf
         self._known: dict[str, Any] = {"url": url, "state": "down", "problem": "not asked yet"}
 
-    async def look(self, starting: str | None) -> dict[str, Any]:
-        """`state`: ready, starting (in the words of whoever starts it) or down."""
+    async def look(self) -> dict[str, Any]:
+        """`state`: ready, starting or down, with the problem in words."""
         async with self._turn:
             if time.monotonic() - self._asked >= _HOST_FRESH_S:
                 await self._ask()
                 self._asked = time.monotonic()
-        if self._known["state"] == "down" and starting:
-            return self._known | {"state": "starting", "problem": starting}
+        if self._known["state"] == "down" and (words := self._starting()):
+            return self._known | {"state": "starting", "problem": words}
         return self._known
 
     async def _ask(self) -> None:
@@ -106,7 +110,6 @@ class LiveParts:
         rollouts: RolloutService,
         publisher: SeenPublisher,
         host: HostWatch,
-        starting: Callable[[], str | None],
         ingest: IngestService | None,
         decisions: Callable[[], Mapping[str, Decision]],
         notices: Callable[[], Sequence[Problem]] = list,
@@ -117,14 +120,13 @@ class LiveParts:
         self._rollouts = rollouts
         self._publisher = publisher
         self._host = host
-        self._starting = starting
         self._ingest = ingest
         self._decisions = decisions
         self._notices = notices
 
     async def look(self) -> LiveFacts:
         ingest = await self._ingest.status() if self._ingest else None
-        host = await self._host.look(self._starting())
+        host = await self._host.look()
         return LiveFacts(
             started_at=self.started_at,
             parts=[*self._service_parts(), _ingest_part(ingest), _host_part(host), self._routes()],

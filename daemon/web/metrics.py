@@ -16,6 +16,7 @@ _COUNTERS = {
     "adaptd_events_total",
     "adaptd_dead_letters_total",
     "adaptd_gateway_texts_dropped_total",
+    "adaptd_gateway_rows_lost_total",
 }
 
 # name -> (labels, meaning). docs/metrics.md says the same; a test compares both ways.

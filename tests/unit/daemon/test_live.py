@@ -13,18 +13,18 @@ TABLE = RouteTable(epoch=1, base="base")
 async def test_a_host_that_never_answered_is_down_or_starting() -> None:
     host = FakeHost()
     host.away = True
-    assert (await HostWatch(host, url="u").look(None))["state"] == "down"
-    starting = await HostWatch(host, url="u").look("loading weights, 5 s")
+    assert (await HostWatch(host, url="u").look())["state"] == "down"
+    starting = await HostWatch(host, url="u", starting=lambda: "loading weights, 5 s").look()
     assert (starting["state"], starting["problem"]) == ("starting", "loading weights, 5 s")
 
 
 async def test_a_host_that_answers_is_ready_and_stays_so_over_a_moment_of_silence() -> None:
     host = FakeHost()
     watch = HostWatch(host, url="u")
-    assert (await watch.look(None))["state"] == "ready"
+    assert (await watch.look())["state"] == "ready"
     host.away = True
     watch._asked = -10.0  # long enough ago to ask again
-    known = await watch.look(None)
+    known = await watch.look()
     assert known["state"] == "ready"
     assert known["instance"] == "instance-1"
 
