@@ -42,6 +42,7 @@ class RouteKeeper:
         self._clock = clock
         self._looked = clock()
         self._found_epoch = 0
+        self._unanswered = False
         self.stored: RouteTable | None = None  # the newest in the store at start
         self.table: RouteTable | None = None
         self.states: Sequence[GatewayState] = ()
@@ -103,8 +104,11 @@ class RouteKeeper:
             self._note_epoch(table, error.epoch)
             return False
         except HostError as error:
-            _log.warning("routes not published", epoch=table.epoch, error=str(error))
+            if not self._unanswered:  # once, not at every heartbeat
+                _log.warning("routes not published", epoch=table.epoch, error=str(error))
+            self._unanswered = True
             return False
+        self._unanswered = False
         self.published_at.setdefault(table.epoch, datetime.now(UTC))
         return True
 
