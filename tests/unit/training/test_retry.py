@@ -1,0 +1,32 @@
+"""What follows a failed attempt."""
+
+import pytest
+
+from daemon.domain.states import FailureCause
+from daemon.training.retry import MAX_ATTEMPTS, Again, after_failure
+
+
+def test_out_of_memory_is_tried_once_with_half_the_micro_batch() -> None:
+    first = after_failure(FailureCause.OOM, attempts=1, lowered_to=None, micro_batch=16)
+    assert first == Again(8)
+    assert after_failure(FailureCause.OOM, attempts=2, lowered_to=8, micro_batch=8) is None
+
+
+def test_out_of_memory_with_a_single_row_is_final() -> None:
+    assert after_failure(FailureCause.OOM, attempts=1, lowered_to=None, micro_batch=1) is None
+
+
+def test_a_killed_child_resumes_as_it_was_and_not_for_ever() -> None:
+    again = after_failure(FailureCause.KILLED, attempts=2, lowered_to=8, micro_batch=8)
+    assert again == Again(8)
+    last = after_failure(
+        FailureCause.KILLED, attempts=MAX_ATTEMPTS, lowered_to=None, micro_batch=16
+    )
+    assert last is None
+
+
+@pytest.mark.parametrize(
+    "cause", sorted(set(FailureCause) - {FailureCause.OOM, FailureCause.KILLED})
+)
+def test_anything_else_would_fail_again(cause: FailureCause) -> None:
+    assert after_failure(cause, attempts=1, lowered_to=None, micro_batch=16) is None
