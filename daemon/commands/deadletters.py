@@ -34,6 +34,6 @@ def show(
 ) -> None:
     """Show one dead letter with its bytes (base64 where they are not UTF-8).
 
-    Example: adaptd deadletters show 0198c2f1
+    Example: adaptd deadletters show kafka/interactions.v1/0/17/0
     """
     print_fields(connect().get(f"/v1/deadletters/{letter_id}"), as_json=as_json)

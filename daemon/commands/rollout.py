@@ -1,11 +1,11 @@
 """`adaptd rollout` and `adaptd rollback`: moving traffic by hand."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from daemon.commands.client import connect
-from daemon.commands.output import AsJson, Model, Reason, print_fields, print_rows
+from daemon.commands.output import AsJson, Model, Reason, print_fields, print_rows, say
 
 app = typer.Typer(no_args_is_help=True, help="Rollouts. Example: adaptd rollout list")
 RolloutId = Annotated[str, typer.Argument(help="Its id, as `adaptd rollout list` prints it.")]
@@ -25,7 +25,7 @@ def list_rollouts(model: Model = None, as_json: AsJson = False) -> None:
 def show(rollout_id: RolloutId, as_json: AsJson = False) -> None:
     """Show one rollout: its step, evidence and every change of state.
 
-    Example: adaptd rollout show 0198c2f1
+    Example: adaptd rollout show rollout-0198c2f1
     """
     print_fields(connect().get(f"/v1/rollouts/{rollout_id}"), as_json=as_json)
 
@@ -44,14 +44,14 @@ def start(
     Example: adaptd rollout start support@v3-1f00ba42 --override "hot fix agreed with the desk"
     """
     body = {"adapter": adapter, "override_reason": override}
-    _print(connect().post("/v1/rollouts", body), as_json=as_json)
+    print_rows([connect().post("/v1/rollouts", body)], COLUMNS, as_json=as_json)
 
 
 @app.command("pause")
 def pause(rollout_id: RolloutId, reason: Reason, as_json: AsJson = False) -> None:
     """Keep the present weights until resumed. The guard still takes a bad version back.
 
-    Example: adaptd rollout pause 0198c2f1 --reason "release freeze"
+    Example: adaptd rollout pause rollout-0198c2f1 --reason "release freeze"
     """
     _act(rollout_id, "pause", reason, as_json=as_json)
 
@@ -60,16 +60,18 @@ def pause(rollout_id: RolloutId, reason: Reason, as_json: AsJson = False) -> Non
 def resume(rollout_id: RolloutId, reason: Reason, as_json: AsJson = False) -> None:
     """Let a paused rollout go on.
 
-    Example: adaptd rollout resume 0198c2f1 --reason "freeze is over"
+    Example: adaptd rollout resume rollout-0198c2f1 --reason "freeze is over"
     """
     _act(rollout_id, "resume", reason, as_json=as_json)
 
 
 @app.command("promote")
 def promote(rollout_id: RolloutId, reason: Reason, as_json: AsJson = False) -> None:
-    """Make the candidate live now, without waiting for evidence.
+    """Approve a rollout that waits for it, or let one go on though its evidence is inconclusive.
 
-    Example: adaptd rollout promote 0198c2f1 --reason "desk approved it"
+    Its steps keep their time, their units and their guard.
+
+    Example: adaptd rollout promote rollout-0198c2f1 --reason "desk approved it"
     """
     _act(rollout_id, "promote", reason, as_json=as_json)
 
@@ -78,7 +80,7 @@ def promote(rollout_id: RolloutId, reason: Reason, as_json: AsJson = False) -> N
 def abort(rollout_id: RolloutId, reason: Reason, as_json: AsJson = False) -> None:
     """End a rollout: its traffic goes back to the live version.
 
-    Example: adaptd rollout abort 0198c2f1 --reason "superseded by hand"
+    Example: adaptd rollout abort rollout-0198c2f1 --reason "superseded by hand"
     """
     _act(rollout_id, "abort", reason, as_json=as_json)
 
@@ -88,17 +90,20 @@ def rollback(
     reason: Reason,
     as_json: AsJson = False,
 ) -> None:
-    """Send all traffic of an alias back to its last good version, at once.
+    """Take the newest version away from users at once: the canary, else the live one.
+
+    Prints alias, the version taken back, what answers now (- is the base), its rollout, and whether
+    every gateway has it already.
 
     Example: adaptd rollback support --reason "complaints"
     """
-    _print(connect().post("/v1/rollback", {"model": model, "reason": reason}), as_json=as_json)
+    done = connect().post("/v1/rollback", {"model": model, "reason": reason})
+    columns = ("model", "version", "to", "rollout", "published")
+    print_rows([done], columns, as_json=as_json)
+    if not done["published"]:
+        say("a gateway did not answer yet: it is told again until it does")
 
 
 def _act(rollout_id: str, action: str, reason: str, *, as_json: bool) -> None:
-    path = f"/v1/rollouts/{rollout_id}/{action}"
-    _print(connect().post(path, {"reason": reason}), as_json=as_json)
-
-
-def _print(rollout: dict[str, Any], *, as_json: bool) -> None:
-    print_rows([rollout], COLUMNS, as_json=as_json)
+    done = connect().post(f"/v1/rollouts/{rollout_id}/{action}", {"reason": reason})
+    print_rows([done], COLUMNS, as_json=as_json)

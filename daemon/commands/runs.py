@@ -42,7 +42,7 @@ def list_runs(
 def show(run_id: RunId, as_json: AsJson = False) -> None:
     """Show one run: its trigger, progress, evaluation and every change of state.
 
-    Example: adaptd runs show 0198c2f1 --json
+    Example: adaptd runs show run-0198c2f1 --json
     """
     print_fields(connect().get(f"/v1/runs/{run_id}"), as_json=as_json)
 
@@ -51,7 +51,7 @@ def show(run_id: RunId, as_json: AsJson = False) -> None:
 def cancel(run_id: RunId, reason: Reason, as_json: AsJson = False) -> None:
     """Stop a run and throw away what it made.
 
-    Example: adaptd runs cancel 0198c2f1 --reason "wrong policy"
+    Example: adaptd runs cancel run-0198c2f1 --reason "wrong policy"
     """
     run = connect().post(f"/v1/runs/{run_id}/cancel", {"reason": reason})
     print_rows([run], ("run_id", "model", "state", "reason"), as_json=as_json)
