@@ -71,7 +71,7 @@ class RolloutWorld:
     folder: Path
     base_dir: Path
     host: FakeHost = field(default_factory=FakeHost)
-    publisher: FakePublisher = field(default_factory=FakePublisher)
+    publisher: Any = field(default_factory=FakePublisher)
     book: PolicyBook = field(default_factory=PolicyBook)
 
     def __post_init__(self) -> None:
@@ -88,7 +88,7 @@ class RolloutWorld:
         others = {other.model: other for other in self.book.all()}
         self.book.settle(others | {model: version}, [])
 
-    def service(self) -> RolloutService:
+    def service(self, *, lease_s: float = 0.5) -> RolloutService:
         checks = ReceiptService(
             self.host, ReceiptStore(self.database), self.adapters, base_dir=self.base_dir
         )
@@ -100,7 +100,7 @@ class RolloutWorld:
             self.publisher,
             bases={"tiny": self.base_dir},
             tick_s=0.02,
-            lease_s=0.5,
+            lease_s=lease_s,
         )
 
     async def accepted(self, model: str = MODEL) -> AdapterRow:

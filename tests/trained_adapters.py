@@ -60,6 +60,7 @@ def train_adapter(
         checkpoint_every=steps,
         seed=1,
         threads=2,
+        niceness=0,
     )
     done = subprocess.run(
         [sys.executable, "-m", "daemon.training.worker", str(write_job(job))],
