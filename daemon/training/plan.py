@@ -59,6 +59,7 @@ def plan_job(
     targets = sorted(ground.served.targets)
     alpha = parent.alpha if parent else 2 * train.rank
     _check(run, train, ground, parent)
+    rows = Path(snapshot.path).absolute()  # the child works in its run directory
     steps = train.steps or max(1, math.ceil(snapshot.train_rows * train.epochs / train.batch))
     return Job(
         run_id=run.run_id,
@@ -68,8 +69,8 @@ def plan_job(
         base_digest=ground.base_digest,
         snapshot_id=snapshot.snapshot_id,
         snapshot_hash=snapshot.content_hash,
-        train_path=str(Path(snapshot.path) / "train.parquet"),
-        probes_path=str(Path(snapshot.path) / "probes.parquet"),
+        train_path=str(rows / "train.parquet"),
+        probes_path=str(rows / "probes.parquet"),
         directory=str(directory),
         parent=Parent(name=parent.name, path=parent.path) if parent else None,
         rank=train.rank,

@@ -1,5 +1,7 @@
 """The lines and files between the daemon and a child."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 from daemon.domain.states import FailureCause
@@ -32,3 +34,8 @@ def test_what_a_library_prints_is_no_line() -> None:
 def test_a_job_survives_its_file(tmp_path: Path) -> None:
     job = a_job(tmp_path)
     assert read_job(write_job(job)) == job
+
+
+def test_the_daemons_side_of_training_never_loads_torch() -> None:
+    question = "import daemon.training.service, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", question], check=False).returncode == 0
