@@ -254,9 +254,9 @@ def _about_rollout(row: dict[str, Any]) -> str:
 def _tell_progress(story: Story, run: dict[str, Any]) -> None:
     done = run.get("progress") or {}
     text = str(run["state"])
-    if run["state"] == "training" and "step" in done:
+    if run["state"] == "training" and done.get("loss") is not None:
         text += f" step {done['step']} of {done['total']}, loss {done['loss']:.2f}"
-        text += f", {done['tokens_per_s']:.0f} tokens/s, {done['eta_s']:.0f} s left"
+        text += f", {done['tokens_per_s'] or 0:.0f} tokens/s, {done['eta_s'] or 0:.0f} s left"
     story.screen.now(text)
 
 

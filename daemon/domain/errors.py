@@ -39,7 +39,7 @@ class HostError(AdaptdError):
 
 
 class EpochError(HostError):
-    """A gateway holds another route table under this epoch or a higher one: publish above `epoch`."""
+    """A gateway follows another table under this epoch or a later one: publish above it."""
 
     def __init__(self, where: str, epoch: int) -> None:
         super().__init__(where, f"it follows routes of epoch {epoch}", "Publish under a higher one")

@@ -1,4 +1,4 @@
-"""What the stages need from outside. `daemon.app` fills these in; tests/fakes.py holds their fakes."""
+"""What the stages need from outside. `daemon.app` fills these in; tests/fakes.py fakes them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from daemon.domain.routes import GatewayState, RouteTable
 
 
 class HostInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What a serving host is. `instance` changes when its process does, so receipts do not outlive it."""
+    """What a host is. `instance` changes with its process, so receipts do not outlive it."""
 
     instance: str
     base: str
@@ -20,7 +20,7 @@ class HostInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AdapterHost(Protocol):
-    """One vLLM server. A model of None is the base. Raises HostError where it refuses or is away."""
+    """One vLLM server. None is the base model. Raises HostError where it refuses or is away."""
 
     async def describe(self) -> HostInfo: ...
 
@@ -43,7 +43,7 @@ class AdapterHost(Protocol):
     async def logprobs(
         self, model: str | None, sequences: Sequence[Sequence[int]]
     ) -> list[list[float]]:
-        """Natural-log probability of every token given those before it; the first is 0.0 by convention."""
+        """Natural-log probability of each token given those before it; the first is 0.0."""
         ...
 
 
@@ -65,7 +65,7 @@ class RoutePublisher(Protocol):
 
 
 class ReceiptCheck(Protocol):
-    """Proves that the host applies a version before anything is measured on it or sent to it (D3)."""
+    """Proves that the host applies a version before it is measured or gets traffic (D3)."""
 
     async def check(self, name: str) -> Receipt:
         """Load the version where it is absent, measure it and keep the receipt.

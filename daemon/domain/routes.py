@@ -23,7 +23,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
     `weight` is the canary's share of units, from 0 to 1; it counts only while `canary_on`.
     `holdback` is the share kept on `last_good` after promotion. `salt` (the rollout's id) makes
-    the assignment of units independent between rollouts. `canary_on` tells a canary whose weight is 0
+    the assignment of units independent between rollouts. `canary_on` tells a canary of weight 0
     from no canary, since None names the base. Not `ready`: the host has restarted and live has not
     proved itself on it yet, so requests are answered 503 until it has.
     """

@@ -1,4 +1,4 @@
-"""One secret file, one derived key per purpose: ids that prove their tenant, events that prove their gateway."""
+"""One secret file, one derived key per purpose: ids prove their tenant, events their gateway."""
 
 import hashlib
 import hmac
@@ -46,7 +46,7 @@ def is_signed(key: bytes, value: bytes, signature: str | bytes | None) -> bool:
 
 
 def new_response_id(key: bytes, tenant: str) -> str:
-    """A UUIDv7 whose last 48 bits prove which tenant got the response, across gateways and restarts.
+    """A UUIDv7 whose last 48 bits prove which tenant got the response, whatever gateway asks.
 
     26 random bits a millisecond keep ids apart: at 1,000 ids a second two meet once in ages, and
     a copy is dropped by the store as a duplicate, never mixed.
@@ -68,7 +68,7 @@ def belongs_to(key: bytes, response_id: str, tenant: str) -> bool:
 
 
 def _head(unix_ms: int, rand_a: int, rand_b: int) -> int:
-    """The first 80 bits of a UUIDv7 (RFC 9562 §5.7): time, version, rand_a, variant, start of rand_b."""
+    """The first 80 bits of a UUIDv7 (RFC 9562 §5.7): time, version, rand_a, variant, rand_b."""
     head = (unix_ms & ((1 << 48) - 1)) << 4 | 7
     head = head << 12 | rand_a
     return (head << 2 | 0b10) << _RANDOM_BITS | rand_b
