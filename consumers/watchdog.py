@@ -53,7 +53,7 @@ class Watchdog:
             )
 
     def should_rejoin(self, *, now_s: float) -> bool:
-        """Whether to ask the group for partitions that nobody reads. Rarely: it stops all reading."""
+        """Whether to ask the group for partitions nobody reads. Rarely: it stops all reading."""
         if self._lacking_s is None or now_s - self._lacking_s < self._patience_s:
             return False
         self._lacking_s, self._patience_s = now_s, _NEXT_ASK_S

@@ -8,10 +8,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from daemon.commands.output import cell, leaves
+from daemon.commands.output import cell
 
 _BAR_WIDTH = 40
-_MAX_EVIDENCE_LINES = 12
 
 
 def render(status: Mapping[str, Any]) -> RenderableType:
@@ -65,13 +64,45 @@ def _model(model: Mapping[str, Any]) -> Panel:
     if run := model.get("run"):
         table.add_row("run", _run(run))
     if verdict := model.get("evaluation"):
-        words = f"{verdict['verdict']}  {verdict['candidate']}"
-        table.add_row("evaluation", Text(words, _colour(verdict["verdict"])))
+        table.add_row("evaluation", _evaluation(verdict))
     if rollout := model.get("rollout"):
         table.add_row("rollout", _rollout(rollout))
-        for path, value in leaves(rollout.get("evidence") or {})[:_MAX_EVIDENCE_LINES]:
-            table.add_row(f"  {path}", cell(value))
+        for name, words in evidence_rows(rollout.get("evidence") or {}):
+            table.add_row(f"  {name}", words)
     return Panel(table, title=str(model["model"]), title_align="left")
+
+
+def _evaluation(evaluation: Mapping[str, Any]) -> Text:
+    verdict = evaluation["verdict"]
+    words = Text(verdict, _colour(verdict)).append(f"  {evaluation['candidate']}")
+    report = evaluation.get("report") or {}
+    if report.get("reason"):
+        words.append(f"\n{report['reason']}")
+    for suite, means in (report.get("suites") or {}).items():
+        if found := means.get("exact_match"):
+            words.append(f"\n{suite}: exact match {found['live']:.0%} → {found['candidate']:.0%}")
+    return words
+
+
+def evidence_rows(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the guard knows, in rows; an e-value is compared with 1/alpha."""
+    rows = [("waits for", str(evidence["waits"]))] if evidence.get("waits") else []
+    if because := evidence.get("rolled_back_because"):
+        rows.append(("taken back", str(because)))
+    guard = evidence.get("guard") or {}
+    if not guard:
+        return rows
+    units = f"{guard['units_live']} live, {guard['units_canary']} canary"
+    worse, better = (
+        ", ".join(f"{name} {value:.3g}" for name, value in guard[side].items())
+        for side in ("worse", "better")
+    )
+    rows.append(("units", f"{units}, {guard['units_this_step']} in this step"))
+    rows.append(("worse?", f"e {guard['rollback_e']:.3g}  ({worse})"))
+    rows.append(("good enough?", f"e {guard['promotion_e']:.3g}  ({better})"))
+    for name, counts in guard["counts"].items():
+        rows.append((str(name), f"{counts['live']} live, {counts['canary']} canary"))
+    return rows
 
 
 def _run(run: Mapping[str, Any]) -> Text:
@@ -80,7 +111,7 @@ def _run(run: Mapping[str, Any]) -> Text:
     if run.get("reason") and run["state"] not in ("training", "evaluating"):
         words.append(f"  {run['reason']}")
     progress = run.get("progress") or {}
-    if run["state"] != "training" or not progress.get("total"):
+    if run["state"] not in ("training", "evaluating") or not progress.get("total"):
         return words
     done = round(_BAR_WIDTH * progress.get("step", 0) / progress["total"])
     words.append(f"\n{'━' * done}", "green").append("━" * (_BAR_WIDTH - done), "dim")
@@ -88,8 +119,12 @@ def _run(run: Mapping[str, Any]) -> Text:
 
 
 def progress_words(progress: Mapping[str, Any]) -> str:
-    """Step, loss, speed and time left of a training run, as far as its trainer has said them."""
-    words = [f"step {progress.get('step', 0)} of {progress.get('total', '?')}"]
+    """How far a training or an evaluation is, as far as it has been said."""
+    phase = progress.get("phase") or progress.get("stage") or "training"
+    counted = "item" if phase == "evaluating" else "step"
+    words = [f"{counted} {progress.get('step', 0)} of {progress.get('total', '?')}"]
+    if phase not in ("training", "evaluating"):
+        words.insert(0, str(phase))
     if progress.get("loss") is not None:
         words.append(f"loss {progress['loss']:.3f}")
     if progress.get("tokens_per_s") is not None:

@@ -1,6 +1,6 @@
 """The status document: one answer for `adaptd status`, `adaptd watch` and scripts. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -70,16 +70,24 @@ def alerts(facts: StoreFacts, problems: Sequence[Problem]) -> list[Problem]:
         )
         for halt in facts.open_halts
     ]
-    paused = [
-        Problem(
-            level="warning",
-            what=f"rollout {row['rollout_id']} of {row['model']} is paused: {row['paused']}",
-            remedy="Resume or abort it: adaptd rollout resume|abort",
-        )
-        for row in facts.newest_rollouts
-        if row["paused"] and row["finished_at"] is None
-    ]
-    return [*halts, *problems, *paused]
+    on_their_way = [row for row in facts.newest_rollouts if row["finished_at"] is None]
+    return [*halts, *problems, *(alert for row in on_their_way for alert in _rollout_alerts(row))]
+
+
+def _rollout_alerts(row: Document) -> Iterator[Problem]:
+    """What a rollout that is not over asks of a person."""
+    which = f"rollout {row['rollout_id']} of {row['model']}"
+    evidence = row["evidence"] or {}
+    guard = evidence.get("guard") or {}
+    if row["paused"]:
+        remedy = "Resume or abort it: adaptd rollout resume|abort"
+        yield Problem(level="warning", what=f"{which} is paused: {row['paused']}", remedy=remedy)
+    elif row["approved_by"] is None or evidence.get("asks"):
+        remedy = "Let it go on or end it: adaptd rollout promote|abort"
+        yield Problem(level="warning", what=f"{which} waits for a person", remedy=remedy)
+    if guard.get("verdict") == "veto":
+        what = f"{which}: users may be worse off ({guard['reason']})"
+        yield Problem(level="warning", what=what, remedy="Look at it: adaptd rollout show")
 
 
 def ingest_document(facts: StoreFacts, live: LiveFacts) -> Document:

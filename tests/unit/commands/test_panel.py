@@ -5,8 +5,18 @@ from typing import Any
 
 from rich.console import Console
 
-from daemon.commands.panel import progress_words, render
+from daemon.commands.panel import evidence_rows, progress_words, render
 
+GUARD = {
+    "units_live": 90,
+    "units_canary": 40,
+    "units_this_step": 40,
+    "rollback_e": 1.25,
+    "worse": {"negative": 1.5, "error": 1.0},
+    "promotion_e": 3.0,
+    "better": {"negative": 3.0},
+    "counts": {"negative": {"live": 20, "canary": 3}},
+}
 STATUS: dict[str, Any] = {
     "version": "0.1.0",
     "time": "2026-11-22T10:00:00Z",
@@ -29,14 +39,21 @@ STATUS: dict[str, Any] = {
                 "state": "training",
                 "progress": {"step": 9, "total": 36, "loss": 1.5, "tokens_per_s": 40, "eta_s": 70},
             },
-            "evaluation": {"verdict": "pass", "candidate": "support@v1-00000000"},
+            "evaluation": {
+                "verdict": "pass",
+                "candidate": "support@v1-00000000",
+                "report": {
+                    "reason": "exact match rose on fresh",
+                    "suites": {"fresh": {"exact_match": {"live": 0.1, "candidate": 0.75}}},
+                },
+            },
             "rollout": {
                 "rollout_id": "rollout-1",
                 "candidate": "support@v1-00000000",
                 "state": "step",
                 "step": 2,
                 "paused": None,
-                "evidence": {"rollback": {"e_value": 1.25}},
+                "evidence": {"waits": "40 of 200 units", "guard": GUARD},
             },
         }
     ],
@@ -63,7 +80,11 @@ def test_everything_an_operator_asks_for_is_on_the_screen() -> None:
         "step 9 of 36, loss 1.500, 40 tokens/s, 70 s left",
         "pass  support@v1-00000000",
         "rollout-1  support@v1-00000000  step 2",
-        "rollback.e_value",
+        "fresh: exact match 10% → 75%",
+        "40 of 200 units",
+        "90 live, 40 canary, 40 in this step",
+        "e 1.25  (negative 1.5, error 1)",
+        "20 live, 3 canary",
     ):
         assert words in screen
 
@@ -75,3 +96,14 @@ def test_a_daemon_that_is_away_is_said_so() -> None:
 
 def test_progress_says_only_what_is_known() -> None:
     assert progress_words({"step": 1, "total": 9}) == "step 1 of 9"
+
+
+def test_an_evaluation_counts_items_and_a_phase_before_training_is_named() -> None:
+    evaluating = {"stage": "evaluating", "step": 40, "total": 180, "eta_s": 12.0}
+    assert progress_words(evaluating) == "item 40 of 180, 12 s left"
+    assert progress_words({"phase": "loading", "step": 0, "total": 36}) == "loading, step 0 of 36"
+
+
+def test_a_rollback_says_why() -> None:
+    assert evidence_rows({"rolled_back_because": "negatives"}) == [("taken back", "negatives")]
+    assert evidence_rows({}) == []
