@@ -28,7 +28,8 @@ from serving.server_process import (
 _LOG = structlog.get_logger("serving.engine")
 _PROBE_EVERY_S = 1.0
 _LONGEST_PAUSE_S = 60.0
-_LOG_TAIL_BYTES = 1 << 20
+_START_LOG_BYTES = 1 << 20
+_DEATH_LOG_BYTES = 1 << 16  # errors of earlier requests are further up
 
 
 class EngineState(StrEnum):
@@ -152,12 +153,14 @@ class EngineSupervisor:
         deadline = time.monotonic() + limit_s
         while not await self._is_healthy():
             if not is_alive(record):
-                raise self._refusal(f"vLLM ended while starting: {problem_of(self._log_tail())}")
+                raise self._refusal(
+                    f"vLLM ended while starting: {problem_of(self._log_tail(_START_LOG_BYTES))}"
+                )
             if time.monotonic() > deadline:
                 await asyncio.to_thread(end_server, record, grace_s=self._grace_s)
                 raise self._refusal(f"vLLM did not answer within {limit_s:.0f} s")
             elapsed_s = time.time() - record.started_at
-            self._say(detail=stage_of(self._log_tail()), elapsed_s=elapsed_s)
+            self._say(detail=stage_of(self._log_tail(_START_LOG_BYTES)), elapsed_s=elapsed_s)
             await asyncio.sleep(_PROBE_EVERY_S)
         if record.took_s is None:
             record = msgspec.structs.replace(record, took_s=time.time() - record.started_at)
@@ -180,7 +183,7 @@ class EngineSupervisor:
                     await asyncio.to_thread(end_server, record, grace_s=self._grace_s)
                     break
             await asyncio.sleep(_PROBE_EVERY_S)
-        _LOG.error("engine_died", problem=problem_of(self._log_tail()))
+        _LOG.error("engine_died", problem=problem_of(self._log_tail(_DEATH_LOG_BYTES)))
         self._say(state=EngineState.STOPPED, detail="died", pid=None)
 
     async def _is_healthy(self) -> bool:
@@ -191,10 +194,10 @@ class EngineSupervisor:
     def _refusal(self, problem: str) -> HostError:
         return HostError(self._settings.url, problem, f"Its log: {self.log_path}")
 
-    def _log_tail(self) -> str:
+    def _log_tail(self, most_bytes: int) -> str:
         try:
             with self.log_path.open("rb") as log:
-                log.seek(max(0, self.log_path.stat().st_size - _LOG_TAIL_BYTES))
+                log.seek(max(0, self.log_path.stat().st_size - most_bytes))
                 return log.read().decode(errors="replace")
         except FileNotFoundError:
             return ""

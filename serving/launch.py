@@ -120,9 +120,8 @@ _STAGES = (  # the last one whose mark is in the log is where a start has come t
     ("Starting vLLM", "opening the port"),
 )
 # Log lines open with (Process pid=1) LEVEL 11-22 17:10:03 [file.py:1]; the error follows.
-_PROBLEM = re.compile(
-    r"^(?:\(\S+ pid=\d+\)\s*)?(?:[A-Z]+ [\d-]+ [\d:]+ \[\S+\] )?(.*\w*Error: .+)$"
-)
+_OPENING = r"^(?:\(\S+ pid=\d+\)\s*)?(?:[A-Z]+ [\d-]+ [\d:]+ \[\S+\] )?"
+_PROBLEM = re.compile(_OPENING + "(.*(?:Error: |died unexpectedly).*)$")
 
 
 def stage_of(log: str) -> str:

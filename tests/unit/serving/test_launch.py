@@ -93,4 +93,6 @@ def test_the_first_telling_error_is_why_a_server_ended() -> None:
 RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}
 """
     assert problem_of(log) == "ValueError: max_lora_rank is too small"
+    worker = "(EngineCore pid=7) ERROR 11-22 17:10:03 [m.py:3] Worker proc W-0 died unexpectedly\n"
+    assert problem_of(worker + log) == "Worker proc W-0 died unexpectedly"
     assert problem_of("all well\n") == "its log names no error"
