@@ -24,7 +24,6 @@ from daemon.training.job import (
     write_job,
 )
 
-_GRACE_S = 5.0  # between asking a child to end and ending it
 OnProgress = Callable[[Progress], Awaitable[None]]
 Wanted = Callable[[], Awaitable[bool]]
 
@@ -49,9 +48,12 @@ class CancelledRunError(Exception):
 class TrainingChild:
     """A running child. Made by `start`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, poll_s: float) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, *, poll_s: float, grace_s: float
+    ) -> None:
         self._process = process
         self._poll_s = poll_s
+        self._grace_s = grace_s
         self._check_at = 0.0
 
     @property
@@ -102,7 +104,7 @@ class TrainingChild:
 
     async def stop(self) -> None:
         """End the child's whole process group, first politely. Safe to repeat."""
-        for signal_, patience_s in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, None)):
+        for signal_, patience_s in ((signal.SIGTERM, self._grace_s), (signal.SIGKILL, None)):
             if self._process.returncode is not None:
                 return
             with contextlib.suppress(ProcessLookupError):
@@ -113,12 +115,18 @@ class TrainingChild:
 
 @asynccontextmanager
 async def start(
-    job: Job, *, python: Path | None = None, poll_s: float = 1.0, command: Sequence[str] = ()
+    job: Job,
+    *,
+    python: Path | None = None,
+    poll_s: float = 1.0,
+    grace_s: float = 5.0,
+    command: Sequence[str] = (),
 ) -> AsyncIterator[TrainingChild]:
     """Write the job and start a child on it; leaving the block ends it.
 
     `python` is the interpreter of the environment that has torch, None for this one. `command`
-    replaces `python -m daemon.training.worker`; the job file is its last argument.
+    replaces `python -m daemon.training.worker`; the job file is its last argument. `grace_s` lies
+    between asking the child to end and ending it.
 
     Raises:
         TrainingError: the interpreter cannot be started.
@@ -126,7 +134,8 @@ async def start(
     """
     path = await asyncio.to_thread(write_job, job)
     words = command or (str(python or sys.executable), "-m", "daemon.training.worker")
-    child = TrainingChild(await _spawn([*words, str(path)], job, python), poll_s)
+    process = await _spawn([*words, str(path)], job, python)
+    child = TrainingChild(process, poll_s=poll_s, grace_s=grace_s)
     try:
         yield child
     finally:

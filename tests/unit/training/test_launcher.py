@@ -44,7 +44,7 @@ async def test_a_done_line_does_not_hide_a_bad_end(tmp_path: Path) -> None:
 async def test_a_child_past_its_time_is_ended_with_its_whole_group(tmp_path: Path) -> None:
     script = shell("trap '' TERM; sleep 60 & echo $! > grandchild; while :; do sleep 1; done")
     note = tmp_path / "run" / "grandchild"
-    async with start(a_job(tmp_path), command=script, poll_s=0.05) as child:
+    async with start(a_job(tmp_path), command=script, poll_s=0.05, grace_s=0.2) as child:
         await until(lambda: note.exists() and note.read_text().strip(), within_s=10)
         with pytest.raises(TrainingError) as raised:
             await child.result(limit_s=0.2, on_progress=unheard, wanted=always)
