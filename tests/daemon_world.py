@@ -74,7 +74,9 @@ class ServedParts:
     """All parts over a store in memory, their API on a real port, in a thread with its own loop."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        self._listening = open_socket("127.0.0.1", 0)  # a port that nobody else can get meanwhile
+        port = self._listening.getsockname()[1]
+        self.settings = settings.model_copy(update={"listen_port": port})
         self.database = Database.open(":memory:")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="daemon-api")
@@ -115,8 +117,7 @@ class ServedParts:
             self.settings, Keys.ensure(self.settings), self.database, self._stack
         )
         await self.parts.policies.start()
-        listening = open_socket("127.0.0.1", self.settings.listen_port)
-        server = HttpServer(make_api(self.parts.backend), listening)
+        server = HttpServer(make_api(self.parts.backend), self._listening)
         self._serving = asyncio.create_task(server.run())
 
     async def _stop(self) -> None:
