@@ -41,7 +41,7 @@ class Database:
         """
         if path != ":memory:":
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-        config = {
+        config: dict[str, Any] = {
             "memory_limit": memory_limit,
             "threads": str(threads),
             "checkpoint_threshold": "64MB",
