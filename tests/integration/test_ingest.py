@@ -371,6 +371,27 @@ async def test_records_that_retention_took_are_counted_and_halted_on(
         assert (await running.reads.counts()).interactions == 3
 
 
+async def test_a_store_that_fails_for_a_while_loses_nothing(
+    broker: Broker, topics: Topics, tmp_path: Path
+) -> None:
+    async with consuming(broker, topics, tmp_path) as running:
+        await until(running.is_running, within_s=20)
+        await rename(running, "interactions", "hidden")
+        await send(broker, topics.interactions, *(an_interaction() for _ in range(20)))
+        assert "cannot be stored" in str(await until(lambda: problem(running), within_s=20))
+
+        await rename(running, "hidden", "interactions")
+
+        await until(lambda: caught_up(running, 20), within_s=20)
+        assert (await running.reads.counts()).duplicates == 0
+        assert await running.halts.current() is None
+
+
+async def rename(running: Running, table: str, name: str) -> None:
+    statement = f"ALTER TABLE {table} RENAME TO {name}"
+    await running.database.write(lambda cursor: cursor.execute(statement))
+
+
 async def test_missing_topics_are_waited_for_or_made_when_asked(
     broker: Broker, tmp_path: Path
 ) -> None:
