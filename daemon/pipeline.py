@@ -119,7 +119,7 @@ class _Usable:
         found = await self._builder.preview(version, as_of=as_of)
         return Usable(
             new_examples=found.new_examples,
-            train=found.examples - found.holdout_items,
+            train=found.train,
             holdout_items=found.holdout_items,
             holdout_groups=found.holdout_groups,
         )

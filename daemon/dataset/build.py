@@ -1,27 +1,31 @@
 """From stored examples to a snapshot: export, policy SQL in the sandbox, select, split, render."""
 
 import asyncio
+import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
 from daemon import __version__
 from daemon.dataset.groups import Split, message_key, split_examples
-from daemon.dataset.render import Renderer, RenderError
-from daemon.dataset.select import Selection, normalised, select_examples, text_of
-from daemon.dataset.snapshot import Contents, SuiteRow, TrainRow, train_row, write_snapshot
-from daemon.domain.errors import AdaptdError
+from daemon.dataset.prompts import last_words
+from daemon.dataset.render import Renderer
+from daemon.dataset.rows import Rendered, render
+from daemon.dataset.select import Selection, select_examples
+from daemon.dataset.snapshot import write_snapshot
+from daemon.domain.errors import AdaptdError, PolicyError
 from daemon.policy.book import PolicyVersion
+from daemon.policy.files import Unreadable
 from daemon.policy.golden import Golden, read_golden
-from daemon.policy.model import MIN_HOLDOUT_GROUPS
-from daemon.store.datasets import HoldoutStore, Snapshot, SnapshotStore, fresh_suite
+from daemon.policy.model import MIN_HOLDOUT_GROUPS, Holdout
+from daemon.store.datasets import HoldoutStore, HoldoutVersion, Snapshot, SnapshotStore, fresh_suite
 from daemon.store.event_reads import EventReads
-from daemon.store.sandbox import Sandbox
+from daemon.store.sandbox import Sandbox, SandboxError
 
 
 class NotEnoughError(AdaptdError):
@@ -29,19 +33,24 @@ class NotEnoughError(AdaptdError):
 
 
 class Preview(msgspec.Struct, frozen=True):
-    """What a build would find now: for the triggers."""
+    """What a build would find now: for the triggers. `examples` are usable on either side."""
 
     examples: int
     new_examples: int
+    train: int
     holdout_items: int
     holdout_groups: int
 
 
 class _Gathered(msgspec.Struct, frozen=True):
+    """Everything a snapshot is made of. `retired`: the version before `current`, too few left."""
+
     selection: Selection
     split: Split
     golden: Golden | None
     current: int
+    retired: int | None
+    rendered: Rendered
 
 
 class SnapshotBuilder:
@@ -66,16 +75,20 @@ class SnapshotBuilder:
         self._renderers: dict[Path, Renderer] = {}
 
     async def preview(self, version: PolicyVersion, *, as_of: datetime) -> Preview:
-        """Count what a build would find. Changes nothing."""
+        """Count what a build would find, as far as rendering. Puts no group on a side.
+
+        Raises:
+            AdaptdError: the policy's expression, golden file or base cannot be used.
+        """
         gathered = await self._gather(version, as_of)
         seen = await self._snapshots.seen_feedback(version.model)
-        held = _held(gathered)
         usable = [row[0] for row in (*gathered.split.train, *gathered.split.holdout)]
         return Preview(
             examples=len(usable),
             new_examples=sum(example.feedback not in seen for example in usable),
-            holdout_items=len(held),
-            holdout_groups=len({row[1] for row in held}),
+            train=len(gathered.rendered.train),
+            holdout_items=len(gathered.rendered.fresh),
+            holdout_groups=gathered.rendered.groups,
         )
 
     async def build(self, run_id: str, version: PolicyVersion, *, as_of: datetime) -> Snapshot:
@@ -84,20 +97,19 @@ class SnapshotBuilder:
         Raises:
             NotEnoughError: no training rows, or fewer held out than the policy asks.
             AdaptdError: the policy's expression, golden file or base cannot be used.
+            OSError: the directory cannot be written.
         """
         gathered = await self._gather(version, as_of)
         _check_enough(gathered, version)
         await self._holdouts.assign(version.model, gathered.split.new, now=as_of)
-        renderer = self._renderer(version)
-        contents, refused = await asyncio.to_thread(_render, gathered, renderer, version)
-        if not contents.train:
-            raise NotEnoughError("dataset", "no example is left to train on", "Widen the policy")
-        snapshot_id = f"snapshot-{run_id}"
-        directory = self._directory / snapshot_id
-        facts = _facts(gathered, version, as_of, refused)
+        if gathered.retired is not None:
+            await self._holdouts.close(version.model, gathered.retired, now=as_of)
+        directory = self._directory / f"snapshot-{run_id}"
+        facts = _facts(gathered, version, as_of)
+        contents = gathered.rendered.contents
         manifest = await asyncio.to_thread(write_snapshot, directory, contents, facts)
         snapshot = Snapshot(
-            snapshot_id=snapshot_id,
+            snapshot_id=directory.name,
             model=version.model,
             policy_version=version.version,
             as_of=as_of,
@@ -110,37 +122,76 @@ class SnapshotBuilder:
             created_at=as_of,
             manifest=manifest,
         )
-        await self._snapshots.add(snapshot, _lineage(gathered, contents))
+        await self._snapshots.add(snapshot, _lineage(gathered))
         return snapshot
 
+    def clean(self) -> None:
+        """Remove what builds that were killed left behind. Call while none runs."""
+        for leftover in self._directory.glob(".snapshot-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
     async def _gather(self, version: PolicyVersion, as_of: datetime) -> _Gathered:
-        select = version.policy.select
+        table = await self._selected(version, as_of)
+        model, holdout = version.model, version.policy.curate.holdout
+        golden = await asyncio.to_thread(_read_golden, version)
+        current, joining = await self._holdouts.current(model, now=as_of)
+        known = await self._holdouts.members(model)
+        renderer = self._renderer(version)
+
+        def work() -> _Gathered:
+            selection = select_examples(_rows(table), version.policy.select, as_of=as_of)
+            split = split_examples(
+                selection.examples, known, _keys(golden), share=holdout.share, joining=joining
+            )
+            chosen = choose_version(current, joining, split, holdout)
+            rendered = render(
+                split, golden, renderer, version=chosen, max_tokens=version.policy.train.max_tokens
+            )
+            retired = current.version if chosen != current.version else None
+            return _Gathered(selection, split, golden, chosen, retired, rendered)
+
+        return await asyncio.to_thread(work)
+
+    async def _selected(self, version: PolicyVersion, as_of: datetime) -> pa.Table:
+        """The alias's judged examples that the policy's `where` holds for."""
+        where = version.policy.select.where
         with tempfile.TemporaryDirectory(prefix="adaptd-examples-") as folder:
             path = Path(folder) / "examples.parquet"
             await self._events.export_examples(path, as_of=as_of, model=version.model)
-            table = await self._sandbox.select(path, select.where, as_of=as_of, judged_only=True)
-        selection = await asyncio.to_thread(
-            lambda: select_examples(_rows(table), select, as_of=as_of)
-        )
-        golden = await asyncio.to_thread(_read_golden, version)
-        current, joining = await self._holdouts.current(version.model, now=as_of)
-        split = split_examples(
-            selection.examples,
-            await self._holdouts.members(version.model),
-            _golden_keys(golden),
-            share=version.policy.curate.holdout.share,
-            joining=joining,
-        )
-        return _Gathered(selection, split, golden, current.version)
+            try:
+                return await self._sandbox.select(path, where, as_of=as_of, judged_only=True)
+            except SandboxError as error:
+                place = version.where("select", "where")
+                problem = f"select.where: {error.problem}"
+                raise PolicyError(place, problem, error.remedy) from error
 
     def _renderer(self, version: PolicyVersion) -> Renderer:
-        base = self._bases[version.policy.base]
+        base = self._bases.get(version.policy.base)
+        if base is None:
+            problem = f"base is {version.policy.base}, which the settings do not know"
+            raise PolicyError(version.where("base"), problem, "Add it to [bases]")
         if base not in self._renderers:
             self._renderers[base] = Renderer(base)
         return self._renderers[base]
 
 
-def _rows(table: Any) -> list[dict[str, Any]]:
+def choose_version(current: HoldoutVersion, joining: int, split: Split, holdout: Holdout) -> int:
+    """The holdout version to measure on: the current one while it holds enough.
+
+    Groups leave a policy's window as time goes by. A version that was used and cannot fill up any
+    more gives way to its successor once that holds enough; else it would bar every run for ever.
+    """
+    if current.version == joining or _is_enough(split, current.version, holdout):
+        return current.version
+    return joining if _is_enough(split, joining, holdout) else current.version
+
+
+def _is_enough(split: Split, version: int, holdout: Holdout) -> bool:
+    groups = [group for _, group, of in split.holdout if of == version]
+    return len(groups) >= holdout.at_least and len(set(groups)) >= MIN_HOLDOUT_GROUPS
+
+
+def _rows(table: pa.Table) -> list[dict[str, Any]]:
     return table.to_pylist(maps_as_pydicts="lossy")
 
 
@@ -148,130 +199,62 @@ def _read_golden(version: PolicyVersion) -> Golden | None:
     name = version.policy.curate.holdout.golden
     if name is None:
         return None
-    golden = read_golden(Path(version.path).parent, name)
+    try:
+        golden = read_golden(Path(version.path).parent, name)
+    except Unreadable as error:
+        place = version.where("curate", "holdout", "golden")
+        raise PolicyError(
+            place, f"curate.holdout.golden: {error.args[0]}", error.args[1]
+        ) from error
     if golden.problems:
         first = golden.problems[0]
-        raise AdaptdError(f"{golden.path}:{first.line}", first.what, first.remedy)
+        raise PolicyError(f"{golden.path}:{first.line}", first.what, first.remedy)
     return golden
 
 
-def _golden_keys(golden: Golden | None) -> list[str]:
-    items = golden.items if golden else ()
-    return [message_key(normalised(text_of(item.messages[-1].get("content")))) for item in items]
-
-
-def _held(gathered: _Gathered) -> list[Any]:
-    return [held for held in gathered.split.holdout if held[2] == gathered.current]
+def _keys(golden: Golden | None) -> list[str]:
+    """The members whose groups are golden."""
+    return [message_key(last_words(item.messages)) for item in (golden.items if golden else ())]
 
 
 def _check_enough(gathered: _Gathered, version: PolicyVersion) -> None:
-    held = _held(gathered)
-    groups = len({row[1] for row in held})
-    wanted = version.policy.curate.holdout.at_least
-    if len(held) < wanted or groups < MIN_HOLDOUT_GROUPS:
-        found = f"{len(held)} items in {groups} groups are held out"
+    rendered, wanted = gathered.rendered, version.policy.curate.holdout.at_least
+    if len(rendered.fresh) < wanted or rendered.groups < MIN_HOLDOUT_GROUPS:
+        found = f"{len(rendered.fresh)} items in {rendered.groups} groups are held out"
         remedy = f"Wait for {wanted} in {MIN_HOLDOUT_GROUPS} groups, or change curate.holdout"
         raise NotEnoughError(version.where("curate", "holdout"), found, remedy)
-    if not gathered.split.train:
-        raise NotEnoughError("dataset", "no example is left to train on", "Widen the policy")
+    if not rendered.train:
+        found = "no example is left to train on"
+        raise NotEnoughError(version.where("select"), found, "Widen the policy")
 
 
-def _render(
-    gathered: _Gathered, renderer: Renderer, version: PolicyVersion
-) -> tuple[Contents, dict[str, int]]:
-    refused: Counter[str] = Counter()
-    most = version.policy.train.max_tokens
-    train: list[TrainRow] = []
-    for example, group in gathered.split.train:
-        ids = _ids(renderer, example.messages, example.tools, example.template_args, refused)
-        answer = renderer.answer_ids(example.answer)
-        if ids is None:
-            continue
-        if len(ids) + len(answer) > most:
-            refused["too_long"] += 1
-            continue
-        names = {"interaction": example.interaction, "feedback": example.feedback}
-        train.append(train_row(ids, answer, **names, group=group))
-    fresh = _fresh(gathered, renderer, refused, most)
-    return Contents(train=train, fresh=fresh, golden=_golden(gathered, renderer)), dict(refused)
-
-
-def _fresh(
-    gathered: _Gathered, renderer: Renderer, refused: Counter[str], most: int
-) -> list[SuiteRow]:
-    suite: list[SuiteRow] = []
-    for example, group, _ in _held(gathered):
-        ids = _ids(renderer, example.messages, example.tools, example.template_args, refused)
-        reference = renderer.answer_ids(example.answer)
-        if ids is not None and len(ids) + len(reference) <= most:
-            suite.append(_suite_row(example.feedback, group, ids, reference, example.answer))
-    return suite
-
-
-def _golden(gathered: _Gathered, renderer: Renderer) -> list[SuiteRow]:
-    """An item that cannot be rendered stops the build: the file is the operator's own."""
-    items = gathered.golden.items if gathered.golden else ()
-    return [
-        _suite_row(
-            item.name,
-            item.name,
-            renderer.prompt_ids(item.messages, tools=item.tools),
-            renderer.answer_ids(item.reference),
-            item.reference,
-        )
-        for item in items
-    ]
-
-
-def _suite_row(
-    item: str, cluster: str, ids: list[int], reference_ids: list[int], reference: str
-) -> SuiteRow:
-    return SuiteRow(
-        item=item,
-        cluster=cluster,
-        prompt_ids=ids,
-        reference_ids=reference_ids,
-        reference=reference,
-    )
-
-
-def _ids(
-    renderer: Renderer, messages: Any, tools: Any, template_args: Any, refused: Counter[str]
-) -> list[int] | None:
-    try:
-        return renderer.prompt_ids(messages, tools=tools, template_args=template_args)
-    except RenderError:
-        refused["not_rendered"] += 1
-        return None
-
-
-def _facts(
-    gathered: _Gathered, version: PolicyVersion, as_of: datetime, refused: Mapping[str, int]
-) -> dict[str, Any]:
+def _facts(gathered: _Gathered, version: PolicyVersion, as_of: datetime) -> dict[str, Any]:
     """What the manifest says beside the files' hashes. Only facts that the input decides."""
-    golden = gathered.golden.sha256[:12] if gathered.golden else None
+    golden = gathered.golden.sha256 if gathered.golden else None
+    refused = [gathered.selection.refused, gathered.split.left_out, gathered.rendered.refused]
     return {
         "model": version.model,
         "policy_version": version.version,
         "policy_sha256": version.sha256,
         "as_of": as_of.isoformat(),
         "code": __version__,
+        "golden_sha256": golden,
         "suites": {
             "fresh": fresh_suite(gathered.current),
-            "golden": f"golden:{golden}" if golden else None,
+            "golden": f"golden:{golden[:12]}" if golden else None,
         },
-        "refused": {**gathered.selection.refused, **gathered.split.left_out, **refused},
+        "refused": {reason: n for part in refused for reason, n in part.items()},
     }
 
 
-def _lineage(gathered: _Gathered, contents: Contents) -> list[dict[str, str | None]]:
+def _lineage(gathered: _Gathered) -> list[dict[str, str | None]]:
     """Which events each row of the snapshot came from, whom they are of, and their group.
 
     Examples that could be used but are in no file (too long, or held out for a later version) are
     listed as `unused`, so that they are not taken for new ones again.
     """
-    sides = dict.fromkeys((row.feedback for row in contents.train), "train")
-    sides |= dict.fromkeys((row.item for row in contents.fresh), "holdout")
+    sides = dict.fromkeys((row.feedback for row in gathered.rendered.train), "train")
+    sides |= dict.fromkeys((row.item for row in gathered.rendered.fresh), "holdout")
     usable = [(row[0], row[1]) for row in (*gathered.split.train, *gathered.split.holdout)]
     return [
         {

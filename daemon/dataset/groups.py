@@ -52,7 +52,7 @@ def split_examples(
 
 def members_of(example: Example) -> tuple[str, str]:
     """The two keys an example brings to its group: its conversation and its last message."""
-    return f"c:{example.conversation or example.interaction}", message_key(example.last_message)
+    return f"c:{example.conversation or example.interaction}", message_key(example.last_words)
 
 
 def message_key(normalised_text: str) -> str:
@@ -104,13 +104,17 @@ def _place(
         split.left_out["golden_group"] += len(examples)
         return
     recorded = [known[key] for key in members if key in known]
-    sides = {(member.side, member.holdout_version) for member in recorded}
-    if len(sides) > 1:
+    if len({member.side for member in recorded}) > 1:
         split.left_out["groups_met"] += len(examples)
         return
     fresh = sorted(key for key in members if key not in known and not key.startswith("g:"))
-    group = min(m.group for m in recorded) if recorded else _group_id(fresh)
-    side, version = sides.pop() if sides else _side(group, share=share, joining=joining)
+    if recorded:  # groups of two holdout versions that met count for the older one
+        group = min(member.group for member in recorded)
+        side = recorded[0].side
+        version = min((m.holdout_version for m in recorded if m.holdout_version), default=None)
+    else:
+        group = _group_id(fresh)
+        side, version = _side(group, share=share, joining=joining)
     split.new.extend(
         Member(member=key, group=group, side=side, holdout_version=version) for key in fresh
     )

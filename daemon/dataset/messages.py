@@ -21,6 +21,7 @@ _TEXT_PARTS = {
 _CALL_FIELDS = ("id", "function", "type")
 _FUNCTION_FIELDS = ("arguments", "name")
 _BILLING_HEADER = "x-anthropic-billing-header"  # vLLM drops this line of system texts
+_NOT_TEXT = object()
 _UNSET = (None, "auto")
 
 
@@ -141,11 +142,13 @@ def _tool(tool: Any) -> dict[str, Any]:
 
 def _part_texts(parts: Sequence[Any]) -> Iterable[str]:
     for part in parts:
-        field = _TEXT_PARTS.get(part.get("type", "")) if isinstance(part, Mapping) else None
-        if field is None and not isinstance(part, str):
+        text = part
+        if isinstance(part, Mapping):
+            text = part.get(_TEXT_PARTS.get(str(part.get("type")), ""), _NOT_TEXT)
+            text = "" if text is None else text
+        if not isinstance(text, str):
             raise RenderError("message", "a part of its content is not text", "Leave it out")
-        text = part.get(field) if field is not None else part
-        if isinstance(text, str) and text:
+        if text:
             yield text
 
 

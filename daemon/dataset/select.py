@@ -1,25 +1,30 @@
-"""Which answers are learnt from: counted feedback, deduplicated and capped. Pure.
+"""Which answers are learnt from: counted feedback, quarantined, capped, one for each prompt. Pure.
 
 A correction counts by its text; an approved answer (rated above zero, never below, corrected by
 nobody) counts as it was served. A thumb down alone never trains.
 """
 
-import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from daemon.policy.model import Select
+from daemon.dataset.messages import RenderError, text_of
+from daemon.dataset.prompts import is_conversation, last_words, prompt_key
+from daemon.policy.model import Caps, Select
 
-_SPACE = re.compile(r"\s+")
 Row = Mapping[str, Any]
+_CORRECTION, _RATING = "correction", "rating"
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):
-    """A prompt and the answer it should have had. `author` is who said so, or his token."""
+    """A prompt and the answer it should have had. `author` is who said so, or his token.
+
+    `last_words` is the normalised last message of the user: examples that share it form one group.
+    `prompt` stands for the normalised conversation: those that share it are one example.
+    """
 
     interaction: str
     feedback: str
@@ -27,20 +32,14 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     author: str
     conversation: str | None
     messages: list[dict[str, Any]]
-    tools: list[dict[str, Any]] | None
-    template_args: dict[str, Any] | None
+    tools: list[dict[str, Any]] | None = None
+    template_args: dict[str, Any] | None = None
+    reasoning_effort: str | None = None
     answer: str
+    asked_at: datetime
     said_at: datetime
-
-    @property
-    def last_message(self) -> str:
-        """The normalised last message: examples that share it form one group."""
-        return normalised(text_of(self.messages[-1].get("content")))
-
-    @property
-    def prompt(self) -> str:
-        """The normalised conversation: examples that share it are one example."""
-        return normalised("\n".join(text_of(message.get("content")) for message in self.messages))
+    last_words: str
+    prompt: str
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -55,122 +54,152 @@ class _Refused(Exception):  # noqa: N818 - a reason, counted
 
 
 def select_examples(rows: Iterable[Row], policy: Select, *, as_of: datetime) -> Selection:
-    """Apply a policy to rows of `examples` (as_of already applied, `where` too)."""
+    """Apply a policy to rows of `examples` (as_of already applied, `where` too).
+
+    Caps come before equal prompts are settled: what one person may not add to the training set he
+    may not take out of it either.
+    """
     refused: Counter[str] = Counter()
     usable: list[Example] = []
     for row in rows:
         try:
-            usable.append(_example(row, policy, as_of))
+            usable += _examples(row, policy, as_of, refused)
         except _Refused as reason:
             refused[str(reason)] += 1
-    kept = _newest_per_prompt(usable)
-    refused["same_prompt"] += len(usable) - len(kept)
-    capped = _capped(kept, policy)
-    refused["over_cap"] += len(kept) - len(capped)
-    ordered = sorted(capped, key=lambda example: (example.interaction, example.feedback))
+    own = _newest(usable, key=lambda example: (example.author, example.prompt))
+    capped = _capped(own, policy.caps)
+    kept = _newest(capped, key=lambda example: example.prompt)
+    refused["same_prompt"] += len(usable) - len(own) + len(capped) - len(kept)
+    refused["over_cap"] += len(own) - len(capped)
+    ordered = sorted(kept, key=lambda example: (example.interaction, example.feedback))
     return Selection(ordered, {reason: n for reason, n in sorted(refused.items()) if n})
 
 
-def normalised(text: str) -> str:
-    """Casefolded, white space as single spaces."""
-    return _SPACE.sub(" ", text.casefold()).strip()
+def fair_cap(counts: Sequence[int], share: float) -> int:
+    """The most examples one person may have so that nobody has more than `share` of what is kept.
+
+    With too few people for that to be possible it is 1: one example is always allowed.
+    """
+    low, high = 1, max(counts, default=1)
+    while low < high:  # what fits is an interval: the sum grows ever slower than the cap
+        most = (low + high + 1) // 2
+        if most <= share * sum(min(count, most) for count in counts) + 1e-9:
+            low = most
+        else:
+            high = most - 1
+    return low
 
 
-def text_of(content: Any) -> str:
-    """A message's text, parts joined by newlines; what is not text is left out here."""
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, Sequence) else ()
-    return "\n".join(str(p.get("text", "")) if isinstance(p, Mapping) else str(p) for p in parts)
-
-
-def _example(row: Row, policy: Select, as_of: datetime) -> Example:
+def _examples(
+    row: Row, policy: Select, as_of: datetime, refused: Counter[str]
+) -> Iterable[Example]:
+    """What each person said of an answer that may count, the older first."""
     request = _json(row["request"])
-    if not isinstance(request, Mapping) or not request.get("messages"):
+    if not isinstance(request, Mapping) or not is_conversation(request.get("messages")):
         raise _Refused("no_messages")
-    feedback, kind, answer = _judged(row, policy, as_of)
-    return Example(
-        interaction=row["id"],
-        feedback=feedback["feedback"],
-        kind=kind,
-        author=feedback["user"] or f"token:{feedback['principal']}",
-        conversation=row["conversation"],
-        messages=list(request["messages"]),
-        tools=request.get("tools"),
-        template_args=request.get("chat_template_kwargs"),
-        answer=answer,
-        said_at=feedback["effective_at"],
-    )
+    found: list[Example] = []
+    for said, kind in _judged(row, policy):
+        if said["ingested_at"] > as_of - policy.caps.min_age:
+            refused["too_young"] += 1
+            continue
+        answer = _corrected(said) if kind == _CORRECTION else _served(row)
+        found.append(_example(row, request, said, kind=kind, answer=answer))
+    return found
 
 
-def _judged(row: Row, policy: Select, as_of: datetime) -> tuple[Row, str, str]:
-    """The feedback that decides, its kind, and the answer to learn."""
-    ripe = as_of - policy.caps.min_age
-    corrections = [c for c in row["corrections"] if c["choice"] == 0]
+def _example(row: Row, request: Mapping[str, Any], said: Row, *, kind: str, answer: str) -> Example:
+    try:
+        return Example(
+            interaction=row["id"],
+            feedback=said["feedback"],
+            kind=kind,
+            author=_author(row, said),
+            conversation=row["conversation"],
+            messages=request["messages"],
+            tools=_of_type(request.get("tools"), list),
+            template_args=_of_type(request.get("chat_template_kwargs"), dict),
+            reasoning_effort=_of_type((_json(row["params"]) or {}).get("reasoning_effort"), str),
+            answer=answer,
+            asked_at=row["time"],
+            said_at=said["effective_at"],
+            last_words=last_words(request["messages"]),
+            prompt=prompt_key(request["messages"], request.get("tools")),
+        )
+    except RenderError as error:
+        raise _Refused("not_text") from error
+
+
+def _judged(row: Row, policy: Select) -> list[tuple[Row, str]]:
+    """The feedback that may decide, and its kind: everybody's corrections, or the last approval."""
+    corrections = [said for said in row["corrections"] if said["choice"] == 0]
     if corrections:
-        latest = corrections[-1]
-        if "correction" not in policy.use:
+        if _CORRECTION not in policy.use:
             raise _Refused("not_in_use")
-        if latest["effective_at"] > ripe:
-            raise _Refused("too_young")
-        return latest, "correction", _correction(latest)
-    ratings = [r for r in row["ratings"] if r["choice"] == 0]
-    if not ratings or "rating" not in policy.use:
+        return [(said, _CORRECTION) for said in corrections]
+    ratings = [said for said in row["ratings"] if said["choice"] == 0]
+    if not ratings or _RATING not in policy.use:
         raise _Refused("not_in_use")
-    if any(rating["value"] <= 0 for rating in ratings):
+    if any(said["value"] <= 0 for said in ratings):
         raise _Refused("not_approved")
-    if ratings[-1]["effective_at"] > ripe:
-        raise _Refused("too_young")
-    return ratings[-1], "rating", _served(row)
+    return [(ratings[-1], _RATING)]
 
 
-def _correction(feedback: Row) -> str:
-    text = feedback["text"]
-    if text is None:
-        message = _json(feedback["message"]) or {}
-        if message.get("tool_calls"):
-            raise _Refused("tool_call_answer")
-        text = text_of(message.get("content"))
-    if not text.strip():
-        raise _Refused("empty_answer")
-    return text
+def _author(row: Row, said: Row) -> str:
+    """Whose cap it counts against: the user, else the token he came by, as in `examples`."""
+    return said["user"] or f"token:{said['principal'] or row['tenant'] or ''}"
+
+
+def _corrected(said: Row) -> str:
+    message = {"content": said["text"]} if said["text"] is not None else _json(said["message"])
+    return _answer_text(message)
 
 
 def _served(row: Row) -> str:
     """The answer as served; a cut one would teach to stop too early."""
     choices = _json(row["choices"])
-    if row["status"] != "ok" or not choices:
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if row["status"] != "ok" or not isinstance(choice, Mapping):
         raise _Refused("no_answer")
-    choice = choices[0]
-    message = choice.get("message") or {}
-    if choice.get("finish_reason") != "stop":
+    if choice.get("finish_reason") not in ("stop", "tool_calls", None):
         raise _Refused("cut_answer")
+    return _answer_text(choice.get("message"))
+
+
+def _answer_text(message: Any) -> str:
+    if not isinstance(message, Mapping):
+        raise _Refused("no_answer")
     if message.get("tool_calls"):
         raise _Refused("tool_call_answer")
-    text = text_of(message.get("content"))
+    try:
+        text = text_of(message.get("content"))
+    except RenderError as error:
+        raise _Refused("not_text") from error
     if not text.strip():
         raise _Refused("empty_answer")
     return text
 
 
-def _newest_per_prompt(examples: Iterable[Example]) -> list[Example]:
-    """One example per conversation text; the newest word on it wins."""
-    newest: dict[str, Example] = {}
+def _capped(examples: Sequence[Example], caps: Caps) -> list[Example]:
+    """At most so many of one author, the newest first. `examples` come the oldest first."""
+    by_author: dict[str, list[Example]] = defaultdict(list)
+    for example in examples:
+        by_author[example.author].append(example)
+    counts = [min(len(mine), caps.per_user) for mine in by_author.values()]
+    most = min(caps.per_user, fair_cap(counts, caps.per_user_share))
+    return [example for mine in by_author.values() for example in mine[-most:]]
+
+
+def _newest(examples: Iterable[Example], *, key: Any) -> list[Example]:
+    """The newest of each key, the oldest first."""
+    found: dict[Any, Example] = {}
     for example in sorted(examples, key=lambda e: (e.said_at, e.feedback)):
-        newest[example.prompt] = example
-    return list(newest.values())
+        found.pop(key(example), None)
+        found[key(example)] = example
+    return list(found.values())
 
 
-def _capped(examples: Sequence[Example], policy: Select) -> list[Example]:
-    """At most so many of one author, the newest first. The share is of all before capping."""
-    most = min(policy.caps.per_user, max(1, int(policy.caps.per_user_share * len(examples))))
-    used: Counter[str] = Counter()
-    kept: list[Example] = []
-    for example in sorted(examples, key=lambda e: (e.said_at, e.feedback), reverse=True):
-        if used[example.author] < most:
-            used[example.author] += 1
-            kept.append(example)
-    return kept
+def _of_type(value: Any, kind: type) -> Any:
+    return value if isinstance(value, kind) else None
 
 
 def _json(value: Any) -> Any:

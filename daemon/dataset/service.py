@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import structlog
 
 from daemon.dataset.build import SnapshotBuilder
-from daemon.domain.errors import AdaptdError
+from daemon.domain.errors import AdaptdError, RefusedError
 from daemon.domain.states import FailureCause, RunState
 from daemon.policy.book import PolicyBook
 from daemon.store.runs import Run, RunStore
@@ -28,6 +28,7 @@ class DatasetService:
 
     async def run(self) -> None:
         """Work until cancelled. A run found half built is built again: that is safe."""
+        await asyncio.to_thread(self._builder.clean)
         while True:
             if (run := await self._next()) is None:
                 await asyncio.sleep(self._tick_s)
@@ -40,12 +41,21 @@ class DatasetService:
             version = self._book.version(run.model, run.policy_version)
             snapshot = await self._builder.build(run.run_id, version, as_of=run.created_at)
         except AdaptdError as error:
-            reason = f"{FailureCause.DATA}: {error}"
-            now = datetime.now(UTC)
-            await self._runs.move(run.run_id, RunState.FAILED, actor=_ACTOR, reason=reason, now=now)
+            await self._fail(run, FailureCause.DATA, str(error))
+            return
+        except OSError as error:
+            await self._fail(run, FailureCause.DISK, error.strerror or type(error).__name__)
             return
         await self._runs.set_snapshot(run.run_id, snapshot.snapshot_id)
         _log.info("snapshot_built", run=run.run_id, train=snapshot.train_rows)
+
+    async def _fail(self, run: Run, cause: FailureCause, why: str) -> None:
+        reason, now = f"{cause}: {why}", datetime.now(UTC)
+        _log.warning("snapshot_failed", run=run.run_id, cause=cause, reason=why)
+        try:
+            await self._runs.move(run.run_id, RunState.FAILED, actor=_ACTOR, reason=reason, now=now)
+        except RefusedError:  # it was cancelled meanwhile
+            _log.info("run_over_already", run=run.run_id)
 
     async def _next(self) -> Run | None:
         for run in await self._runs.in_state(RunState.BUILDING):

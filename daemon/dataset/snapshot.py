@@ -48,7 +48,7 @@ class TrainRow(msgspec.Struct, frozen=True, kw_only=True):
     weight: float = 1.0
 
 
-class SuiteRow(msgspec.Struct, frozen=True, kw_only=True):
+class SuiteRow(msgspec.Struct, frozen=True):
     """One item to measure on. `reference_ids` end with the stop token."""
 
     item: str

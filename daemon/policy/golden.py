@@ -92,13 +92,25 @@ def _read_line(line: bytes) -> GoldenItem | tuple[str, str]:
         return f"the item is wrong ({error})", _EXAMPLE
     except (msgspec.DecodeError, UnicodeDecodeError):
         return "it is not a JSON object", _EXAMPLE
+    return _trouble(item) or item
+
+
+def _trouble(item: GoldenItem) -> tuple[str, str] | None:
     if not item.messages or any(not isinstance(m.get("role"), str) for m in item.messages):
         return "its messages have no roles", _EXAMPLE
+    if not all(_is_text(message.get("content")) for message in item.messages):
+        return "a message's content is not text", _EXAMPLE
     if item.messages[-1]["role"] == "assistant":
         return "its last message is an answer", "End with what is answered, and put it in reference"
     if not item.reference.strip():
         return "its reference is empty", "Write the answer that is right"
-    return item
+    return None
+
+
+def _is_text(content: Any) -> bool:
+    if isinstance(content, list):
+        return all(isinstance(part, dict) and part.get("type") == "text" for part in content)
+    return content is None or isinstance(content, str)
 
 
 def _repeated(

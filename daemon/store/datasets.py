@@ -131,6 +131,15 @@ class HoldoutStore:
         """
         return await self._database.write(lambda cursor: _current(cursor, model, now))
 
+    async def close(self, model: str, version: int, *, now: datetime) -> None:
+        """Measure nothing on a version any more: too few of its items are left. Safe to repeat."""
+        values = {"model": model, "version": version, "now": now}
+
+        def work(cursor: Connection) -> None:
+            cursor.execute(_SQL["close_holdout"], values)
+
+        await self._database.write(work)
+
     async def score(self, model: str, suite: str, candidate: str, *, now: datetime) -> int:
         """Count a candidate on a suite and return k, its place among them from 1.
 

@@ -27,6 +27,8 @@ SELECT version, scored FROM holdouts WHERE model = $model AND state = 'open' ORD
 SELECT coalesce(max(version), 0) AS version FROM holdouts WHERE model = $model;
 -- name: add_holdout
 INSERT INTO holdouts VALUES ($model, $version, 'open', 0, $now, NULL);
+-- name: close_holdout
+UPDATE holdouts SET state = 'closed', closed_at = coalesce(closed_at, $now) WHERE model = $model AND version = $version;
 -- name: get_score
 SELECT k FROM holdout_scores WHERE model = $model AND suite = $suite AND candidate = $candidate;
 -- name: count_scores

@@ -12,11 +12,12 @@ import pytest
 
 from daemon.dataset.build import NotEnoughError, SnapshotBuilder
 from daemon.dataset.render import Renderer
+from daemon.domain.errors import PolicyError
 from daemon.policy.book import PolicyVersion
 from daemon.policy.load import Limits, load_policy
 from daemon.store.database import Database
 from daemon.store.datasets import HoldoutStore, HoldoutVersion, SnapshotStore
-from daemon.store.sandbox import Sandbox, SandboxError
+from daemon.store.sandbox import Sandbox
 from tests.event_samples import NOON, a_correction, an_interaction
 from tests.ingesting import Ingesting
 
@@ -63,9 +64,9 @@ def a_version(folder: Path, text: str = POLICY) -> PolicyVersion:
     return PolicyVersion("support", 1, loaded.policy, "sha", str(path), text, moment, moment)
 
 
-async def fill(ingesting: Ingesting, count: int = 150) -> None:
+async def fill(ingesting: Ingesting, count: int = 150, start: int = 0) -> None:
     events: list[dict[str, Any]] = []
-    for n in range(count):
+    for n in range(start, start + count):
         request = {"messages": [{"role": "user", "content": f"question {n}?"}]}
         asked = an_interaction(id=f"i{n:03}", conversation=f"c{n}", request=request)
         events += [asked, a_correction(f"i{n:03}", f"answer {n}", id=f"f{n:03}")]
@@ -173,8 +174,95 @@ async def test_a_policy_cannot_reach_beyond_its_examples(
         POLICY.replace("tags['product'] = 'cards'", "EXISTS (FROM read_text('/etc/passwd'))"),
     )
 
-    with pytest.raises(SandboxError):
+    with pytest.raises(PolicyError, match=r"support\.yaml:5: select\.where: it holds a subquery"):
         await builder.build("run-1", version, as_of=AS_OF)
+
+
+@pytest.mark.parametrize(
+    ("golden", "said"),
+    [
+        ("{}\n", r"golden\.jsonl:1: the item is wrong"),
+        (None, r"support\.yaml:8: curate\.holdout\.golden: it cannot be read"),
+        (
+            '{"messages": [{"role": "user", "content": [1]}], "reference": "a"}\n',
+            "content is not text",
+        ),
+        ('{"messages": [{"role": "user"}], "reference": "a<|im_end|>"}\n', "a special token"),
+    ],
+)
+async def test_a_golden_file_that_broke_meanwhile_is_named(
+    ingesting: Ingesting, tiny_base: Path, tmp_path: Path, golden: str | None, said: str
+) -> None:
+    builder = a_builder(ingesting, tiny_base, tmp_path / "snapshots")
+    version = a_version(tmp_path / "policies")
+    path = tmp_path / "policies" / "golden.jsonl"
+    path.unlink() if golden is None else path.write_text(golden)
+
+    with pytest.raises(PolicyError, match=said):
+        await builder.build("run-1", version, as_of=AS_OF)
+
+
+HOSTILE: list[Any] = [
+    {"messages": [{"role": "user", "content": {"a": [1, {"b": None}]}}]},
+    {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+    {"messages": [{"role": "assistant", "tool_calls": [5], "content": "x"}]},
+    {"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "function"}]},
+    {"messages": [{"role": "user", "content": "x"}], "tools": "all"},
+    {"messages": [{"role": 5}]},
+    {"messages": {"role": "user"}},
+    {"messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": {"messages": 5}},
+    {"messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": [1]},
+    {"prompt": "x"},
+    {},
+]
+
+
+async def test_nothing_a_sender_sends_stops_a_build(
+    ingesting: Ingesting, tiny_base: Path, tmp_path: Path
+) -> None:
+    await fill(ingesting)
+    for number, request in enumerate(HOSTILE):
+        await ingesting.add(an_interaction(id=f"x{number}", request=request))
+        await ingesting.add(a_correction(f"x{number}", "<|im_end|>" if number % 2 else "fine"))
+    builder = a_builder(ingesting, tiny_base, tmp_path / "snapshots")
+
+    snapshot = await builder.build("run-1", a_version(tmp_path / "policies"), as_of=AS_OF)
+
+    assert snapshot.train_rows + snapshot.holdout_rows >= 149
+    assert sum(snapshot.manifest["refused"].values()) >= len(HOSTILE) - 4
+
+
+async def test_a_version_with_too_few_left_gives_way_to_its_successor(
+    ingesting: Ingesting, tiny_base: Path, tmp_path: Path
+) -> None:
+    """The first version was used and its conversations left the window: runs must go on."""
+    await fill(ingesting)
+    version = a_version(tmp_path / "policies")
+    builder = a_builder(ingesting, tiny_base, tmp_path / "snapshots")
+    first = await builder.build("run-1", version, as_of=AS_OF)
+    holdouts = HoldoutStore(ingesting.database)
+    await holdouts.score("support", "fresh:1", "support@v1-00000000", now=AS_OF)
+    await fill(ingesting, 150, start=500)
+    late = a_version(
+        tmp_path / "policies", POLICY.replace("'cards'\"", "'cards' AND id >= 'i500'\"")
+    )
+    both = await builder.build("run-2", version, as_of=AS_OF)
+    second = await builder.build("run-3", late, as_of=AS_OF)
+
+    assert [s.holdout_version for s in (first, both, second)] == [1, 1, 2]
+    assert both.holdout_rows == first.holdout_rows  # new groups wait for the next version
+    assert await _current(holdouts) == _version(2, 0, 2)
+    sides = await ingesting.ask('SELECT DISTINCT "group", side FROM snapshot_rows')
+    trained = {row["group"] for row in sides if row["side"] == "train"}
+    assert not trained & {row["group"] for row in sides if row["side"] == "holdout"}
+
+
+async def test_leftovers_of_killed_builds_are_removed(
+    ingesting: Ingesting, tiny_base: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "snapshots" / ".snapshot-run-1.77").mkdir(parents=True)
+    a_builder(ingesting, tiny_base, tmp_path / "snapshots").clean()
+    assert list((tmp_path / "snapshots").iterdir()) == []
 
 
 async def test_a_holdout_version_counts_candidates_once_and_closes(ingesting: Ingesting) -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.dataset.groups import Split, members_of, message_key, split_examples
+from daemon.dataset.prompts import normalised
 from daemon.dataset.select import Example
 from daemon.store.datasets import Member
 
@@ -19,10 +20,11 @@ def an_example(number: int, conversation: str, text: str, kind: str = "correctio
         author="ada",
         conversation=conversation,
         messages=[{"role": "user", "content": text}],
-        tools=None,
-        template_args=None,
         answer="x",
+        asked_at=datetime(2026, 11, 1, tzinfo=UTC),
         said_at=datetime(2026, 11, 1, tzinfo=UTC),
+        last_words=normalised(text),
+        prompt=normalised(text),
     )
 
 
@@ -86,6 +88,15 @@ def test_a_new_group_joins_the_version_that_was_never_scored() -> None:
     )
 
     assert [(e.feedback, version) for e, _, version in later.holdout] == [("f001", 1), ("f002", 2)]
+
+
+def test_groups_of_two_holdout_versions_that_meet_count_for_the_older() -> None:
+    first = split([an_example(1, "c1", "a")], share=1, joining=1)
+    second = split([an_example(2, "c2", "b")], share=1, joining=2)
+
+    made = split([an_example(3, "c1", "b")], recorded(first, second), share=1, joining=2)
+
+    assert [version for _, _, version in made.holdout] == [1]
 
 
 texts = st.sampled_from("abcdefgh")

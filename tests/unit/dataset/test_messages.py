@@ -30,7 +30,15 @@ def test_content_becomes_one_text(content: Any, text: str) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [[{"type": "image_url", "image_url": {"url": "data:"}}], [{"text": "a"}], [1], 5, {"a": 1}],
+    [
+        [{"type": ["text"]}],
+        [None],
+        [{"type": "image_url", "image_url": {"url": "data:"}}],
+        [{"text": "a"}],
+        [1],
+        5,
+        {"a": 1},
+    ],
 )
 def test_what_is_no_text_is_refused_not_dropped(content: Any) -> None:
     with pytest.raises(RenderError):

@@ -185,5 +185,8 @@ def a_base(tiny_base: Path, folder: Path, template: str) -> Path:
 def _with_parsed_arguments(message: dict[str, Any]) -> dict[str, Any]:
     if "tool_calls" not in message:
         return message
-    function = {"name": "track", "arguments": {"id": 7}}
-    return message | {"content": "", "tool_calls": [{**CALL, "function": function}]}
+    function = {"arguments": {"id": 7}, "name": "track"}  # the order vLLM gives
+    return message | {
+        "content": "",
+        "tool_calls": [{"id": "c1", "function": function, "type": "function"}],
+    }

@@ -3,7 +3,12 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from daemon.dataset.select import Selection, select_examples
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.dataset.prompts import last_words, normalised, prompt_key
+from daemon.dataset.select import Selection, fair_cap, select_examples
 from daemon.policy.model import Caps, Select
 
 AS_OF = datetime(2026, 11, 2, tzinfo=UTC)
@@ -14,6 +19,9 @@ def a_row(number: int = 1, text: str = "where is my card", **fields: Any) -> dic
     message = {"role": "assistant", "content": "delivery"}
     return {
         "id": f"i{number:03}",
+        "time": EARLIER,
+        "tenant": "desk",
+        "params": None,
         "conversation": f"c{number}",
         "request": {"messages": [{"role": "user", "content": f"{text} {number}"}]},
         "choices": [{"message": message, "finish_reason": "stop"}],
@@ -33,6 +41,7 @@ def said(number: int = 1, user: str | None = "ada", **fields: Any) -> dict[str, 
         "message": None,
         "value": None,
         "effective_at": EARLIER,
+        "ingested_at": EARLIER,
     } | fields
 
 
@@ -72,10 +81,37 @@ def test_a_thumb_down_alone_never_trains() -> None:
     assert (answers(selection), selection.refused) == ([], {"not_approved": 1})
 
 
-def test_young_feedback_waits() -> None:
-    row = a_row(corrections=[said(text="pin", effective_at=AS_OF - timedelta(minutes=5))])
+def test_young_feedback_waits_whatever_time_its_sender_claims() -> None:
+    young = AS_OF - timedelta(minutes=5)
+    row = a_row(corrections=[said(text="pin", effective_at=EARLIER, ingested_at=young)])
 
     assert selected(row).refused == {"too_young": 1}
+
+
+def test_young_feedback_does_not_hide_what_others_said_before() -> None:
+    young = {"effective_at": AS_OF, "ingested_at": AS_OF}
+    row = a_row(corrections=[said(1, text="pin"), said(2, "mallory", text="refund", **young)])
+
+    assert answers(selected(row)) == ["pin"]
+
+
+def test_a_flood_of_corrections_takes_out_nothing_beyond_its_cap() -> None:
+    """Whoever corrects everything, and last, replaces no more answers than he may give."""
+    later = EARLIER + timedelta(hours=1)
+    rows = [
+        a_row(
+            n,
+            corrections=[
+                said(n, f"u{n}", text="right"),
+                said(100 + n, "mallory", text="wrong", effective_at=later),
+            ],
+        )
+        for n in range(1, 21)
+    ]
+
+    found = answers(selected(*rows, per_user=3))
+
+    assert (found.count("right"), found.count("wrong")) == (17, 3)
 
 
 def test_a_cut_answer_is_not_approved_into_training() -> None:
@@ -117,8 +153,22 @@ def test_who_left_no_user_is_capped_as_his_token() -> None:
 def test_the_share_of_one_person_is_capped_but_one_example_is_always_allowed() -> None:
     rows = [a_row(n, corrections=[said(n, text="x")]) for n in range(1, 11)]
 
-    assert len(selected(*rows, per_user_share=0.2).examples) == 2
-    assert len(selected(*rows, per_user_share=0.01).examples) == 1
+    assert len(selected(*rows, per_user_share=0.2).examples) == 1
+    rows += [a_row(n, corrections=[said(n, f"u{n}", text="x")]) for n in range(20, 28)]
+    assert len(selected(*rows, per_user_share=0.2).examples) == 8 + 2
+    assert len(selected(*rows, per_user_share=0.01).examples) == 8 + 1
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=12), st.floats(0.01, 1))
+def test_nobody_gets_more_than_the_share_and_a_flood_buys_nothing(
+    counts: list[int], share: float
+) -> None:
+    most = fair_cap(counts, share)
+    kept = sum(min(count, most) for count in counts)
+    assert most == 1 or most <= share * kept + 1e-6
+    flooded = fair_cap([*counts[1:], counts[0] + 1000], share)
+    others = sum(min(count, flooded) for count in counts[1:])
+    assert flooded == 1 or share == 1 or flooded <= share * others / (1 - share) + 1e-6
 
 
 def test_what_a_policy_does_not_use_is_left_out() -> None:
@@ -126,3 +176,85 @@ def test_what_a_policy_does_not_use_is_left_out() -> None:
 
     assert answers(selected(*rows, use=("rating",))) == ["delivery"]
     assert answers(selected(*rows, use=("correction",))) == ["x"]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {},
+        {"messages": []},
+        {"messages": "hi"},
+        {"messages": [1]},
+        {"messages": [{}]},
+        [],
+        5,
+        "null",
+    ],
+)
+def test_a_request_that_is_no_conversation_is_counted(request_: Any) -> None:
+    row = a_row(request=request_, corrections=[said(text="x")])
+    assert selected(row).refused == {"no_messages": 1}
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"choices": []}, "no_answer"),
+        ({"choices": [5]}, "no_answer"),
+        ({"choices": None}, "no_answer"),
+        ({"choices": [{"message": "x"}]}, "no_answer"),
+        ({"status": "error"}, "no_answer"),
+        ({"choices": [{"message": {"content": " "}}]}, "empty_answer"),
+        ({"choices": [{"message": {"tool_calls": [{}]}}]}, "tool_call_answer"),
+        ({"choices": [{"message": {"content": [{"type": "image_url"}]}}]}, "not_text"),
+        ({"choices": [{"message": {"content": "x"}, "finish_reason": "content_filter"}]}, "cut"),
+    ],
+)
+def test_an_answer_that_cannot_be_learnt_is_counted(fields: dict[str, Any], reason: str) -> None:
+    selection = selected(a_row(ratings=[said(value=1.0)], **fields))
+    assert selection.examples == []
+    assert next(iter(selection.refused)).startswith(reason)
+
+
+def test_a_question_that_is_not_text_is_counted() -> None:
+    picture = [{"type": "image_url", "image_url": {"url": "data:"}}]
+    row = a_row(request={"messages": [{"role": "user", "content": picture}]})
+    assert selected(row | {"corrections": [said(text="x")]}).refused == {"not_text": 1}
+
+
+def test_what_was_asked_with_is_kept_for_rendering() -> None:
+    request = a_row()["request"] | {"tools": [{}], "chat_template_kwargs": {"a": 1}}
+    row = a_row(request=request, params='{"reasoning_effort": "low"}')
+    (example,) = selected(row | {"corrections": [said(text="x")]}).examples
+    assert (example.tools, example.template_args) == ([{}], {"a": 1})
+    assert (example.reasoning_effort, example.asked_at) == ("low", EARLIER)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Where is\tmy  CARD ", "where is my card", "Ｗhere is my\u200b card", "WHERE IS MY CARD"],
+)
+def test_texts_that_look_alike_are_one(text: str) -> None:
+    assert normalised(text) == "where is my card"
+
+
+@given(st.text())
+def test_normalising_twice_changes_nothing(text: str) -> None:
+    assert normalised(normalised(text)) == normalised(text)
+
+
+def test_the_group_is_of_the_last_thing_the_user_said() -> None:
+    messages = [
+        {"role": "user", "content": "first"},
+        {"role": "user", "content": "Second"},
+        {"role": "tool", "content": "result"},
+    ]
+    assert last_words(messages) == "second"
+    assert last_words([{"role": "system", "content": "S"}]) == "s"
+
+
+def test_prompts_differ_by_who_speaks_and_by_their_tools() -> None:
+    user, system = {"role": "user", "content": "a"}, {"role": "system", "content": "a"}
+    keys = [prompt_key([user], None), prompt_key([system], None), prompt_key([user], [{"x": 1}])]
+    assert len(set(keys)) == 3
+    assert prompt_key([user], []) == prompt_key([{"role": "user", "content": " A "}], None)

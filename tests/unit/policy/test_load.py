@@ -192,6 +192,8 @@ def test_links_in_a_circle_are_a_problem(tmp_path: Path) -> None:
             "its last message is an answer",
         ),
         ('{"messages": [{"role": "user"}], "reference": "a", "refernce": 1}', "the item is wrong"),
+        ('{"messages": [{"role": "user", "content": [1]}], "reference": "a"}', "is not text"),
+        ('{"messages": [{"role": "user", "content": 5}], "reference": "a"}', "is not text"),
         (GOLDEN_LINE.strip(), "it has the messages of line 1"),
         ('{"messages": [{"role": "user"}], "reference": "\xff"}'.encode("latin-1"), "JSON"),
     ],

@@ -1,0 +1,111 @@
+"""Queued runs get their snapshots, or say why not; a kill in between loses nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from daemon.dataset.service import DatasetService
+from daemon.domain.states import RunState
+from daemon.policy.book import PolicyBook
+from daemon.store.database import Database
+from daemon.store.policies import PolicyStore
+from daemon.store.runs import Run, RunStore
+from tests.ingesting import Ingesting
+from tests.unit.dataset.test_build import AS_OF, a_builder, a_version, fill
+from tests.waiting import until
+
+
+class World:
+    def __init__(self, database: Database, base: Path, folder: Path) -> None:
+        self.runs = RunStore(database)
+        self.events = Ingesting(database, datetime(2026, 11, 1, 13, tzinfo=UTC))
+        self.book = PolicyBook()
+        self.folder = folder
+        self.database = database
+        self.builder = a_builder(self.events, base, folder / "snapshots")
+        self.service = DatasetService(self.runs, self.builder, self.book, tick_s=0.02)
+
+    async def policy(self) -> None:
+        version = a_version(self.folder / "policies")
+        stored = await PolicyStore(self.database).apply(
+            "support", yaml=version.yaml, sha256="s", path=version.path, now=AS_OF
+        )
+        self.book.remember(stored)
+
+    async def queue(self) -> Run:
+        return await self.runs.create(
+            "support", policy_version=1, trigger={}, start_from=None, actor="test", now=AS_OF
+        )
+
+    async def served(self, run: Run, state: RunState) -> Run:
+        """The run once the service brought it to the state, with its snapshot where it has one."""
+        task = asyncio.create_task(self.service.run())
+
+        async def there() -> Run | None:
+            found = await self.runs.get(run.run_id)
+            ready = found.state.is_final or found.snapshot_id is not None
+            return found if ready and found.state == state else None
+
+        try:
+            return await until(there, within_s=30)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+async def world(tiny_base: Path, tmp_path: Path) -> AsyncIterator[World]:
+    database = Database.open(":memory:")
+    yield World(database, tiny_base, tmp_path)
+    database.close()
+
+
+async def test_a_queued_run_waits_in_building_with_its_snapshot(world: World) -> None:
+    await fill(world.events)
+    await world.policy()
+    run = await world.served(await world.queue(), RunState.BUILDING)
+    assert run.snapshot_id == f"snapshot-{run.run_id}"
+    assert (world.folder / "snapshots" / run.snapshot_id / "train.parquet").exists()
+
+
+async def test_a_run_left_half_built_is_built_again(world: World) -> None:
+    await fill(world.events)
+    await world.policy()
+    run = await world.queue()
+    await world.runs.move(run.run_id, RunState.BUILDING, actor="test", reason="claimed", now=AS_OF)
+    assert (await world.served(run, RunState.BUILDING)).snapshot_id is not None
+
+
+async def test_too_little_data_fails_the_run_with_its_cause(world: World) -> None:
+    await fill(world.events, 10)
+    await world.policy()
+    run = await world.served(await world.queue(), RunState.FAILED)
+    assert run.reason is not None
+    assert run.reason.startswith("data: ")
+    assert "items in" in run.reason
+
+
+async def test_a_policy_version_this_release_cannot_read_fails_the_run(world: World) -> None:
+    run = await world.served(await world.queue(), RunState.FAILED)
+    assert run.reason is not None
+    assert "this release cannot read it" in run.reason
+
+
+async def test_a_full_disk_fails_the_run_with_its_cause(world: World) -> None:
+    await fill(world.events)
+    await world.policy()
+    (world.folder / "snapshots").write_text("a file where the folder should be")
+    run = await world.served(await world.queue(), RunState.FAILED)
+    assert run.reason is not None
+    assert run.reason.startswith("disk: ")
+
+
+async def test_a_run_cancelled_while_it_is_built_stays_cancelled(world: World) -> None:
+    await world.policy()
+    run = await world.queue()
+    await world.runs.move(run.run_id, RunState.CANCELLED, actor="test", reason="stop", now=AS_OF)
+    await world.service.build(run)
+    assert (await world.runs.get(run.run_id)).state == RunState.CANCELLED
