@@ -73,14 +73,14 @@ class PolicyService:
 
     async def run(self) -> None:
         """Follow the folder until cancelled."""
-        await self.start()
+        await self.recall()
         while True:
             try:
+                await self.refresh()
                 await self._follow()
-            except (OSError, RuntimeError) as error:  # no folder, or no watches left
-                _log.warning("policy_folder_not_watched", reason=type(error).__name__)
+            except (OSError, RuntimeError) as error:  # no folder, no watches left, a full disk
+                _log.warning("policy_folder_not_followed", reason=type(error).__name__)
             await asyncio.sleep(self._poll_s)
-            await self.refresh()
 
     async def refresh(self) -> None:
         """Compare the folder with what was last seen and apply what changed. Safe to repeat."""

@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from daemon.domain.errors import PolicyError, RefusedError
 from daemon.policy.book import PolicyBook
@@ -25,8 +27,12 @@ class Wheres:
 
     def __init__(self) -> None:
         self.tried: list[str] = []
+        self.broken = 0  # times it fails as on a full disk
 
     async def check(self, where: str) -> None:
+        if self.broken:
+            self.broken -= 1
+            raise OSError(28, "No space left on device")
         self.tried.append(where)
         if "nonsense" in where:
             raise PolicyError("where", "there is no column nonsense", "Columns: id")
@@ -214,3 +220,29 @@ async def test_a_version_tells_where_its_keys_stand(desk: Desk) -> None:
     assert current is not None
     assert current.where("select", "where") == f"{path}:5"
     assert current.where("gate", "alpha") == f"{path}:1"
+
+
+@given(st.lists(st.binary(max_size=80), min_size=1, max_size=3))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+async def test_no_bytes_in_the_folder_stop_the_service(desk: Desk, contents: list[bytes]) -> None:
+    """Invariant 9: whatever an edit writes, the last good version stays in force."""
+    write_policy(desk.folder)
+    await desk.service.refresh()
+    for number, content in enumerate(contents):
+        (desk.folder / f"edit-{number}.yaml").write_bytes(content)
+    (desk.folder / "support.yaml").write_bytes(contents[0])
+    await desk.service.refresh()
+
+    assert desk.in_force() == [("support", 1)]
+    assert desk.problems() != ""
+
+
+async def test_an_expression_that_cannot_be_tried_now_is_tried_again(desk: Desk) -> None:
+    desk.wheres.broken = 2
+    write_policy(desk.folder)
+    task = asyncio.create_task(desk.service.run())
+    try:
+        await until(lambda: desk.in_force() == [("support", 1)], within_s=10)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
