@@ -1,6 +1,7 @@
 """The two routes that answer: chat and completions. One request in, one exchange recorded."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,10 +74,11 @@ class Answering:
             await send_refusal(noted, refusal, headers=identity_headers(exchange.id))
         except DisconnectedError:
             exchange.disconnected = True
-        except asyncio.CancelledError:
-            exchange.disconnected = not exchange.complete
+        except asyncio.CancelledError:  # the server is stopping; the client did not leave
+            exchange.failed = not exchange.complete
             raise
         finally:
+            exchange.ended = exchange.ended or time.monotonic()
             self._record(exchange)
 
     async def _answer(

@@ -21,10 +21,13 @@ class DisconnectedError(Exception):
 
 
 def header(scope: Scope, name: bytes) -> str | None:
-    """The first value of a header, `name` in lower case."""
+    """The first value of a header, `name` in lower case. A UTF-8 one equals its like in a body."""
     for key, value in scope["headers"]:
         if key == name:
-            return value.decode("latin-1")
+            try:
+                return value.decode()
+            except UnicodeDecodeError:
+                return value.decode("latin-1")
     return None
 
 

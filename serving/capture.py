@@ -51,7 +51,8 @@ class Capture:
     def record(self, exchange: Exchange) -> None:
         """Take an exchange. Never blocks on disk or broker, never raises."""
         with self._changed:
-            if len(self._queue) >= self._settings.queue_rows:
+            ended = self._closing and not self._thread.is_alive()
+            if ended or len(self._queue) >= self._settings.queue_rows:
                 self.rows_lost += 1
                 return
             if self._bytes + exchange.texts_bytes > self._settings.queue_bytes:

@@ -1,7 +1,8 @@
 """The gateway's events on a real broker: keyed, signed, and kept while the broker is away."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import gc
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,16 @@ from tests.broker import Broker
 from tests.gateway_world import V1, Site, site
 from tests.waiting import until
 
+# kafka-python leaves sockets whose connection was refused to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
 ASK: Any = [{"role": "user", "content": "hello"}]
+
+
+@pytest.fixture(autouse=True)
+def collect_sockets() -> Iterator[None]:
+    yield
+    gc.collect()
 
 
 @pytest.fixture
