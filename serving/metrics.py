@@ -1,7 +1,11 @@
 """What a gateway tells Prometheus. A registry of its own: vLLM's process has one already."""
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram
+from collections.abc import Iterator
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
 
 from daemon.domain.routes import GatewayState
 from serving.exchange import Exchange
@@ -34,16 +38,6 @@ class GatewayMetrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
-        self._gauges = {
-            name: Gauge(f"adaptd_gateway_{name}", text, registry=self._registry)
-            for name, text in _GAUGES.items()
-        }
-        self._in_flight = Gauge(
-            "adaptd_gateway_in_flight",
-            "Requests being answered now.",
-            ("adapter",),
-            registry=self._registry,
-        )
 
     def count(self, exchange: Exchange) -> None:
         model = exchange.model if exchange.route else OTHER
@@ -56,29 +50,37 @@ class GatewayMetrics:
 
     def render(self, state: GatewayState, *, shipped: int, publish_failures: int) -> bytes:
         """Everything, in Prometheus' text format."""
-        values = {
-            "epoch": state.epoch,
-            "lease_held": state.lease_held,
-            "spool_events": state.spool_events,
-            "texts_dropped": state.texts_dropped,
-            "rows_lost": state.rows_lost,
-            "shipped": shipped,
-            "publish_failures": publish_failures,
-        }
-        for name, value in values.items():
-            self._gauges[name].set(value)
-        self._in_flight.clear()
+        facts = CollectorRegistry()
+        facts.register(_Facts(state, shipped=shipped, publish_failures=publish_failures))
+        return generate_latest(self._registry) + generate_latest(facts)
+
+
+class _Facts(Collector):
+    """What others count already, read at the moment of the scrape."""
+
+    def __init__(self, state: GatewayState, *, shipped: int, publish_failures: int) -> None:
+        self._state = state
+        self._shipped = shipped
+        self._publish_failures = publish_failures
+
+    def collect(self) -> Iterator[Metric]:
+        state = self._state
+        for name, value, text in (
+            ("epoch", state.epoch, "Epoch of the table in force."),
+            ("lease_held", state.lease_held, "1 while canaries may get traffic."),
+            ("spool_events", state.spool_events, "Events not yet accepted by broker or daemon."),
+        ):
+            yield GaugeMetricFamily(f"adaptd_gateway_{name}", text, value)
+        for name, value, text in (
+            ("texts_dropped", state.texts_dropped, "Interactions kept without their texts."),
+            ("rows_lost", state.rows_lost, "Interactions lost, memory being full."),
+            ("shipped", self._shipped, "Events accepted by broker or daemon."),
+            ("publish_failures", self._publish_failures, "Attempts to publish that failed."),
+        ):
+            yield CounterMetricFamily(f"adaptd_gateway_{name}", text, value)
+        flying = GaugeMetricFamily(
+            "adaptd_gateway_in_flight", "Requests being answered now.", labels=["adapter"]
+        )
         for adapter, count in state.in_flight.items():
-            self._in_flight.labels(adapter).set(count)
-        return generate_latest(self._registry)
-
-
-_GAUGES = {
-    "epoch": "Epoch of the table in force.",
-    "lease_held": "1 while canaries may get traffic.",
-    "spool_events": "Events not yet accepted by broker or daemon.",
-    "texts_dropped": "Interactions kept without their texts since the start.",
-    "rows_lost": "Interactions lost since the start, memory being full.",
-    "shipped": "Events accepted by broker or daemon since the start.",
-    "publish_failures": "Attempts to publish that failed since the start.",
-}
+            flying.add_metric([adapter], count)
+        yield flying

@@ -72,7 +72,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> GatewaySettin
         return msgspec.json.decode(content, type=GatewaySettings, dec_hook=_to_path)
     except (OSError, msgspec.MsgspecError) as error:
         raise SettingsError(
-            name, f"the gateway's settings cannot be used ({error})", "See docs/settings.md"
+            name, f"the gateway's settings cannot be used ({error})", "See docs/gateway.md"
         ) from error
 
 

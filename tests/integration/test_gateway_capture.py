@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import msgspec
 import openai
+import pytest
 
 from daemon.domain.routes import Route, RouteTable
 from serving.gateway import create
@@ -284,3 +285,14 @@ async def _state_with(here: Site, **wanted: Any) -> dict[str, Any] | None:
         headers = {"Authorization": f"Bearer {here.place.control}"}
         state = (await http.get(f"{here.url}/adaptd/state", headers=headers)).json()
     return state if all(state[name] == value for name, value in wanted.items()) else None
+
+
+async def test_a_server_does_not_start_without_the_gateways_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would have to let everybody through, or nobody."""
+    monkeypatch.delenv("ADAPTD_GATEWAY_CONFIG", raising=False)
+
+    with pytest.raises(RuntimeError, match="ended before it started"):
+        async with serve(Gateway(OpenAIServer())):
+            pass

@@ -149,7 +149,7 @@ async def test_a_topic_that_is_not_there_yet_holds_events_back_until_it_is(
 
             async def failed() -> bool:
                 text = (await http.get("/adaptd/metrics")).text
-                return "adaptd_gateway_publish_failures 0.0" not in text
+                return "adaptd_gateway_publish_failures_total 0.0" not in text
 
             await until(failed, within_s=30)
         await asyncio.to_thread(broker.create_topic, topic)
