@@ -1,5 +1,6 @@
 """Asks everybody and judges: the whole of `adaptd doctor`."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,12 @@ from daemon.domain.errors import SettingsError
 from daemon.domain.tokens import list_tokens
 from daemon.evaluation.gate import Gate
 from daemon.evaluation.power import gate_problems
+from daemon.installation import GATEWAY_FILE, engine_settings, find_base
 from daemon.policy.load import Limits, Loaded, load_policy
 from daemon.policy.model import Policy
 from daemon.settings import Settings
+from serving.launch import GATEWAY_CLASS, command
+from serving.settings import CONFIG_VARIABLE
 
 # Asks the running daemon for a path of its API; None where no daemon answers.
 Ask = Callable[..., Any]
@@ -103,7 +107,21 @@ def _serving(
     if not facts.is_vllm and upstream.manage:  # what it would be started with
         found += judge_slots(upstream.max_loras, aliases)
     wanted = [(policy.model, policy.base) for policy in policies]
-    return found + judge_bases(wanted, settings.bases, facts.base_root)
+    found += judge_bases(wanted, settings.bases, facts.base_root)
+    if not upstream.manage:
+        found.append(note("vllm", f"to start it yourself: {how_to_start(settings)}"))
+    return found
+
+
+def how_to_start(settings: Settings) -> str:
+    """The line that starts the server as adaptd would; `adaptd run` writes the file it names."""
+    config = (settings.home / GATEWAY_FILE).resolve()
+    words = [f"{CONFIG_VARIABLE}={config}", "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"]
+    try:
+        words += command(engine_settings(settings, find_base(settings)))
+    except SettingsError:  # no base yet, or a server on another machine
+        words += ["vllm", "serve", "MODEL", "--enable-lora", "--middleware", GATEWAY_CLASS]
+    return shlex.join(words)
 
 
 def _maturities(policies: list[Policy], ask: Ask) -> list[Finding]:

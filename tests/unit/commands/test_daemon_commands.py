@@ -165,9 +165,12 @@ def test_policy_check_knows_the_files_and_their_mistakes(
 def test_doctor_reports_every_check_and_exits_1_on_an_error(run: RunCommand) -> None:
     found = run("doctor", "--json")
     assert found.code == 1, "no vLLM answers, and nobody starts it"
-    by_check = {finding["check"]: finding for finding in found.data}
+    by_check = {finding["check"]: finding for finding in reversed(found.data)}
     assert by_check["daemon"]["level"] == "ok"
     assert by_check["vllm"]["level"] == "error"
     assert by_check["maturity of support"]["level"] == "note"
     assert by_check["base"]["level"] == "ok"
+    start = [finding["what"] for finding in found.data if "start it yourself" in finding["what"]]
+    assert "--enable-lora" in start[0]
+    assert "ADAPTD_GATEWAY_CONFIG=" in start[0]
     assert all(finding["remedy"] for finding in found.data if finding["level"] == "error")

@@ -1,0 +1,53 @@
+"""Every error of ours has its HTTP status; none shows a stack trace."""
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from daemon.domain.errors import (
+    AdaptdError,
+    BusyError,
+    HaltError,
+    HostError,
+    PolicyError,
+    RefusedError,
+    StoreError,
+    TooLargeError,
+)
+from daemon.web.errors import add_error_handlers
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "word"),
+    [
+        (RefusedError, 409, "refused"),
+        (TooLargeError, 413, "refused"),
+        (PolicyError, 422, "policy"),
+        (HostError, 502, "host"),
+        (BusyError, 503, "busy"),
+        (HaltError, 503, "halted"),
+        (StoreError, 503, "store"),
+        (AdaptdError, 500, "internal"),
+    ],
+)
+async def test_an_error_becomes_its_status_with_its_words(
+    kind: type[AdaptdError], status: int, word: str
+) -> None:
+    app = FastAPI()
+    add_error_handlers(app)
+
+    @app.get("/")
+    async def fail() -> None:
+        raise kind("somewhere", "something is wrong", "Do this")
+
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://daemon") as client:
+        answer = await client.get("/")
+    assert answer.status_code == status
+    assert answer.json()["error"] == {
+        "kind": word,
+        "where": "somewhere",
+        "problem": "something is wrong",
+        "remedy": "Do this",
+    }
+    assert ("retry-after" in answer.headers) is (status == 503)
