@@ -14,7 +14,9 @@ import msgspec
 import openai
 import pytest
 
+from daemon.domain.errors import SettingsError
 from daemon.domain.routes import Route, RouteTable
+from serving.asgi import Message
 from serving.gateway import create
 from serving.middleware import Gateway
 from serving.settings import write_settings
@@ -292,7 +294,16 @@ async def test_a_server_does_not_start_without_the_gateways_settings(
 ) -> None:
     """It would have to let everybody through, or nobody."""
     monkeypatch.delenv("ADAPTD_GATEWAY_CONFIG", raising=False)
+    told: list[Message] = []
 
-    with pytest.raises(RuntimeError, match="ended before it started"):
-        async with serve(Gateway(OpenAIServer())):
-            pass
+    async def receive() -> Message:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Message) -> None:
+        told.append(message)
+
+    with pytest.raises(SettingsError):
+        await Gateway(OpenAIServer())({"type": "lifespan"}, receive, send)
+    (failed,) = told
+    assert failed["type"] == "lifespan.startup.failed"
+    assert "ADAPTD_GATEWAY_CONFIG" in failed["message"]
