@@ -74,7 +74,7 @@ def test_eight_equal_candidates_pass_at_most_alpha_of_the_time(
 @pytest.mark.parametrize("k", [1, 3])
 def test_clusters_do_not_make_an_equal_candidate_pass_as_better(together: float, k: int) -> None:
     generator = np.random.default_rng(11)
-    alpha, runs = alpha_for(k, ALPHA), 400
+    alpha, runs = alpha_for(k, ALPHA), 300
     passed = 0
     for _ in range(runs):
         gains = clustered_gains(generator, 1 + generator.poisson(2, 40), (0.1, 0.1), together)
@@ -89,18 +89,18 @@ def test_ignoring_the_clusters_would_have_made_it_pass() -> None:
     """The simulation can fail: with each item taken for independent it passes too often."""
     generator = np.random.default_rng(11)
     passed = 0
-    for _ in range(300):
+    for _ in range(150):
         gains = clustered_gains(generator, 1 + generator.poisson(2, 40), (0.1, 0.1), 1.0)
         passed += sign_flip_p(np.concatenate(gains).astype(float)) <= ALPHA
 
-    assert passed / 300 > 2 * ALPHA
+    assert passed / 150 > 2 * ALPHA
 
 
 @pytest.mark.parametrize("together", [0.0, 1.0])
 @pytest.mark.parametrize("winning", [0.0, 0.05])
 def test_clusters_do_not_hide_a_drop_of_the_whole_margin(together: float, winning: float) -> None:
     generator = np.random.default_rng(12)
-    margin, alpha, runs = 0.05, alpha_for(1, ALPHA), 120
+    margin, alpha, runs = 0.05, alpha_for(1, ALPHA), 90
     passed = 0
     for _ in range(runs):
         sizes = 1 + generator.poisson(1, 60)
@@ -119,7 +119,7 @@ def nll_passes(gains: np.ndarray, clusters: list[int] | None, criterion: Criteri
 def test_correlated_nll_without_a_difference_passes_at_most_alpha_of_the_time(spread: str) -> None:
     generator = np.random.default_rng(13)
     clusters = [i // 3 for i in range(120)]
-    alpha, runs = alpha_for(1, ALPHA), 200
+    alpha, runs = alpha_for(1, ALPHA), 150
     gains_of = [
         generator.normal(0, 1, 40) if spread == "normal" else generator.standard_t(3, 40)
         for _ in range(runs)

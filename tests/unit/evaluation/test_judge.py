@@ -139,7 +139,7 @@ def test_nothing_to_improve_leaves_what_must_not_drop() -> None:
 counted = st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(20, 80))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(counted)
 def test_swapping_candidate_and_live_mirrors_the_finding(counts: tuple[int, int, int]) -> None:
     fresh = answers(wins=counts[0], losses=counts[1], same=counts[2] + 30)
@@ -152,7 +152,7 @@ def test_swapping_candidate_and_live_mirrors_the_finding(counts: tuple[int, int,
     assert one.low == pytest.approx(-(other.high or 0), abs=1e-9)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(counted, st.integers(1, 100))
 def test_more_of_the_same_answers_never_turn_a_missing_improvement_into_one(
     counts: tuple[int, int, int], more: int
@@ -164,7 +164,7 @@ def test_more_of_the_same_answers_never_turn_a_missing_improvement_into_one(
     assert after.findings[0].p == pytest.approx(before.findings[0].p)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 12), st.integers(0, 12), st.integers(40, 150))
 def test_one_more_win_or_one_loss_less_never_turns_pass_into_fail(
     wins: int, losses: int, same: int
