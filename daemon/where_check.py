@@ -1,9 +1,12 @@
 """Tries a policy's `where` on the columns there are, in the sandbox and on no data."""
 
+import asyncio
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+from daemon.domain.errors import AdaptdError
+from daemon.store.database import Database
 from daemon.store.event_reads import EventReads
 from daemon.store.sandbox import Sandbox
 
@@ -24,3 +27,15 @@ class EmptyExamplesCheck:
             path = Path(folder) / "examples.parquet"
             await self._events.export_examples(path, as_of=now, model=_NOBODY)
             await self._sandbox.check(path, where, as_of=now)
+
+
+def where_problem(where: str) -> AdaptdError | None:
+    """What is wrong with an expression, on the columns this release stores. No daemon needed."""
+    database = Database.open(":memory:")
+    try:
+        asyncio.run(EmptyExamplesCheck(EventReads(database), Sandbox()).check(where))
+    except AdaptdError as error:
+        return error
+    finally:
+        database.close()
+    return None

@@ -56,15 +56,22 @@ def schema() -> None:
 
 def _check(path: Path, settings: Settings) -> Any:
     from daemon.doctor.policies import check_policy  # noqa: PLC0415 - brings scipy
-    from daemon.policy.load import Limits, load_policy  # noqa: PLC0415
+    from daemon.policy.load import Limits, line_of, load_policy  # noqa: PLC0415
+    from daemon.where_check import where_problem  # noqa: PLC0415
 
     limits = Limits(
         bases=frozenset(settings.bases) or None, max_rank=settings.upstream.max_lora_rank
     )
     folder = path.parent
-    policy = load_policy(path, folder=folder, limits=limits).policy
-    seen = _traffic(policy.model) if policy else None
-    return check_policy(path, folder=folder, limits=limits, seen=seen)
+    loaded = load_policy(path, folder=folder, limits=limits)
+    seen = _traffic(loaded.policy.model) if loaded.policy else None
+    report = check_policy(path, folder=folder, limits=limits, seen=seen)
+    wrong = where_problem(loaded.policy.select.where) if loaded.policy else None
+    if wrong is None:
+        return report
+    place = f"{path}:{line_of(loaded.text, 'select', 'where')}"
+    problem = f"{place}: select.where: {wrong.problem}. {wrong.remedy}."
+    return msgspec.structs.replace(report, problems=[*report.problems, problem])
 
 
 def _traffic(model: str) -> Any:

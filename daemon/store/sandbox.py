@@ -55,12 +55,13 @@ class Sandbox:
             return await asyncio.to_thread(pq.read_table, out)
 
     async def check(self, examples: Path, where: str, *, as_of: datetime) -> None:
-        """Run the expression for its errors only. Give it a file without rows.
+        """Try the expression on one example without any value. Give it a file without rows.
 
         Raises:
             SandboxError: the expression is refused or does not fit the columns.
         """
-        await self.select(examples, where, as_of=as_of)
+        job = {"examples": str(examples), "out": None, "where": where}
+        await self._run(job | {"as_of": as_of.astimezone(UTC).isoformat()} | self._limits)
 
     async def _run(self, job: dict[str, Any]) -> None:
         child = await asyncio.create_subprocess_exec(

@@ -65,6 +65,9 @@ def _words(connection: duckdb.DuckDBPyConnection, error: duckdb.Error) -> str:
 
 def _work(connection: duckdb.DuckDBPyConnection, job: dict[str, Any]) -> None:
     columns = check_where(connection, job["where"])
+    if job["out"] is None:
+        connection.execute(f"SELECT (\n{job['where']}\n) FROM nobody").fetchall()  # noqa: S608 - checked
+        return
     only = "len(corrections) + len(ratings) > 0" if job["judged_only"] else "true"
     names = ", ".join(f'"{column}"' for column in columns)
     condition = f"{only} AND (\n{job['where']}\n)"  # checked above; this process is the sandbox
@@ -100,6 +103,8 @@ def locked_connection(job: dict[str, Any]) -> duckdb.DuckDBPyConnection:
     connection.execute(f"CREATE VIEW numbered AS SELECT * {rows}")
     times = f"{as_of} AS current_timestamp, {as_of}::DATE AS current_date"
     connection.execute(f"CREATE VIEW examples AS SELECT *, {times} FROM numbered")  # noqa: S608 - our own time
+    one = f"SELECT n.*, {times} FROM (SELECT 1) LEFT JOIN numbered n ON false"  # noqa: S608 - our own time
+    connection.execute(f"CREATE VIEW nobody AS {one}")
     return connection
 
 

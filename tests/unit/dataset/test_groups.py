@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -121,3 +122,12 @@ def test_nothing_held_out_or_golden_is_ever_trained_on(
         trained = {key for example, _ in made.train for key in members_of(example)}
         assert not trained & (held | set(keys))
         assert all(known[key].side == "train" for key in trained)
+
+
+@given(events, st.randoms(use_true_random=False))
+def test_the_order_of_examples_decides_nothing(drawn: list[tuple[str, str]], rng: Random) -> None:
+    examples = [an_example(n, conversation, text) for n, (conversation, text) in enumerate(drawn)]
+    shuffled = rng.sample(examples, len(examples))
+    one, other = split(examples), split(shuffled)
+    assert (one.train, one.holdout, one.left_out) == (other.train, other.holdout, other.left_out)
+    assert recorded(one) == recorded(other)

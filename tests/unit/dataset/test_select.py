@@ -258,3 +258,13 @@ def test_prompts_differ_by_who_speaks_and_by_their_tools() -> None:
     keys = [prompt_key([user], None), prompt_key([system], None), prompt_key([user], [{"x": 1}])]
     assert len(set(keys)) == 3
     assert prompt_key([user], []) == prompt_key([{"role": "user", "content": " A "}], None)
+
+
+@given(st.permutations(range(1, 9)), st.integers(1, 4))
+def test_the_order_of_rows_decides_nothing(order: list[int], per_user: int) -> None:
+    def row(n: int) -> dict[str, Any]:
+        by = said(n, f"u{n % 3}", text=f"q{n % 4}", effective_at=EARLIER - timedelta(minutes=n % 2))
+        return a_row(n, corrections=[by], request=a_row(n % 5)["request"])
+
+    plain = selected(*[row(n) for n in range(1, 9)], per_user=per_user)
+    assert selected(*[row(n) for n in order], per_user=per_user) == plain
