@@ -97,17 +97,22 @@ def _examples(
     request = _json(row["request"])
     if not isinstance(request, Mapping) or not is_conversation(request.get("messages")):
         raise _Refused("no_messages")
+    if not isinstance(request.get("tools"), list | None):
+        raise _Refused("no_messages")
     found: list[Example] = []
     for said, kind in _judged(row, policy):
-        if said["ingested_at"] > as_of - policy.caps.min_age:
-            refused["too_young"] += 1
-            continue
-        answer = _corrected(said) if kind == _CORRECTION else _served(row)
-        found.append(_example(row, request, said, kind=kind, answer=answer))
+        try:
+            if said["ingested_at"] > as_of - policy.caps.min_age:
+                raise _Refused("too_young")
+            answer = _corrected(said) if kind == _CORRECTION else _served(row)
+            found.append(_example(row, request, said, kind=kind, answer=answer))
+        except _Refused as reason:  # what one person said wrongly does not silence the others
+            refused[str(reason)] += 1
     return found
 
 
 def _example(row: Row, request: Mapping[str, Any], said: Row, *, kind: str, answer: str) -> Example:
+    params = _of_type(_json(row["params"]), dict) or {}
     try:
         return Example(
             interaction=row["id"],
@@ -116,9 +121,9 @@ def _example(row: Row, request: Mapping[str, Any], said: Row, *, kind: str, answ
             author=_author(row, said),
             conversation=row["conversation"],
             messages=request["messages"],
-            tools=_of_type(request.get("tools"), list),
+            tools=request.get("tools"),
             template_args=_of_type(request.get("chat_template_kwargs"), dict),
-            reasoning_effort=_of_type((_json(row["params"]) or {}).get("reasoning_effort"), str),
+            reasoning_effort=_of_type(params.get("reasoning_effort"), str),
             answer=answer,
             asked_at=row["time"],
             said_at=said["effective_at"],

@@ -95,6 +95,14 @@ def test_young_feedback_does_not_hide_what_others_said_before() -> None:
     assert answers(selected(row)) == ["pin"]
 
 
+def test_an_empty_correction_does_not_silence_a_right_one() -> None:
+    row = a_row(corrections=[said(1, text="pin"), said(2, "mallory", text=" ")])
+
+    selection = selected(row)
+
+    assert (answers(selection), selection.refused) == (["pin"], {"empty_answer": 1})
+
+
 def test_a_flood_of_corrections_takes_out_nothing_beyond_its_cap() -> None:
     """Whoever corrects everything, and last, replaces no more answers than he may give."""
     later = EARLIER + timedelta(hours=1)
