@@ -41,7 +41,7 @@ async def _serve(settings: Settings, stop_vllm: bool) -> None:
                 async with AsyncExitStack() as stack:
                     parts = await build(settings, keys, database, stack)
                     parts.services["api"] = HttpServer(make_api(parts.backend), listening).run
-                    await _run(parts, forced_end, address=_address(settings))
+                    await _run(parts, forced_end, address=settings.url)
                     if stop_vllm and parts.engine is not None:
                         await parts.engine.stop()
         finally:
@@ -75,7 +75,3 @@ def _end_halted(error: BaseException) -> None:
     sys.stderr.write(f"{error}\n")
     sys.stderr.flush()
     os._exit(HALTED)
-
-
-def _address(settings: Settings) -> str:
-    return f"http://{settings.listen_host}:{settings.listen_port}"

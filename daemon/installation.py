@@ -92,7 +92,7 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
     home = settings.home.resolve()
     events_url = None
     if settings.kafka_bootstrap is None:
-        events_url = f"http://{settings.listen_host}:{settings.listen_port}/v1/events"
+        events_url = f"{settings.url}/v1/events"
     return GatewaySettings(
         gateway="gateway-1",
         tokens_path=settings.tokens_path.resolve(),

@@ -89,6 +89,14 @@ class Settings(BaseSettings):
         return self.home / "store.duckdb"
 
     @property
+    def url(self) -> str:
+        """Where programs on this machine find the daemon, also where it listens on all addresses."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(  # noqa: S104 - compared, not bound
+            self.listen_host, self.listen_host
+        )
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.listen_port}"
+
+    @property
     def secret_path(self) -> Path:
         return self.home / "secret.key"
 

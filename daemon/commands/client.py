@@ -72,7 +72,7 @@ def connect() -> DaemonClient:
 
 
 def daemon_url(settings: Settings) -> str:
-    return os.environ.get("ADAPTD_URL") or f"http://{_reachable(settings)}:{settings.listen_port}"
+    return os.environ.get("ADAPTD_URL") or settings.url
 
 
 def find_token(control_token_path: Path) -> str | None:
@@ -84,9 +84,3 @@ def find_token(control_token_path: Path) -> str | None:
         return control_token_path.read_text().strip() or None
     except OSError:
         return None
-
-
-def _reachable(settings: Settings) -> str:
-    """Where a client finds a daemon that listens on every interface."""
-    host = settings.listen_host
-    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - compared, not bound

@@ -1,0 +1,19 @@
+"""Where programs on this machine find the daemon."""
+
+import pytest
+
+from daemon.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8600"),
+        ("0.0.0.0", "http://127.0.0.1:8600"),
+        ("::", "http://[::1]:8600"),
+        ("::1", "http://[::1]:8600"),
+        ("daemon.internal", "http://daemon.internal:8600"),
+    ],
+)
+def test_a_daemon_that_listens_everywhere_is_found_on_this_machine(host: str, url: str) -> None:
+    assert Settings(listen_host=host).url == url
