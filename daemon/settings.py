@@ -90,7 +90,7 @@ class Settings(BaseSettings):
 
     @property
     def url(self) -> str:
-        """Where programs on this machine find the daemon, also where it listens on all addresses."""
+        """Where programs on this machine find the daemon, even if it listens on every address."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(  # noqa: S104 - compared, not bound
             self.listen_host, self.listen_host
         )
