@@ -3,6 +3,7 @@
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -15,6 +16,8 @@ from daemon.store.statements import statements
 from daemon.store.transitions import record_transition
 
 _SQL = statements("adapters")
+# Whoever sees a number is not the one who issues the next: each stage has its own AdapterStore.
+_FLOORS: WeakKeyDictionary[Database, dict[str, int]] = WeakKeyDictionary()
 
 
 class AdapterRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,12 +51,12 @@ class AdapterStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._floors: dict[str, int] = {}
+        self._floors = _FLOORS.setdefault(database, {})
 
     def raise_floor(self, model: str, number: int) -> None:
         """Never issue `number` or one below it: it was seen on a gateway or a server (D1).
 
-        Kept in memory only, so say it again after each start.
+        Kept in memory, for every AdapterStore on this database: say it again after each start.
         """
         self._floors[model] = max(number, self._floors.get(model, 0))
 

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import psutil
 import pytest
 
+from daemon.domain.bases import base_digest
 from daemon.domain.states import AdapterState, FailureCause, RunState
 from daemon.training.adapter_files import CONFIG, PROBES, check_files, tensor_names
 from daemon.training.job import (
@@ -28,6 +30,8 @@ from daemon.training.job import (
     Progress,
 )
 from daemon.training.lora_rules import config_problems, key_problems
+from tests import tiny_model
+from tests.tiny_model import HIDDEN, make_tiny_base, save_bf16
 from tests.training_world import (
     SERVED,
     TrainingWorld,
@@ -141,21 +145,27 @@ def test_training_continues_from_the_parent(tmp_path: Path, job: Job, adapter: P
     assert last.content_hash != check_files(adapter).content_hash
 
 
-@pytest.mark.parametrize(
-    ("change", "cause", "words"),
-    [
-        ({"learning_rate": 1e38}, FailureCause.NAN, "the loss of step"),
-        ({"max_time_s": 0.01}, FailureCause.TIMEOUT, "at step 1 of 12"),
-    ],
-)
-def test_a_failure_has_its_cause_on_the_last_line_and_in_the_exit_code(
-    tmp_path: Path, job: Job, change: dict[str, Any], cause: FailureCause, words: str
-) -> None:
-    code, lines = train(msgspec.structs.replace(job, directory=str(tmp_path), **change))
+def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path, job: Job) -> None:
+    base = make_tiny_base(tmp_path / "broken")
+    size = json.loads((base / "config.json").read_text())["vocab_size"]
+    weights = tiny_model._weights(size, 0)
+    save_bf16(base / "model.safetensors", weights | {"model.norm.weight": np.full(HIDDEN, np.nan)})
+    changes = {"base_dir": str(base), "base_digest": base_digest(base)}
 
-    assert code == EXIT_CODES[cause]
-    assert isinstance(last := lines[-1], Failed)
-    assert last.cause is cause
+    assert_fails(job, FailureCause.NAN, "the loss of step 1 is nan", tmp_path / "run", **changes)
+
+
+def test_a_training_past_its_time_stops_by_itself(tmp_path: Path, job: Job) -> None:
+    assert_fails(job, FailureCause.TIMEOUT, "over at step 1 of 12", tmp_path, max_time_s=0.01)
+
+
+def assert_fails(job: Job, cause: FailureCause, words: str, run: Path, **changes: Any) -> None:
+    """The cause is in the exit code and, with words, on the last line."""
+    code, lines = train(msgspec.structs.replace(job, directory=str(run), **changes))
+
+    last = lines[-1]
+    assert isinstance(last, Failed)
+    assert (last.cause, code) == (cause, EXIT_CODES[cause])
     assert words in last.message
 
 

@@ -54,6 +54,13 @@ async def test_a_number_is_above_anything_found(adapters: AdapterStore) -> None:
     assert (await a_version(adapters, model="sales")).number == 1
 
 
+async def test_a_number_seen_by_one_part_binds_all(
+    adapters: AdapterStore, database: Database
+) -> None:
+    AdapterStore(database).raise_floor("support", 41)
+    assert (await a_version(adapters)).number == 42
+
+
 async def test_a_run_gets_one_version_however_often_it_is_stored(
     adapters: AdapterStore, database: Database
 ) -> None:
