@@ -27,7 +27,7 @@ class Gateway:
         if scope["type"] == "lifespan":
             await self._live(scope, receive, send)
             return
-        station = await self._started(scope)
+        station = self._station or await self._started(scope)
         with suppress(DisconnectedError):
             await station.serve(scope, receive, send)
 
