@@ -152,7 +152,7 @@ class EvaluationWorld:
         digest = f"{next(_ids):08x}" * 8
         origin = Origin(content_hash=digest, base_digest=base_digest(self.base_dir), run_id=run_id)
         row = await self.adapters.add(MODEL, origin, folder=self.folder, actor="test", now=now())
-        write_probes(Path(row.path), row.name)
+        write_probes(Path(row.path), row.name, row.content_hash)
         if isinstance(self.host, AnsweringHost):
             self.host.right[row.name] = right
         return row

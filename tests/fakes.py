@@ -1,5 +1,6 @@
 """Fakes of our ports. Each passes the same contract test as the real one (tests/integration)."""
 
+import hashlib
 import json
 import zlib
 from collections.abc import Callable, Sequence
@@ -80,8 +81,10 @@ class FakeHost:
             raise HostError("host", f"it has no model {model}", "Load it")
 
 
-def write_probes(directory: Path, name: str, *, count: int = 8, tokens: int = 24) -> None:
-    """probes.json as a trainer would leave it for a version that FakeHost serves."""
+def write_probes(
+    directory: Path, name: str, content_hash: str, *, count: int = 8, tokens: int = 24
+) -> None:
+    """probes.json and its seal, as a trainer would leave them for a version FakeHost serves."""
     probes = []
     for k in range(count):
         ids = [(31 * k + 7 * i) % 997 for i in range(tokens)]
@@ -89,7 +92,11 @@ def write_probes(directory: Path, name: str, *, count: int = 8, tokens: int = 24
         scored = {"base": base.tolist(), "adapter": adapter.tolist()}
         probes.append({"ids": ids, "context_tokens": tokens - 4} | scored)
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "probes.json").write_text(json.dumps({"probes": probes}))
+    text = json.dumps({"probes": probes})
+    (directory / "probes.json").write_text(text)
+    files = {"probes.json": hashlib.sha256(text.encode()).hexdigest()}
+    seal = json.dumps({"content_hash": content_hash, "files": files})
+    (directory / "manifest.json").write_text(seal)
 
 
 def _scores(model: str | None, ids: Sequence[int], strength: float) -> np.ndarray:

@@ -124,7 +124,7 @@ class RolloutWorld:
         digest = f"{next(_ids):08x}" * 8
         origin = Origin(content_hash=digest, base_digest=base_digest(self.base_dir), run_id=run_id)
         row = await self.adapters.add(model, origin, folder=self.folder, actor="test", now=_now())
-        write_probes(Path(row.path), row.name)
+        write_probes(Path(row.path), row.name, row.content_hash)
         return row
 
     async def state(self, row: AdapterRow) -> AdapterState:

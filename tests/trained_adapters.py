@@ -1,5 +1,6 @@
 """Adapters trained by the real child, and what can go wrong with one between trainer and server."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -79,13 +80,28 @@ def random_ids(seed: int, count: int, length: int, *, below: int) -> list[list[i
     return random.integers(8, below, (count, length)).tolist()
 
 
-def changed(adapter: Path, out: Path, change: Callable[[Tensors], Tensors]) -> Path:
-    """A copy whose weights were changed on the way; its probes are still the trainer's."""
+def changed(
+    adapter: Path, out: Path, change: Callable[[Tensors], Tensors], *, sealed: bool = True
+) -> Path:
+    """A copy with other weights and the trainer's probes.
+
+    `sealed` again, it stands for a server that applies right files wrongly; unsealed, for files
+    that were damaged.
+    """
     shutil.copytree(adapter, out)
     for file in out.iterdir():
         file.chmod(0o644)
     save_file(change(load_file(adapter / WEIGHTS)), out / WEIGHTS, metadata={"format": "pt"})
+    if sealed:
+        manifest = json.loads((out / "manifest.json").read_text())
+        manifest["files"][WEIGHTS] = hashlib.sha256((out / WEIGHTS).read_bytes()).hexdigest()
+        (out / "manifest.json").write_text(json.dumps(manifest))
     return out
+
+
+def hash_of(adapter: Path) -> str:
+    """Its content hash, as its manifest says."""
+    return json.loads((adapter / "manifest.json").read_text())["content_hash"]
 
 
 def scaled(factor: float) -> Callable[[Tensors], Tensors]:

@@ -123,9 +123,8 @@ class KafkaNode:
         properties.write_text(
             _PROPERTIES.format(port=self.port, controller=self._controller_port, data=self.data)
         )
-        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         command = [java, "-XX:TieredStopAtLevel=1", "-cp", classpath, "kafka.tools.StorageTool"]
-        command += ["format", "--cluster-id", cluster, "--config", str(properties)]
+        command += ["format", "--cluster-id", cluster_id(uuid.uuid4()), "--config", str(properties)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         if done.returncode != 0:
             wrong = (done.stderr or done.stdout).strip()[-300:]
@@ -175,3 +174,9 @@ class KafkaNode:
         if self._log is not None:
             self._log.close()
             self._log = None
+
+
+def cluster_id(random: uuid.UUID) -> str:
+    """A UUID as Kafka writes it, never with the leading dash that its tool takes for an option."""
+    first, *rest = random.bytes
+    return urlsafe_b64encode(bytes([first & 0x7F, *rest])).decode().rstrip("=")

@@ -11,6 +11,7 @@ from daemon.domain.bases import base_digest
 from daemon.domain.errors import HostError
 from daemon.domain.ports import AdapterHost, HostInfo
 from daemon.domain.receipts import Receipt
+from daemon.rollout.adapter_seal import broken_seal
 from daemon.rollout.probes import Measured, Probe, ProbeFile, ReceiptFigures, judge_receipt
 from daemon.store.adapters import AdapterRow, AdapterStore
 from daemon.store.receipts import ReceiptStore
@@ -54,6 +55,8 @@ class ReceiptService:
         if row.base_digest != served:
             trained, running = row.base_digest[:8], served[:8]
             return ReceiptFigures(reason=f"trained on base {trained}, the host serves {running}")
+        if (broken := await asyncio.to_thread(broken_seal, row)) is not None:
+            return ReceiptFigures(reason=broken)
         try:
             probes = await asyncio.to_thread(_read_probes, Path(row.path))
         except (OSError, msgspec.MsgspecError) as error:

@@ -16,6 +16,7 @@ from serving.vllm import VllmHost
 from tests.tiny_model import LAYERS, make_tiny_base
 from tests.trained_adapters import (
     changed,
+    hash_of,
     moved_off,
     random_ids,
     scaled,
@@ -58,9 +59,8 @@ async def check(
     service = ReceiptService(host, receipts, adapters, base_dir=tiny_base)
 
     async def asked(adapter: Path, *, digest: str | None = None) -> Receipt:
-        origin = Origin(
-            content_hash=f"{abs(hash(adapter)):016x}", base_digest=digest or base_digest(tiny_base)
-        )
+        base = digest or base_digest(tiny_base)
+        origin = Origin(content_hash=hash_of(adapter), base_digest=base)
         row = await adapters.add(
             "receipt", origin, folder=tmp_path, actor="test", now=datetime.now(UTC)
         )
@@ -99,6 +99,15 @@ async def test_what_the_server_does_not_apply_as_trained_is_refused(
     receipt = await check(changed(trained, tmp_path / "changed", change))
     assert not receipt.passed
     assert receipt.reason.startswith(reason)
+
+
+async def test_a_file_that_lost_a_layer_is_refused_unloaded(
+    check: Callable, trained: Path, tmp_path: Path
+) -> None:
+    damaged = changed(trained, tmp_path / "damaged", without_layer(1), sealed=False)
+    receipt = await check(damaged)
+    assert receipt.reason == "adapter_model.safetensors is not what the trainer wrote"
+    assert receipt.slope is None
 
 
 async def test_another_base_is_refused_by_its_digest_and_by_its_scores(

@@ -1,7 +1,9 @@
 """Taking receipts: once per version and process of the host, whoever asks."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -107,10 +109,35 @@ async def test_a_host_that_is_away_is_no_verdict(
 async def test_a_version_without_readable_probes_is_refused_unloaded(
     world: RolloutWorld, service: ReceiptService, row: AdapterRow
 ) -> None:
-    (Path(row.path) / PROBES_FILE).write_text("{}")
+    text = b"{}"
+    (Path(row.path) / PROBES_FILE).write_bytes(text)
+    seal = {"content_hash": row.content_hash, "files": {PROBES_FILE: sha256(text).hexdigest()}}
+    (Path(row.path) / "manifest.json").write_text(json.dumps(seal))
     receipt = await service.check(row.name)
     assert receipt.reason is not None
     assert receipt.reason.startswith("its probes cannot be read")
+    assert world.host.loads == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "reason"),
+    [
+        (PROBES_FILE, "{}", "probes.json is not what the trainer wrote"),
+        ("manifest.json", "{}", "its files cannot be read"),
+        (
+            "manifest.json",
+            '{"content_hash": "0", "files": {}}',
+            "its files are those of another version",
+        ),
+    ],
+)
+async def test_a_version_whose_files_are_not_the_trainers_is_refused_unloaded(
+    world: RolloutWorld, service: ReceiptService, row: AdapterRow, file: str, text: str, reason: str
+) -> None:
+    (Path(row.path) / file).write_text(text)
+    receipt = await service.check(row.name)
+    assert receipt.reason is not None
+    assert receipt.reason.startswith(reason)
     assert world.host.loads == []
 
 
