@@ -40,6 +40,7 @@ def fetch_jars(folder: Path, *, pom: Path = POM) -> Path:
     Raises:
         AdaptdError: Maven is missing, or could not fetch.
     """
+    folder = folder.resolve()  # Maven would take it from the pom's folder
     if _is_complete(folder, pom):
         return folder
     mvn = shutil.which("mvn")
