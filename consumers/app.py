@@ -18,9 +18,11 @@ import aiokafka
 import faust
 import msgspec
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from faust.auth import Credentials, SASLCredentials, SSLCredentials
 from faust.transport.drivers import aiokafka as driver
 
 from daemon.domain.ingest import Partition
+from daemon.domain.kafka import KafkaSecurity
 
 _CHUNK_RECORDS = 5_000  # with the fetch size this bounds memory and a transaction
 _FETCH_BYTES = 1 << 20  # per partition and fetch
@@ -39,6 +41,7 @@ class ConsumerSettings(msgspec.Struct, frozen=True, kw_only=True):
     instance: str
     topics: tuple[str, ...]
     session_timeout_s: float
+    security: KafkaSecurity = KafkaSecurity()
     directory: Path  # Faust wants one, though it keeps nothing there
 
 
@@ -225,7 +228,8 @@ def build_app(settings: ConsumerSettings, reader: Reader) -> IngestApp:
     """
     app = IngestApp(
         settings.group,
-        broker=f"kafka://{settings.bootstrap}",
+        broker=[f"kafka://{server.strip()}" for server in settings.bootstrap.split(",")],
+        broker_credentials=_credentials(settings.security),
         datadir=settings.directory,
         autodiscover=False,
         web_enabled=False,
@@ -254,3 +258,16 @@ def build_app(settings: ConsumerSettings, reader: Reader) -> IngestApp:
                 await asyncio.Event().wait()  # until the app is stopped
 
     return app
+
+
+def _credentials(security: KafkaSecurity) -> Credentials | None:
+    """The same in Faust's words."""
+    options = security.client_options()
+    if "sasl_mechanism" in options:
+        return SASLCredentials(
+            username=options["sasl_plain_username"],
+            password=options["sasl_plain_password"],
+            mechanism=options["sasl_mechanism"],
+            ssl_context=options.get("ssl_context"),
+        )
+    return SSLCredentials(options["ssl_context"]) if options else None

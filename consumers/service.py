@@ -21,6 +21,7 @@ from consumers.topics import Cluster, TopicAdmin, Topics
 from consumers.watchdog import StuckError, Watchdog, lags
 from daemon.domain.errors import AdaptdError, ChainError, HaltError, RefusedError
 from daemon.domain.ingest import KAFKA, Partition
+from daemon.domain.kafka import KafkaSecurity
 from daemon.domain.ports import EventSink, HaltBook
 
 T = TypeVar("T")
@@ -43,6 +44,7 @@ class IngestSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     bootstrap: str
     directory: Path
+    security: KafkaSecurity = KafkaSecurity()
     group: str = "adaptd"
     topics: Topics = Topics()
     create_topics: bool = False
@@ -90,7 +92,7 @@ class IngestService:
         self._sink = sink
         self._halts = halts
         self._key = key
-        self._admin = TopicAdmin(settings.bootstrap)
+        self._admin = TopicAdmin(settings.bootstrap, security=settings.security)
         self._lookout = Lookout(
             self._admin,
             sink,
@@ -254,6 +256,7 @@ class IngestService:
     def _consumer_settings(self) -> ConsumerSettings:
         return ConsumerSettings(
             bootstrap=self._settings.bootstrap,
+            security=self._settings.security,
             group=self._settings.group,
             instance=f"{self._settings.group}-0",
             topics=tuple(self._settings.topics.kinds),

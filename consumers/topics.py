@@ -7,14 +7,20 @@ from typing import Any, TypeVar
 
 import msgspec
 from kafka.admin import KafkaAdminClient
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import (
+    BrokerResponseError,
+    KafkaError,
+    SaslAuthenticationFailedError,
+    TopicAlreadyExistsError,
+)
 from kafka.protocol.consumer import OffsetSpec
 from kafka.structs import TopicPartition
 
 from consumers.parse import Kind
-from daemon.domain.errors import AdaptdError
+from daemon.domain.errors import AdaptdError, SettingsError
 from daemon.domain.events import FEEDBACK_TOPIC, INTERACTIONS_TOPIC
 from daemon.domain.ingest import LogRange, Partition
+from daemon.domain.kafka import KafkaSecurity
 
 T = TypeVar("T")
 Client = Any  # KafkaAdminClient: the checker has the stubs of an older release
@@ -60,8 +66,9 @@ class TopicAdmin:
     Every method raises BrokerAwayError where the broker does not answer within `timeout_s`.
     """
 
-    def __init__(self, bootstrap: str, *, timeout_s: float = 10) -> None:
+    def __init__(self, bootstrap: str, *, security: KafkaSecurity, timeout_s: float = 10) -> None:
         self._bootstrap = bootstrap
+        self._security = security
         self._timeout_s = timeout_s
         self._client: Client | None = None
         self._turn = asyncio.Lock()
@@ -86,16 +93,15 @@ class TopicAdmin:
         async with self._turn:
             try:
                 return await asyncio.to_thread(self._run, work)
+            except SettingsError as error:  # a password file that went away
+                raise BrokerAwayError(error.where, error.problem, error.remedy) from error
             except (KafkaError, OSError, ValueError, TimeoutError) as error:
                 await self._drop()
-                raise BrokerAwayError(
-                    self._bootstrap,
-                    f"the broker does not answer ({type(error).__name__}: {error})",
-                    "Check ADAPTD_KAFKA_BOOTSTRAP and that the broker runs",
-                ) from error
+                raise _away(self._bootstrap, error) from error
 
     def _run(self, work: Callable[[Client], T]) -> T:
         if self._client is None:
+            options = self._security.client_options()
             # First by hand: the client leaks a socket for every address that refuses.
             _knock(self._bootstrap, self._timeout_s)
             make: Client = KafkaAdminClient
@@ -104,6 +110,7 @@ class TopicAdmin:
                 client_id="adaptd-admin",
                 request_timeout_ms=int(self._timeout_s * 1000),
                 bootstrap_timeout_ms=int(self._timeout_s * 1000),
+                **options,
             )
         return work(self._client)
 
@@ -111,6 +118,15 @@ class TopicAdmin:
         client, self._client = self._client, None
         if client is not None:
             await asyncio.to_thread(client.close)
+
+
+def _away(bootstrap: str, error: Exception) -> BrokerAwayError:
+    told = f"{type(error).__name__}: {error}"
+    if isinstance(error, (BrokerResponseError, SaslAuthenticationFailedError)):
+        remedy = "Check the user, its password and its rights (ACLs) at the broker"
+        return BrokerAwayError(bootstrap, f"the broker refuses ({told})", remedy)
+    remedy = "Check ADAPTD_KAFKA_BOOTSTRAP, ADAPTD_KAFKA_SECURITY_PROTOCOL and that the broker runs"
+    return BrokerAwayError(bootstrap, f"the broker does not answer ({told})", remedy)
 
 
 def _knock(bootstrap: str, timeout_s: float) -> None:

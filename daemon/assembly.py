@@ -170,6 +170,7 @@ def _ingestion(settings: Settings, keys: Keys, database: Database) -> _Ingestion
         directory=settings.home,
     )
     key, halts = derive(keys.secret, "events"), HaltStore(database)
+        security=settings.kafka_security,
     return _Ingestion(door, IngestService(asked, sink=events, halts=halts, key=key))
 
 

@@ -103,3 +103,4 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
         kafka_bootstrap=settings.kafka_bootstrap,
         events_url=events_url,
     )
+        kafka_security=settings.kafka_security,

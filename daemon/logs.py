@@ -9,7 +9,8 @@ import structlog
 
 # Fields that must never reach a log (invariant 12), whoever passes them by mistake.
 FORBIDDEN_FIELDS = frozenset(
-    {"text", "message", "messages", "prompt", "answer", "choices", "token", "bearer", "secret"}
+    {"text", "message", "messages", "prompt", "answer", "choices"}
+    | {"token", "bearer", "secret", "password"}
 )
 _NOISY = ("aiokafka", "kafka", "faust", "mode", "httpx", "httpcore", "apscheduler", "uvicorn")
 

@@ -14,6 +14,7 @@ from pydantic_settings import (
 from pydantic_settings.exceptions import SettingsError as UnreadableSettingsError
 
 from daemon.domain.errors import SettingsError
+from daemon.domain.kafka import KafkaSecurity, Mechanism, Protocol
 
 _REMEDY = "See docs/settings.md for every ADAPTD_* variable"
 
@@ -55,6 +56,13 @@ class Settings(BaseSettings):
     bases: dict[str, Path] = Field(default_factory=dict)  # name in policies -> model directory
     upstream: UpstreamSettings = UpstreamSettings()
     kafka_bootstrap: str | None = None  # None: events come through POST /v1/events only
+    kafka_security_protocol: Protocol = "PLAINTEXT"
+    kafka_sasl_mechanism: Mechanism = "SCRAM-SHA-512"
+    kafka_username: str | None = None
+    kafka_password_path: Path | None = None  # None: the variable ADAPTD_KAFKA_PASSWORD
+    kafka_ca_path: Path | None = None  # None: the system's authorities
+    kafka_certificate_path: Path | None = None
+    kafka_key_path: Path | None = None
     kafka_group: str = "adaptd"
     kafka_partitions: PositiveInt = 3  # used only where we create the topics
     kafka_create_topics: bool = False
@@ -90,6 +98,18 @@ class Settings(BaseSettings):
 
     @property
     def url(self) -> str:
+    @property
+    def kafka_security(self) -> KafkaSecurity:
+        return KafkaSecurity(
+            protocol=self.kafka_security_protocol,
+            mechanism=self.kafka_sasl_mechanism,
+            username=self.kafka_username,
+            password_path=self.kafka_password_path,
+            ca_path=self.kafka_ca_path,
+            certificate_path=self.kafka_certificate_path,
+            key_path=self.kafka_key_path,
+        )
+
         """Where programs on this machine find the daemon, even if it listens on every address."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(  # noqa: S104 - compared, not bound
             self.listen_host, self.listen_host

@@ -9,8 +9,9 @@ import msgspec
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 
-from daemon.domain.errors import AdaptdError
+from daemon.domain.errors import AdaptdError, SettingsError
 from daemon.domain.events import SIGNATURE_HEADER
+from daemon.domain.kafka import KafkaSecurity
 from daemon.domain.signing import sign
 
 
@@ -55,20 +56,28 @@ class KafkaDelivery:
     """Signed events to one topic, acknowledged by every replica in sync, in order for each key."""
 
     def __init__(
-        self, bootstrap: str, topic: str, *, signing_key: bytes, name: str, limit_s: float
+        self,
+        bootstrap: str,
+        topic: str,
+        *,
+        signing_key: bytes,
+        name: str,
+        limit_s: float,
+        security: KafkaSecurity,
     ) -> None:
         self._bootstrap = bootstrap
         self._topic = topic
         self._signing_key = signing_key
         self._name = name
         self._limit_s = limit_s
+        self._security = security
         self._producer: KafkaProducer | None = None
 
     def deliver(self, events: Sequence[Event]) -> list[Event]:
         try:
             sent = [(event, self._send(event)) for event in events]
             return [event for event, future in sent if not self._is_taken(future)]
-        except (KafkaError, OSError) as error:
+        except (KafkaError, OSError, SettingsError) as error:
             self.close()
             raise DeliveryError(
                 f"kafka {self._bootstrap}",
@@ -98,6 +107,7 @@ class KafkaDelivery:
                 "max_block_ms": limit_ms,
                 "request_timeout_ms": max(1, limit_ms - 100),  # less than the delivery's
                 "delivery_timeout_ms": limit_ms,
+                **self._security.client_options(),
             }
             self._producer = KafkaProducer(**options)
         return self._producer

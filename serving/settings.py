@@ -10,6 +10,7 @@ import msgspec
 from daemon.domain.errors import SettingsError
 from daemon.domain.events import FEEDBACK_TOPIC, INTERACTIONS_TOPIC, Id
 from daemon.domain.files import replace_file
+from daemon.domain.kafka import KafkaSecurity
 from serving.allowlist import CHAT_FIELDS, COMPLETION_FIELDS
 
 CONFIG_VARIABLE = "ADAPTD_GATEWAY_CONFIG"
@@ -32,6 +33,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     table_path: Path
     spool_dir: Path
     kafka_bootstrap: str | None = None
+    kafka_security: KafkaSecurity = KafkaSecurity()  # the password may be in ADAPTD_KAFKA_PASSWORD
     events_url: str | None = None  # the daemon's POST /v1/events; used where there is no Kafka
     interactions_topic: str = INTERACTIONS_TOPIC
     feedback_topic: str = FEEDBACK_TOPIC

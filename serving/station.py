@@ -163,6 +163,7 @@ class Station:
                 signing_key=self._signing_key,
                 name=settings.gateway,
                 limit_s=limit_s,
+                security=settings.kafka_security,
             )
         if settings.events_url:
             token_path = settings.control_token_path

@@ -4,17 +4,18 @@ import asyncio
 
 from consumers.topics import BrokerAwayError, Cluster, TopicAdmin, Topics
 from daemon.doctor.findings import Finding, error, note, ok, warning
+from daemon.domain.kafka import KafkaSecurity
 
 _LIMIT_S = 8
 
 
-def probe_topics(bootstrap: str) -> Cluster | str:
+def probe_topics(bootstrap: str, security: KafkaSecurity) -> Cluster | str:
     """Which of our topics the broker has; a text where it does not answer."""
-    return asyncio.run(_probe(bootstrap))
+    return asyncio.run(_probe(bootstrap, security))
 
 
-async def _probe(bootstrap: str) -> Cluster | str:
-    admin = TopicAdmin(bootstrap, timeout_s=_LIMIT_S)
+async def _probe(bootstrap: str, security: KafkaSecurity) -> Cluster | str:
+    admin = TopicAdmin(bootstrap, security=security, timeout_s=_LIMIT_S)
     try:
         return await admin.describe(list(Topics().kinds))
     except BrokerAwayError as problem:

@@ -67,7 +67,7 @@ def _daemon(settings: Settings, *, answers: bool) -> Finding:
 
 def _broker(settings: Settings) -> list[Finding]:
     bootstrap = settings.kafka_bootstrap
-    found = probe_topics(bootstrap) if bootstrap else ""
+    found = probe_topics(bootstrap, settings.kafka_security) if bootstrap else ""
     return judge_topics(bootstrap, found, creates=settings.kafka_create_topics)
 
 
