@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import msgspec
 import pyarrow as pa
 
 from consumers.feedback import check_feedback
@@ -71,13 +72,13 @@ class _Work:
 
     def take(self, record: Record) -> None:
         if isinstance(record.sender, UnreadableError):
-            self._bury(record, 0, record.value, record.sender)
+            self._bury(record, 0, record.value, record.sender, sender=None)
             return
         try:
             for index, raw in enumerate(split(record.value)):
                 self._take_event(record, record.sender, index, raw)
         except UnreadableError as why:
-            self._bury(record, 0, record.value, why)
+            self._bury(record, 0, record.value, why, sender=record.sender)
 
     def table(self, rows: list[Row], build: Callable[[Sequence[Row], str], pa.Table]) -> pa.Table:
         """The rows that fit their columns; the others become dead letters."""
@@ -91,7 +92,7 @@ class _Work:
             parsed = parse(raw, record.kind)
             _check(parsed, sender)
         except UnreadableError as why:
-            self._bury(record, index, raw, why)
+            self._bury(record, index, raw, why, sender=sender)
             return
         row = Row(
             parsed.event,
@@ -111,11 +112,20 @@ class _Work:
         try:
             build([row], self.source)
         except _UNFIT as error:
-            self._bury(row, row.batch_index, row.raw, UnreadableError("unstorable", str(error)))
+            why = UnreadableError("unstorable", str(error))
+            self._bury(row, row.batch_index, row.raw, why, sender=_sender_of(row))
             return False
         return True
 
-    def _bury(self, at: Record | Row, index: int, raw: bytes | None, why: UnreadableError) -> None:
+    def _bury(
+        self,
+        at: Record | Row,
+        index: int,
+        raw: bytes | None,
+        why: UnreadableError,
+        *,
+        sender: Sender | None,
+    ) -> None:
         self.letters.append(
             {
                 "id": f"{self.source}/{at.topic}/{at.partition}/{at.position}/{index}",
@@ -127,8 +137,14 @@ class _Work:
                 "position": at.position,
                 "batch_index": index,
                 "bytes": raw,
+                "sender": None if sender is None else msgspec.json.encode(sender).decode(),
             }
         )
+
+
+def _sender_of(row: Row) -> Sender:
+    """What was permitted stays permitted, and the tenant is decided."""
+    return Sender(row.trusted, row.principal, None, stamps_tenant=True, tenant=row.tenant)
 
 
 def _check(parsed: Parsed, sender: Sender) -> None:

@@ -83,6 +83,7 @@ DEAD_LETTERS = pa.schema(
         ("detail", _STRING),
         *_ADDRESS,
         ("bytes", pa.binary()),
+        ("sender", _STRING),
     ]
 )
 

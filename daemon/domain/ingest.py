@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 KAFKA = "kafka"
 HTTP = "http"
+REDRIVE = "redrive"
+LIVE_SOURCES = frozenset({KAFKA, HTTP})  # others may bring events of any age
 GATEWAY = "gateway"  # principal of events signed by a gateway or sent with the control token
 
 

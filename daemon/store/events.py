@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from daemon.domain.errors import StoreError
 from daemon.domain.ingest import (
+    LIVE_SOURCES,
     Address,
     Decoded,
     LogRange,
@@ -17,6 +18,7 @@ from daemon.domain.ingest import (
     StoredOffset,
     Written,
 )
+from daemon.store.copies import NO_COPIES, Copies, find_copies
 from daemon.store.database import Connection, Database, arrow, rows
 from daemon.store.offsets import (
     advance_offsets,
@@ -42,7 +44,8 @@ class EventStore:
 
     Dedupe is within the batch and against what was ingested in the last `dedupe_window`; an id
     that comes again later than that is taken for a new event, so keep the window longer than any
-    producer retries. There is no unique index: its cost would grow with the table (D5).
+    producer retries. Sources that are not live (replays, imports, redriven letters) are compared
+    with everything ever stored. There is no unique index: its cost would grow with the table (D5).
     """
 
     def __init__(
@@ -82,11 +85,14 @@ class EventStore:
             StoreError: disk or memory; nothing was stored.
         """
         try:
+            decoded, copies = await self._without_copies(decoded)
             try:
-                return await self._database.write(lambda cursor: self._write(cursor, decoded))
+                return await self._database.write(
+                    lambda cursor: self._write(cursor, decoded, copies)
+                )
             except (duckdb.DataError, duckdb.InvalidInputException):
                 return await self._database.write(
-                    lambda cursor: self._write_storable(cursor, decoded)
+                    lambda cursor: self._write_storable(cursor, decoded, copies)
                 )
         except duckdb.Error as error:
             raise StoreError(
@@ -131,14 +137,25 @@ class EventStore:
 
         return await self._database.write(work)
 
+    async def _without_copies(self, decoded: Decoded) -> tuple[Decoded, Copies]:
+        """Before the transaction, on the reader: looking through all events takes a while."""
+        if decoded.source in LIVE_SOURCES:
+            return decoded, NO_COPIES
+        return await self._database.read(lambda cursor: find_copies(cursor, decoded))
+
     def _write(
-        self, cursor: Connection, decoded: Decoded, unstorable: frozenset[Address] = frozenset()
+        self,
+        cursor: Connection,
+        decoded: Decoded,
+        copies: Copies,
+        unstorable: frozenset[Address] = frozenset(),
     ) -> Written:
         stored = load_offsets(cursor, decoded.source)
         after = check_spans(decoded.source, decoded.spans, stored)
         now = self._next_time(cursor)
         unfenced, fenced = _fence(decoded, stored)
-        kept, duplicates = self._drop_duplicates(cursor, unfenced, since=now - self._window)
+        since = min(now - self._window, copies.until or now)
+        kept, duplicates = self._drop_duplicates(cursor, unfenced, since=since)
         for table in TABLES:
             _insert(cursor, _SQL[f"add_{table}"], getattr(kept, table), now)
         advance_offsets(cursor, decoded.source, after, spans=decoded.spans, now=now)
@@ -147,17 +164,18 @@ class EventStore:
             feedback=kept.feedback.num_rows,
             dead_letters=kept.dead_letters.num_rows,
             fenced=fenced,
-            duplicates=duplicates,
+            duplicates=duplicates | copies.addresses,
             unstorable=unstorable,
             next_offsets=after,
         )
         _add_totals(cursor, decoded.source, written)
+        _count_reasons(cursor, kept.dead_letters)
         return written
 
-    def _write_storable(self, cursor: Connection, decoded: Decoded) -> Written:
+    def _write_storable(self, cursor: Connection, decoded: Decoded, copies: Copies) -> Written:
         """The slow way, after the store refused something: find it, bury it, store the rest."""
         sound, unstorable = part_unstorable(cursor, decoded)
-        return self._write(cursor, sound, unstorable)
+        return self._write(cursor, sound, copies, unstorable)
 
     def _drop_duplicates(
         self, cursor: Connection, decoded: Decoded, *, since: datetime
@@ -253,3 +271,9 @@ def _add_totals(cursor: Connection, source: str, written: Written) -> None:
         "fenced": written.fenced,
     }
     cursor.execute(_SQL["add_totals"], values)
+
+
+def _count_reasons(cursor: Connection, letters: pa.Table) -> None:
+    for found in letters["reason"].value_counts().to_pylist():
+        values = {"reason": found["values"], "letters": found["counts"]}
+        cursor.execute(_SQL["add_reason"], values)

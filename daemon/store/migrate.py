@@ -16,16 +16,16 @@ def migrate(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(
         "CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, applied_at TIMESTAMPTZ)"
     )
-    row = connection.execute("SELECT coalesce(max(number), 0) FROM migrations").fetchone()
-    current = row[0] if row else 0
+    found = connection.execute("SELECT number FROM migrations").fetchall()
+    applied = {number for (number,) in found}
     available = dict(_available())
-    if current > max(available):
+    if unknown := applied - available.keys():
         raise StoreError(
             "store",
-            f"its schema is version {current}, this release knows {max(available)}",
+            f"its schema is version {max(unknown)}, this release knows {max(available)}",
             "Use the newer adaptd",
         )
-    for number in sorted(n for n in available if n > current):
+    for number in sorted(available.keys() - applied):
         connection.begin()
         connection.execute(available[number])
         connection.execute("INSERT INTO migrations VALUES (?, now())", [number])

@@ -24,6 +24,9 @@ INSERT INTO dead_letters BY NAME SELECT *, $now AS received_at FROM chunk;
 INSERT INTO ingest_totals VALUES ($source, $interactions, $feedback, $dead_letters, $duplicates, $fenced)
 ON CONFLICT DO UPDATE SET interactions = interactions + excluded.interactions, feedback = feedback + excluded.feedback,
   dead_letters = dead_letters + excluded.dead_letters, duplicates = duplicates + excluded.duplicates, fenced = fenced + excluded.fenced;
+-- name: add_reason
+INSERT INTO dead_letter_totals VALUES ($reason, $letters)
+ON CONFLICT DO UPDATE SET letters = letters + excluded.letters;
 -- name: newest_time
 SELECT greatest(
   (SELECT max(ingested_at) FROM interactions), (SELECT max(ingested_at) FROM feedback), (SELECT max(as_of) FROM snapshots)
