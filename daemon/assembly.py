@@ -162,6 +162,7 @@ def _ingestion(settings: Settings, keys: Keys, database: Database) -> _Ingestion
         return _Ingestion(door, None)
     asked = IngestSettings(
         bootstrap=settings.kafka_bootstrap,
+        security=settings.kafka_security,
         group=settings.kafka_group,
         create_topics=settings.kafka_create_topics,
         partitions=settings.kafka_partitions,
@@ -170,7 +171,6 @@ def _ingestion(settings: Settings, keys: Keys, database: Database) -> _Ingestion
         directory=settings.home,
     )
     key, halts = derive(keys.secret, "events"), HaltStore(database)
-        security=settings.kafka_security,
     return _Ingestion(door, IngestService(asked, sink=events, halts=halts, key=key))
 
 

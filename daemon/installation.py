@@ -101,6 +101,6 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
         table_path=home / "gateway" / "routes.json",
         spool_dir=home / "gateway" / "spool",
         kafka_bootstrap=settings.kafka_bootstrap,
+        kafka_security=settings.kafka_security,
         events_url=events_url,
     )
-        kafka_security=settings.kafka_security,

@@ -97,8 +97,6 @@ class Settings(BaseSettings):
         return self.home / "store.duckdb"
 
     @property
-    def url(self) -> str:
-    @property
     def kafka_security(self) -> KafkaSecurity:
         return KafkaSecurity(
             protocol=self.kafka_security_protocol,
@@ -110,6 +108,8 @@ class Settings(BaseSettings):
             key_path=self.kafka_key_path,
         )
 
+    @property
+    def url(self) -> str:
         """Where programs on this machine find the daemon, even if it listens on every address."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(  # noqa: S104 - compared, not bound
             self.listen_host, self.listen_host
