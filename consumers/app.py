@@ -21,15 +21,18 @@ from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRa
 from faust.auth import Credentials, SASLCredentials, SSLCredentials
 from faust.transport.drivers import aiokafka as driver
 
+from consumers.budget import Budget, parts
+from consumers.faults import ClientFellError, blaming_client
 from daemon.domain.ingest import Partition
 from daemon.domain.kafka import KafkaSecurity
 
-_CHUNK_RECORDS = 5_000  # with the fetch size this bounds memory and a transaction
+_CHUNK_RECORDS = 5_000  # bytes are bounded too: see budget.py
 _FETCH_BYTES = 1 << 20  # per partition and fetch
 _BUFFERED_CHUNKS = 8
 _AFTER_FAILURE_S = 1  # the app is being stopped: do not spin meanwhile
 _POSITION_S = 0.2
 _NOT_PLACED = (-1, 0)  # a position before its end: something waits
+_ROOM_S = 0.1  # how often a full budget looks whether the flow was stopped meanwhile
 _GATHER_S = 0.05  # how long small chunks wait for company in one transaction
 
 
@@ -52,6 +55,8 @@ class Chunk:
     partition: Partition
     start: int
     records: Sequence[Any]  # aiokafka ConsumerRecord
+    size_bytes: int = 0
+    epoch: int = 0  # of the budget that the bytes were taken from
 
     @property
     def end(self) -> int:
@@ -139,6 +144,7 @@ class ChunkConsumer(driver.Consumer):
         super().__init__(*args, **kwargs)
         self._chain: dict[Any, int] = {}
         self._astray = False  # records were dropped unread: seek again
+        self.budget = Budget()
 
     @property
     def thread(self) -> ChunkThread:
@@ -156,17 +162,20 @@ class ChunkConsumer(driver.Consumer):
         """Faust calls this after every (re)assignment."""
         try:
             assigned = list(self.assignment())
-            first = await self._thread.earliest_offsets(*assigned)
-            end = await self._thread.highwaters(*assigned)
-            found = {Partition(tp.topic, tp.partition): (first[tp], end[tp]) for tp in assigned}
+            with blaming_client():
+                first = await self._thread.earliest_offsets(*assigned)
+                end = await self._thread.highwaters(*assigned)
+                found = {Partition(tp.topic, tp.partition): (first[tp], end[tp]) for tp in assigned}
             start = await self.app.reader.begin(found)
             begin = {tp: start[Partition(tp.topic, tp.partition)] for tp in assigned}
-            await self._thread.seek_wait(begin)
+            with blaming_client():
+                await self._thread.seek_wait(begin)
         except Exception as error:
             self.app.reader.failed(error)
             raise
         self._chain = dict(begin)
         self._astray = False
+        self.budget.begin()
         return begin
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[Any, Any]]:  # noqa: ASYNC109 - Faust's signature
@@ -182,16 +191,38 @@ class ChunkConsumer(driver.Consumer):
             return
         for tp, found in records.items():
             wanted = active is None or tp in active or tp in self._buffered_partitions
-            same = self.flow_active and generation == self.app.consumer_generation_id
-            if not (wanted and same and tp in self._chain):
-                # Dropping records without a new seek would lose them silently.
-                self._astray = True
-                continue
-            message = self._to_message(tp, found[-1])
-            chunk = Chunk(Partition(tp.topic, tp.partition), self._chain[tp], found)
-            message.value = chunk  # pyright: ignore[reportAttributeAccessIssue] - passed on as it is
-            self._chain[tp] = chunk.end
-            yield tp, message
+            for part, size_bytes in parts(found):
+                room = wanted and await self._room(size_bytes, generation)
+                if not (room and tp in self._chain and self._is_same(generation)):
+                    # Dropping records without a new seek would lose them silently.
+                    self._astray = True
+                    break
+                yield tp, self._message(tp, part, size_bytes)
+
+    def _is_same(self, generation: int) -> bool:
+        return self.flow_active and generation == self.app.consumer_generation_id
+
+    async def _room(self, size_bytes: int, generation: int) -> bool:
+        """Wait until so much may be handed over; False where the flow was stopped meanwhile."""
+        while not self.budget.has_room(size_bytes):
+            if self.should_stop or not self._is_same(generation):
+                return False
+            await self.budget.wait(_ROOM_S)
+        return True
+
+    def _message(self, tp: Any, records: Sequence[Any], size_bytes: int) -> Any:
+        self.budget.take(size_bytes)
+        message = self._to_message(tp, records[-1])
+        chunk = Chunk(
+            Partition(tp.topic, tp.partition),
+            self._chain[tp],
+            records,
+            size_bytes,
+            self.budget.epoch,
+        )
+        message.value = chunk  # pyright: ignore[reportAttributeAccessIssue] - passed on as it is
+        self._chain[tp] = chunk.end
+        return message
 
     async def _fetch(self, timeout: float) -> tuple[Any, Any]:  # noqa: ASYNC109 - passed on to Faust
         try:
@@ -202,7 +233,9 @@ class ChunkConsumer(driver.Consumer):
             await self.perform_seek()  # finds the gap and names it
             return None, None
         except KafkaError as error:
-            self.app.reader.failed(error)
+            bare = type(error) is KafkaError
+            fell = ClientFellError("consumer", f"{error}", "It is started again by itself")
+            self.app.reader.failed(fell if bare else error)
             await asyncio.sleep(_AFTER_FAILURE_S)
             return None, None
 
@@ -250,12 +283,16 @@ def build_app(settings: ConsumerSettings, reader: Reader) -> IngestApp:
 
     @app.agent(topic, name="ingest")
     async def ingest(stream: Any) -> None:
+        consumer: ChunkConsumer = app.consumer  # pyright: ignore[reportAssignmentType] - no other
         async for events in stream.take_events(_BUFFERED_CHUNKS, within=_GATHER_S):
+            chunks: list[Chunk] = [event.value for event in events]
             try:
-                await reader.store([event.value for event in events])
+                await reader.store(chunks)
             except Exception as error:  # noqa: BLE001 - Faust would log it and go on with the next chunk
                 reader.failed(error)
                 await asyncio.Event().wait()  # until the app is stopped
+            for chunk in chunks:
+                consumer.budget.give(chunk.size_bytes, epoch=chunk.epoch)
 
     return app
 

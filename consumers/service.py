@@ -13,13 +13,19 @@ import structlog
 from faust.contrib.asgi import bind_to_running_loop
 
 from consumers.app import ChunkConsumer, ConsumerSettings, IngestApp, build_app
+from consumers.faults import ClientFellError, blaming_client, is_transient, told
 from consumers.gaps import GapError, find_gaps
 from consumers.lookout import Lookout
 from consumers.quiet import few_client_logs
 from consumers.reader import ChunkReader
 from consumers.topics import Cluster, TopicAdmin, Topics
 from consumers.watchdog import StuckError, Watchdog, lags
-from daemon.domain.errors import AdaptdError, ChainError, HaltError, RefusedError
+from daemon.domain.errors import (
+    ChainError,
+    FreshStartError,
+    HaltError,
+    RefusedError,
+)
 from daemon.domain.ingest import KAFKA, Partition
 from daemon.domain.kafka import KafkaSecurity
 from daemon.domain.ports import EventSink, HaltBook
@@ -33,7 +39,8 @@ _RETRY_S = 1.0
 _ANSWER_S = 10.0
 _START_S = 60.0
 _STOP_S = 30.0
-_MAX_ATTEMPTS = 5  # failures in a row without a stored chunk between them; then a person looks
+_RECORD_S = 5.0  # the store may be what fails
+_MAX_FALLS = 5  # of the client in a row, without a stored chunk between them
 
 
 class IngestSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,14 +80,6 @@ class IngestStatus(msgspec.Struct, frozen=True, kw_only=True):
     last_stored_at: datetime | None
 
 
-class ConsumerFailedError(AdaptdError):
-    """The consumer ended by an error that a fresh one may not meet."""
-
-
-class ZombieError(HaltError):
-    """The consumer does not end. Only a new process helps; nothing is stored as halted."""
-
-
 class IngestService:
     """The live consumer of one daemon."""
 
@@ -110,8 +109,9 @@ class IngestService:
         """Consume until cancelled. A halt in force is waited out: see `resume` and `resync`.
 
         Raises:
-            HaltError: it cannot go on; the halt is stored. End the process with `os._exit(70)`:
-                a stuck client thread would keep a normal exit waiting.
+            HaltError: it cannot go on. End the process with `os._exit(70)`: a stuck client thread
+                would keep a normal exit waiting. The halt is stored, so that the next process
+                waits for a person; after a FreshStartError it reads on.
         """
         try:
             with few_client_logs():
@@ -119,8 +119,7 @@ class IngestService:
                 await self._consume()
         except HaltError as error:
             self._become("halted", str(error))
-            if not isinstance(error, ZombieError):
-                await self._halts.record(str(error), _detail(error))
+            await self._put_on_record(error)
             raise
         finally:
             await self._admin.close()
@@ -185,24 +184,26 @@ class IngestService:
             self._cleared.clear()
 
     async def _consume(self) -> None:
-        """Run the consumer again and again; give up where it keeps failing and stores nothing."""
-        attempts = 0
+        """Run the consumer again and again, over whatever passes by itself."""
+        falls = 0
         while True:
-            began_s, before = time.monotonic(), self._stored_at
+            before = self._stored_at
             try:
                 await self._run_once()
-            except (StuckError, ChainError, ConsumerFailedError) as error:
-                lasted_s = time.monotonic() - began_s
-                fruitful = self._stored_at != before or lasted_s > 2 * self._settings.stuck_s
-                attempts = 1 if fruitful else attempts + 1
-                _log.warning("consumer failed", attempts=attempts, problem=str(error))
-                if attempts >= _MAX_ATTEMPTS:
-                    raise HaltError(
-                        "consumer",
-                        f"it failed {attempts} times in a row, last: {error}",
-                        "Mend the cause, then run `adaptd ingest resume`",
-                    ) from error
+            except ClientFellError as error:
+                falls = 1 if self._stored_at != before else falls + 1
+                _log.warning("client fell", times=falls, problem=str(error))
+                if falls >= _MAX_FALLS:
+                    raise FreshStartError(error.where, error.problem, error.remedy) from error
                 self._become("waiting", str(error))
+            except ChainError as error:
+                self._become("waiting", str(error))
+            except HaltError:
+                raise
+            except Exception as error:
+                if not is_transient(error):
+                    raise _lasting(error) from error
+                self._become("waiting", told(error))
             await asyncio.sleep(_RETRY_S)
 
     async def _run_once(self) -> None:
@@ -227,7 +228,7 @@ class IngestService:
         """Until the reader fails, the app crashes, a topic changes, or nothing moves any more."""
         watchdog = Watchdog(self._settings.stuck_s, now_s=time.monotonic())
         verify_at_s = time.monotonic() + _VERIFY_EVERY_S
-        told: Mapping[Partition, int] = {}
+        committed: Mapping[Partition, int] = {}
         while True:
             await asyncio.wait([reader.failure], timeout=_TICK_S)
             _raise_failure(app, reader)
@@ -235,8 +236,9 @@ class IngestService:
             progress = await _answer(consumer.thread.progress())
             self._stored_at = reader.stored_at or self._stored_at
             self._lags = lags(progress, consumer.handed, reader.stored)
-            if told != reader.stored and await _answer(consumer.thread.tell_group(reader.stored)):
-                told = dict(reader.stored)
+            stored = dict(reader.stored)
+            if committed != stored and await _answer(consumer.thread.tell_group(stored)):
+                committed = stored
             now_s = time.monotonic()
             if now_s >= verify_at_s:
                 verify_at_s = now_s + _VERIFY_EVERY_S
@@ -252,6 +254,17 @@ class IngestService:
             if watchdog.should_rejoin(now_s=now_s):
                 _log.warning("asking for partitions", partitions=sorted(unassigned))
                 await _answer(consumer.thread.rejoin())
+
+    async def _put_on_record(self, error: HaltError) -> None:
+        """Best effort: the store may be what failed, and the process ends in any case."""
+        try:
+            async with asyncio.timeout(_RECORD_S):
+                if isinstance(error, FreshStartError):
+                    await self._halts.note_end(str(error))
+                else:
+                    await self._halts.record(str(error), _detail(error))
+        except Exception as failure:  # noqa: BLE001 - nothing may keep the process from ending
+            _log.error("halt not recorded", halt=str(error), failure=type(failure).__name__)
 
     def _consumer_settings(self) -> ConsumerSettings:
         return ConsumerSettings(
@@ -275,54 +288,60 @@ async def _running(app: IngestApp) -> AsyncIterator[IngestApp]:
     """The app on this loop.
 
     Raises:
-        ConsumerFailedError: it does not start.
-        ZombieError: it does not end.
+        ClientFellError: it does not start.
+        FreshStartError: it does not end.
     """
     bind_to_running_loop(app)
     app.finalize()
     try:
-        try:
+        with blaming_client():
             async with asyncio.timeout(_START_S):
                 await app.maybe_start()
-        except Exception as error:
-            raise _failed(error) from error
         yield app
     finally:
         try:
             async with asyncio.timeout(_STOP_S):
                 await app.stop()
         except TimeoutError as error:
-            raise ZombieError(
-                "consumer", f"it does not stop within {_STOP_S:.0f} s", "Restart the daemon"
+            raise FreshStartError(
+                "consumer",
+                f"it does not stop within {_STOP_S:.0f} s",
+                "The process ends; started again it reads on from the store",
             ) from error
 
 
 def _raise_failure(app: IngestApp, reader: ChunkReader) -> None:
-    error = reader.failure.exception() if reader.failure.done() else None
-    if error is None and app.crashed:
-        error = app.crash_reason or RuntimeError("the Faust app crashed")
-    if error is None:
-        return
-    if isinstance(error, HaltError):
+    if reader.failure.done() and (error := reader.failure.exception()):
         raise error
-    raise _failed(error) from error
+    if app.crashed:
+        with blaming_client():
+            raise app.crash_reason or RuntimeError("the Faust app crashed")
 
 
-def _failed(error: BaseException) -> ConsumerFailedError:
-    return ConsumerFailedError(
-        "consumer", f"{type(error).__name__}: {error}", "It is started again by itself"
+def _lasting(error: Exception) -> HaltError:
+    return HaltError(
+        "consumer",
+        f"{told(error)}; nothing was skipped",
+        "Mend the cause, then run `adaptd ingest resume`",
     )
 
 
 async def _answer(question: Awaitable[T]) -> T:
     """An answer from the consumer's thread. Raises StuckError where it gives none."""
+    asked = asyncio.ensure_future(question)
     try:
-        async with asyncio.timeout(_ANSWER_S):
-            return await question
-    except TimeoutError as error:
-        raise StuckError(
-            "consumer", f"its thread gave no answer in {_ANSWER_S:.0f} s", "It is started again"
-        ) from error
+        for _ in range(2):  # the first wait may have passed while this process was stopped
+            done, _ = await asyncio.wait([asked], timeout=_ANSWER_S)
+            if done:
+                with blaming_client():
+                    return asked.result()
+    finally:
+        asked.cancel()
+    raise StuckError(
+        "consumer",
+        f"its thread gave no answer in {2 * _ANSWER_S:.0f} s",
+        "The process ends; started again it reads on from the store",
+    )
 
 
 def _consumer(app: IngestApp) -> ChunkConsumer:

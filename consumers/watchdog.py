@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Set
 
-from daemon.domain.errors import AdaptdError
+from daemon.domain.errors import FreshStartError
 from daemon.domain.ingest import Partition
 
 Offsets = Mapping[Partition, int]
@@ -10,10 +10,11 @@ Progress = Mapping[Partition, tuple[int, int]]  # position of the next fetch, re
 
 _FIRST_ASK_S = 3.0
 _NEXT_ASK_S = 20.0
+_LONGEST_LOOK_AWAY_S = 5.0  # longer: this process itself was stopped or starved
 
 
-class StuckError(AdaptdError):
-    """Records wait and nothing is stored. A fresh consumer usually mends it."""
+class StuckError(FreshStartError):
+    """Records wait and nothing is stored: only a new process gets rid of threads that hang."""
 
 
 class Watchdog:
@@ -25,6 +26,7 @@ class Watchdog:
     def __init__(self, stuck_s: float, *, now_s: float) -> None:
         self._stuck_s = stuck_s
         self._moved_s = now_s
+        self._looked_s = now_s
         self._last: object = None
         self._lacking_s: float | None = None  # since when, or when last asked for
         self._patience_s = _FIRST_ASK_S
@@ -39,6 +41,7 @@ class Watchdog:
         now_s: float,
     ) -> None:
         """Call it every second or so; `handed`: ends of the chunks handed over."""
+        self._forgive_absence(now_s)
         self._note_share(unassigned, now_s)
         seen = (dict(progress), dict(handed), dict(stored))
         waiting = bool(unassigned) or _is_waiting(progress, handed, stored)
@@ -49,7 +52,7 @@ class Watchdog:
             raise StuckError(
                 "consumer",
                 f"nothing moved for {now_s - self._moved_s:.0f} s while records wait",
-                "It is started again by itself",
+                "The process ends; started again it reads on from the store",
             )
 
     def should_rejoin(self, *, now_s: float) -> bool:
@@ -58,6 +61,13 @@ class Watchdog:
             return False
         self._lacking_s, self._patience_s = now_s, _NEXT_ASK_S
         return True
+
+    def _forgive_absence(self, now_s: float) -> None:
+        """Nobody could move while nobody looked: a SIGSTOP, a machine out of breath."""
+        away_s = now_s - self._looked_s
+        self._looked_s = now_s
+        if away_s > _LONGEST_LOOK_AWAY_S:
+            self._moved_s = min(now_s, self._moved_s + away_s)
 
     def _note_share(self, unassigned: Set[Partition], now_s: float) -> None:
         if not unassigned:

@@ -26,12 +26,20 @@ class StoreError(AdaptdError):
     """The store cannot be opened or is not what it should be."""
 
 
+class StoreFullError(StoreError):
+    """Disk or memory is short. Nothing was stored; the same may succeed once there is room."""
+
+
 class HaltError(AdaptdError):
     """Ingestion met something only a person may decide. Stored as `halted`, exit code 70."""
 
 
 class ChainError(HaltError):
     """Chunks came out of order, so records between them would be lost. Reading again mends it."""
+
+
+class FreshStartError(HaltError):
+    """Only a new process helps, and it may read on: exit code 70, nothing is stored as halted."""
 
 
 class HostError(AdaptdError):
@@ -54,5 +62,17 @@ class TooLargeError(RefusedError):
     """More was sent at once than is taken. Over HTTP: 413."""
 
 
+class MalformedError(RefusedError):
+    """What was sent cannot be read at all. Over HTTP: 400."""
+
+
+class UnknownEncodingError(RefusedError):
+    """It was sent in an encoding that is not taken. Over HTTP: 415."""
+
+
+class TooSlowError(RefusedError):
+    """It did not arrive in time. Over HTTP: 408."""
+
+
 class BusyError(RefusedError):
-    """Too much waits already; the same may be sent again. Over HTTP: 503 with Retry-After."""
+    """Too much waits already; the same may be sent again. Over HTTP: 429 with Retry-After."""

@@ -125,6 +125,10 @@ class HaltBook(Protocol):
         """Halt, unless already halted."""
         ...
 
+    async def note_end(self, reason: str) -> None:
+        """Put on record why the process ends, without a halt: the next one reads on."""
+        ...
+
     async def clear(self, *, actor: str, reason: str) -> bool:
         """Lift the halt in force; False where there is none."""
         ...

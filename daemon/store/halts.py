@@ -58,6 +58,21 @@ class HaltStore:
 
         await self._database.write(work)
 
+    async def note_end(self, reason: str) -> None:
+        """Put on record why the process ends, without a halt: the next one reads on."""
+        await self._database.write(
+            lambda cursor: record_transition(
+                cursor,
+                "ingest",
+                "consumer",
+                before="running",
+                after="ended",
+                actor="daemon",
+                reason=reason,
+                evidence={},
+            )
+        )
+
     async def clear(self, *, actor: str, reason: str) -> bool:
         """Lift the halt in force; False where there is none."""
 

@@ -21,8 +21,9 @@ from kafka.structs import TopicPartition
 from consumers.service import IngestService, IngestSettings, IngestStatus
 from consumers.topics import Topics
 from daemon.demo.broker import free_port
-from daemon.domain.errors import HaltError
+from daemon.domain.errors import HaltError, StoreFullError
 from daemon.domain.events import SIGNATURE_HEADER
+from daemon.domain.ingest import Decoded, Written
 from daemon.domain.signing import sign
 from daemon.store.database import Database, rows
 from daemon.store.dead_letters import DeadLetterStore
@@ -37,13 +38,24 @@ from tests.waiting import until, until_blocking
 _number = itertools.count(1)
 
 
+class MaybeFull(EventStore):
+    """The store, on a disk that fills up and is emptied again."""
+
+    full = False
+
+    async def write(self, decoded: Decoded) -> Written:
+        if self.full:
+            raise StoreFullError("store", "there is no room", "Make some")
+        return await super().write(decoded)
+
+
 class Running:
     """A store, and the service that fills it while it runs."""
 
-    def __init__(self, database: Database, service: IngestService) -> None:
+    def __init__(self, database: Database, sink: MaybeFull, service: IngestService) -> None:
         self.database = database
         self.service = service
-        self.sink = EventStore(database, dedupe_window=timedelta(days=1))
+        self.sink = sink
         self.reads = EventReads(database)
         self.halts = HaltStore(database)
         self.letters = DeadLetterStore(database)
@@ -82,7 +94,7 @@ async def consuming(
 ) -> AsyncIterator[Running]:
     """The service over a file store in `home`, which a later call opens again."""
     database = Database.open(home / "store.duckdb")
-    store = EventStore(database, dedupe_window=timedelta(days=1))
+    store = MaybeFull(database, dedupe_window=timedelta(days=1))
     service = IngestService(
         IngestSettings(
             bootstrap=broker.bootstrap,
@@ -96,7 +108,7 @@ async def consuming(
         halts=HaltStore(database),
         key=KEY,
     )
-    running = Running(database, service)
+    running = Running(database, store, service)
     running.task = asyncio.create_task(service.run())
     try:
         yield running
@@ -371,20 +383,39 @@ async def test_records_that_retention_took_are_counted_and_halted_on(
         assert (await running.reads.counts()).interactions == 3
 
 
-async def test_a_store_that_fails_for_a_while_loses_nothing(
+async def test_a_store_that_is_full_for_a_while_loses_nothing(
+    broker: Broker, topics: Topics, tmp_path: Path
+) -> None:
+    async with consuming(broker, topics, tmp_path) as running:
+        await until(running.is_running, within_s=20)
+        running.sink.full = True
+        await send(broker, topics.interactions, *(an_interaction() for _ in range(20)))
+        assert "no room" in str(await until(lambda: problem(running), within_s=20))
+
+        running.sink.full = False
+
+        await until(lambda: caught_up(running, 20), within_s=20)
+        assert (await running.reads.counts()).duplicates == 0
+        assert await running.halts.current() is None
+
+
+async def test_a_failure_that_does_not_pass_halts_and_skips_nothing(
     broker: Broker, topics: Topics, tmp_path: Path
 ) -> None:
     async with consuming(broker, topics, tmp_path) as running:
         await until(running.is_running, within_s=20)
         await rename(running, "interactions", "hidden")
         await send(broker, topics.interactions, *(an_interaction() for _ in range(20)))
-        assert "cannot be stored" in str(await until(lambda: problem(running), within_s=20))
 
+        assert "cannot be stored" in str(await running.halted())
+
+        assert await running.halts.current() is not None
         await rename(running, "hidden", "interactions")
 
+    async with consuming(broker, topics, tmp_path) as running:
+        await until(lambda: is_halted(running), within_s=10)
+        await running.service.resume(actor="ada", reason="the table is back")
         await until(lambda: caught_up(running, 20), within_s=20)
-        assert (await running.reads.counts()).duplicates == 0
-        assert await running.halts.current() is None
 
 
 async def rename(running: Running, table: str, name: str) -> None:

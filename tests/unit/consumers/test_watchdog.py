@@ -9,12 +9,14 @@ AT = Partition("events", 0)
 
 
 def watch(*seen: tuple[float, int, int, int, int]) -> None:
-    """Each: second, fetch position, readable end, handed over, stored."""
+    """Each: second, fetch position, readable end, handed over, stored; looked at every second."""
     watchdog = Watchdog(10, now_s=0)
-    for now_s, position, end, handed, stored in seen:
-        watchdog.see(
-            {AT: (position, end)}, {AT: handed}, {AT: stored}, unassigned=set(), now_s=now_s
-        )
+    then = [row[0] for row in seen[1:]] + [seen[-1][0] + 1]
+    for (since_s, position, end, handed, stored), until_s in zip(seen, then, strict=True):
+        for now_s in range(int(since_s), int(until_s)):
+            watchdog.see(
+                {AT: (position, end)}, {AT: handed}, {AT: stored}, unassigned=set(), now_s=now_s
+            )
 
 
 def test_an_idle_topic_is_not_stuck() -> None:
@@ -43,7 +45,14 @@ def test_a_partition_that_nobody_reads_is_noticed() -> None:
     watchdog = Watchdog(10, now_s=0)
     watchdog.see({}, {}, {}, unassigned={AT}, now_s=1)
     with pytest.raises(StuckError):
-        watchdog.see({}, {}, {}, unassigned={AT}, now_s=12)
+        for now_s in range(2, 13):
+            watchdog.see({}, {}, {}, unassigned={AT}, now_s=now_s)
+
+
+def test_a_process_that_was_stopped_itself_blames_nobody() -> None:
+    watchdog = Watchdog(10, now_s=0)
+    for now_s in (1, 2, 60, 61, 69):  # 58 s of them under SIGSTOP
+        watchdog.see({AT: (5, 9)}, {AT: 5}, {AT: 5}, unassigned=set(), now_s=now_s)
 
 
 def test_a_partition_that_nobody_reads_is_asked_for_but_not_all_the_time() -> None:
@@ -60,8 +69,9 @@ def test_a_partition_that_nobody_reads_is_asked_for_but_not_all_the_time() -> No
 def test_while_the_broker_is_away_waiting_is_right() -> None:
     watchdog = Watchdog(10, now_s=0)
     watchdog.see({AT: (5, 9)}, {AT: 5}, {AT: 5}, unassigned=set(), now_s=1)
-    watchdog.excuse(now_s=9)
-    watchdog.see({AT: (5, 9)}, {AT: 5}, {AT: 5}, unassigned=set(), now_s=18)
+    for now_s in range(2, 30):
+        watchdog.excuse(now_s=now_s)
+        watchdog.see({AT: (5, 9)}, {AT: 5}, {AT: 5}, unassigned=set(), now_s=now_s)
 
 
 @pytest.mark.parametrize(

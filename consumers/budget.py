@@ -1,0 +1,79 @@
+"""How much of what was fetched may wait in memory, in bytes: a single record may have 5 MB."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
+from typing import Any
+
+# A chunk's bytes are in memory several times while it is stored: as fetched, decoded, as Arrow, in
+# the transaction. Up to eight chunks share one, so these two keep the process well under 1 GiB.
+CHUNK_BYTES = 4 << 20
+WAITING_BYTES = 48 << 20
+RECORD_BYTES = 400  # of a record that holds nothing
+
+_value_size = attrgetter("serialized_value_size")  # -1 where there is no value
+
+
+class Budget:
+    """Bytes handed over and not stored yet. Used on one event loop only."""
+
+    def __init__(self, limit_bytes: int = WAITING_BYTES) -> None:
+        self._limit_bytes = limit_bytes
+        self._used_bytes = 0
+        self._freed = asyncio.Event()
+        self.epoch = 0
+
+    @property
+    def used_bytes(self) -> int:
+        return self._used_bytes
+
+    def begin(self) -> None:
+        """Reading begins anew: what was handed over before no longer counts, stored or not."""
+        self.epoch += 1
+        self._used_bytes = 0
+        self._freed.set()
+
+    def has_room(self, size_bytes: int) -> bool:
+        """One chunk always has, however large: else it would never be read."""
+        return self._used_bytes == 0 or self._used_bytes + size_bytes <= self._limit_bytes
+
+    def take(self, size_bytes: int) -> None:
+        self._used_bytes += size_bytes
+
+    def give(self, size_bytes: int, *, epoch: int) -> None:
+        """`epoch`: when it was taken."""
+        if epoch == self.epoch:
+            self._used_bytes -= size_bytes
+            self._freed.set()
+
+    async def wait(self, limit_s: float) -> None:
+        """Until something was given back, or `limit_s` passed."""
+        self._freed.clear()
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._freed.wait()
+        except TimeoutError:
+            pass
+
+
+def parts(
+    records: Sequence[Any], *, limit_bytes: int = CHUNK_BYTES
+) -> Iterator[tuple[Sequence[Any], int]]:
+    """The records in order, cut where they come to more than `limit_bytes`, with their bytes."""
+    total = size_bytes(records)
+    if total <= limit_bytes:
+        yield records, total
+        return
+    start = size = 0
+    for index, record in enumerate(records):
+        more = max(0, record.serialized_value_size) + RECORD_BYTES
+        if index > start and size + more > limit_bytes:
+            yield records[start:index], size
+            start, size = index, 0
+        size += more
+    yield records[start:], size
+
+
+def size_bytes(records: Sequence[Any]) -> int:
+    """About what they take in memory."""
+    return sum(map(_value_size, records)) + RECORD_BYTES * len(records)
