@@ -4,16 +4,14 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any
 
 from consumers.app import Chunk
-from consumers.decode import SIGNED, Record, Sender, decode
+from consumers.decode import decode
 from consumers.gaps import GapError, find_gaps
-from consumers.parse import Kind, UnreadableError
-from daemon.domain.events import SIGNATURE_HEADER
+from consumers.log_records import LogRecords, record_time
+from consumers.parse import Kind
 from daemon.domain.ingest import KAFKA, Decoded, LogRange, Partition, Span
 from daemon.domain.ports import EventSink
-from daemon.domain.signing import is_signed
 
 
 class ChunkReader:
@@ -30,9 +28,7 @@ class ChunkReader:
         topic_ids: Mapping[str, str | None],
     ) -> None:
         self._sink = sink
-        self._key = key
-        self._kinds = kinds
-        self._unsigned = Sender(trusted=False, principal=None, sources=unsigned_sources)
+        self._records = LogRecords(key=key, kinds=kinds, unsigned_sources=unsigned_sources)
         self._cluster_id = cluster_id
         self._topic_ids = topic_ids
         self._decoder = ThreadPoolExecutor(1, "decode")
@@ -77,39 +73,9 @@ class ChunkReader:
         self._decoder.shutdown(wait=False, cancel_futures=True)
 
     def _decode(self, chunks: Sequence[Chunk]) -> Decoded:
-        records = [self._record(record) for chunk in chunks for record in chunk.records]
+        records = [self._records.read(record) for chunk in chunks for record in chunk.records]
         spans = [
-            Span(chunk.partition, chunk.start, chunk.end, _record_time(chunk.records[-1]))
+            Span(chunk.partition, chunk.start, chunk.end, record_time(chunk.records[-1]))
             for chunk in chunks
         ]
         return decode(records, source=KAFKA, spans=spans)
-
-    def _record(self, record: Any) -> Record:
-        return Record(
-            record.value,
-            record.topic,
-            record.partition,
-            record.offset,
-            self._sender(record),
-            self._kinds.get(record.topic),
-        )
-
-    def _sender(self, record: Any) -> Sender | UnreadableError:
-        """Signed by a gateway, unsigned, or signed wrongly, which nobody honest does."""
-        signature = next(
-            (value for name, value in record.headers if name == SIGNATURE_HEADER), None
-        )
-        if signature is None:
-            return self._unsigned
-        if record.value is not None and is_signed(self._key, record.value, signature):
-            return SIGNED
-        return UnreadableError("bad_signature", "it is not signed with this installation's secret")
-
-
-def _record_time(record: Any) -> datetime | None:
-    if record.timestamp is None or record.timestamp < 0:
-        return None
-    try:
-        return datetime.fromtimestamp(record.timestamp / 1000, UTC)
-    except (OverflowError, ValueError, OSError):  # producers may claim any time
-        return None

@@ -8,8 +8,8 @@ import msgspec
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from daemon.domain.dead_letters import DeadLetter
 from daemon.domain.errors import RefusedError
-from daemon.store.dead_letters import DeadLetter
 from daemon.web.answers import Because, actor_of, answer
 from daemon.web.backend import Backend
 

@@ -155,6 +155,35 @@ async def test_a_duplicate_within_the_window_is_dropped_and_one_beyond_it_is_not
     assert (within.interactions, beyond.interactions) == (0, 1)
 
 
+async def test_a_replay_is_compared_with_everything_ever_stored(ingesting: Ingesting) -> None:
+    """The window by ingestion time says nothing about events that are read again years later."""
+    await ingesting.add(an_interaction(id="i1"), a_rating("i1", id="f1"), b"broken", at=NOW)
+    ingesting.clock.now = NOW + timedelta(days=900)
+    await ingesting.sink.pin("replay:r", {EVENTS: LogRange("t", 0, 0)}, cluster_id=None)
+    events = [an_interaction(id="i1"), a_rating("i1", id="f1"), b"broken", an_interaction(id="i2")]
+
+    again = replace(chunk([*events, events[-1]], start=0), source="replay:r")
+    written = await ingesting.sink.write(again)
+
+    assert (written.interactions, written.feedback, written.dead_letters) == (1, 0, 0)
+    assert written.duplicates == {Address("events", 0, number, 0) for number in (0, 1, 4)}
+    assert await next_offset(ingesting) == 3, "live offsets stay where they are"
+    totals = await ingesting.ask("SELECT * FROM dead_letter_totals")
+    assert totals == [{"reason": "not_json", "letters": 1}]
+
+
+async def test_an_event_nobody_vouches_for_is_a_copy_of_the_gateways_own(
+    ingesting: Ingesting,
+) -> None:
+    await ingesting.add(an_interaction(id="i1"))
+    await ingesting.sink.pin("import:f", {EVENTS: LogRange(None, 0, 0)}, cluster_id=None)
+
+    own = chunk([an_interaction(id="i1")], start=0, sender=UNSIGNED)
+    written = await ingesting.sink.write(replace(own, source="import:f"))
+
+    assert (written.interactions, len(written.duplicates)) == (0, 1)
+
+
 async def test_nobody_takes_an_id_of_somebody_else(ingesting: Ingesting) -> None:
     """Else a client could send an event with the id of an answer before its gateway does."""
     mallory = Sender(False, "t1", frozenset({"user"}), stamps_tenant=True, tenant="mallory")
@@ -308,8 +337,11 @@ def test_every_statement_prepares(ingesting: Ingesting) -> None:
     decoded = chunk([an_interaction(), a_rating("i1"), b"x"], start=0)
     tables = {"interactions": decoded.interactions, "feedback": decoded.feedback}
 
+    times = pa.nulls(1, pa.timestamp("us", tz="UTC"))
+
     def work(cursor: Any) -> None:
-        for file in ("events", "offsets", "dead_letters", "halts", "examples"):
+        cursor.register("letter_keys", decoded.dead_letters.append_column("received_at", times))
+        for file in ("events", "copies", "offsets", "dead_letters", "halts", "replays", "examples"):
             for name, statement in statements(file).items():
                 table = tables.get(name.split("_")[-1], decoded.dead_letters)
                 for view in ("chunk", "chunk_keys", "chunk_rows"):

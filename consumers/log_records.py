@@ -1,0 +1,51 @@
+"""What a record of the log is: who vouches for it, and when it was written."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from consumers.decode import SIGNED, Record, Sender
+from consumers.parse import Kind, UnreadableError
+from daemon.domain.events import SIGNATURE_HEADER
+from daemon.domain.signing import is_signed
+
+
+class LogRecords:
+    """Reads records as aiokafka and kafka-python deliver them."""
+
+    def __init__(
+        self, *, key: bytes, kinds: Mapping[str, Kind], unsigned_sources: frozenset[str]
+    ) -> None:
+        self._key = key
+        self._kinds = kinds
+        self._unsigned = Sender(trusted=False, principal=None, sources=unsigned_sources)
+
+    def read(self, record: Any) -> Record:
+        return Record(
+            record.value,
+            record.topic,
+            record.partition,
+            record.offset,
+            self._sender(record),
+            self._kinds.get(record.topic),
+        )
+
+    def _sender(self, record: Any) -> Sender | UnreadableError:
+        """Signed by a gateway, unsigned, or signed wrongly, which nobody honest does."""
+        signature = next(
+            (value for name, value in record.headers if name == SIGNATURE_HEADER), None
+        )
+        if signature is None:
+            return self._unsigned
+        if record.value is not None and is_signed(self._key, record.value, signature):
+            return SIGNED
+        return UnreadableError("bad_signature", "it is not signed with this installation's secret")
+
+
+def record_time(record: Any) -> datetime | None:
+    if record.timestamp is None or record.timestamp < 0:
+        return None
+    try:
+        return datetime.fromtimestamp(record.timestamp / 1000, UTC)
+    except (OverflowError, ValueError, OSError):  # producers may claim any time
+        return None
