@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from consumers.decode import SIGNED, Record, Sender, decode
-from consumers.parse import MAX_BATCH
+from consumers.parse import MAX_BATCH, MAX_EVENT_BYTES, UnreadableError, count_events
 from daemon.domain.errors import BusyError, RefusedError, StoreError, TooLargeError
 from daemon.domain.ingest import HTTP, HTTP_PARTITION, Address, Decoded, LogRange, Span, Written
 from daemon.domain.ports import EventSink
@@ -23,7 +23,7 @@ class BodyTooLargeError(TooLargeError):
 
 
 class DoorBusyError(BusyError):
-    """Answer 503 with Retry-After: the store is behind."""
+    """Answer 429 with Retry-After: the store is behind."""
 
 
 class EventResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -62,11 +62,13 @@ class EventDoor:
         self,
         sink: EventSink,
         *,
-        max_body_bytes: int = 16 * 2**20,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+        max_batch: int = MAX_BATCH,
         max_waiting_bytes: int = 64 * 2**20,
     ) -> None:
         self._sink = sink
-        self._max_body_bytes = max_body_bytes
+        self._max_event_bytes = max_event_bytes
+        self._max_batch = max_batch
         self._max_waiting_bytes = max_waiting_bytes
         self._waiting: deque[_Request] = deque()
         self._waiting_bytes = 0
@@ -98,16 +100,13 @@ class EventDoor:
     def _admit(self, body: bytes, content_type: str, principal: Principal) -> _Request:
         if not (principal.may("events") or principal.may("control")):
             raise RefusedError("token", "it may not send events", "Use one with scope `events`")
-        if len(body) > self._max_body_bytes:
-            raise BodyTooLargeError(
-                "body", f"{len(body)} bytes, at most {self._max_body_bytes}", "Send it in parts"
-            )
         if self._waiting_bytes + len(body) > self._max_waiting_bytes:
             raise DoorBusyError("store", "too many events wait to be stored", "Try again later")
         request = _Request(_items(body, content_type), _sender(principal))
-        if len(request.items) > MAX_BATCH:
+        events = sum(map(count_events, request.items))
+        if events > self._max_batch:
             raise BodyTooLargeError(
-                "body", f"{len(request.items)} items, at most {MAX_BATCH}", "Send it in parts"
+                "body", f"{events} events, at most {self._max_batch}", "Send it in parts"
             )
         self._waiting.append(request)
         self._waiting_bytes += request.size_bytes
@@ -141,7 +140,7 @@ class EventDoor:
 
     async def _store(self, group: list[_Request]) -> list[list[EventResult]]:
         start = await self._next_position()
-        records = list(_records(group, start))
+        records = list(_records(group, start, self._max_event_bytes))
         span = Span(HTTP_PARTITION, start, start + len(records))
         if sum(request.size_bytes for request in group) > _THREAD_BYTES:
             decoded = await asyncio.to_thread(decode, records, source=HTTP, spans=[span])
@@ -203,14 +202,18 @@ def _sender(principal: Principal) -> Sender:
     )
 
 
-def _records(group: list[_Request], start: int) -> Iterator[Record]:
+def _records(group: list[_Request], start: int, max_event_bytes: int) -> Iterator[Record]:
     position = start
     for request in group:
         for item in request.items:
-            yield Record(
-                item, HTTP_PARTITION.topic, HTTP_PARTITION.number, position, request.sender, None
-            )
+            fits = len(item) <= max_event_bytes
+            sender = request.sender if fits else _too_large(item, max_event_bytes)
+            yield Record(item, HTTP_PARTITION.topic, HTTP_PARTITION.number, position, sender, None)
             position += 1
+
+
+def _too_large(item: bytes, max_event_bytes: int) -> UnreadableError:
+    return UnreadableError("too_large", f"{len(item)} bytes, at most {max_event_bytes}")
 
 
 def _results(
@@ -255,5 +258,7 @@ def _result(event_id: str, address: Address, written: Written) -> EventResult:
         return EventResult(
             item=0, index=address.index, result="dead_letter", id=event_id, reason="unstorable"
         )
+    if address in written.barred:
+        return EventResult(item=0, index=address.index, result="dead_letter", reason="erased")
     result = "duplicate" if address in written.duplicates else "stored"
     return EventResult(item=0, index=address.index, result=result, id=event_id)

@@ -15,6 +15,7 @@ Event = Interaction | Feedback
 MAX_EVENT_BYTES = 5_000_000
 MAX_DEPTH = 64
 MAX_BATCH = 10_000  # a 5 MB batch of `1,1,1…` would otherwise become 2.5 M dead letters
+_LEAST_EVENT_BYTES = 40  # its id, time and subject alone need more
 _EARLIEST_S = 0  # 1970
 _LATEST_S = 7_258_118_400  # 2200
 _MAX_DETAIL = 500
@@ -89,8 +90,20 @@ def split(value: bytes | None) -> Iterator[bytes]:
         raise UnreadableError("empty_batch", "a batch of no events")
     elif len(parts) > MAX_BATCH:
         raise UnreadableError("batch_too_long", f"{len(parts)} events, at most {MAX_BATCH}")
+    elif len(value) < len(parts) * _LEAST_EVENT_BYTES:  # one dead letter, not thousands
+        raise UnreadableError("no_events", f"{len(parts)} parts in {len(value)} bytes")
     else:
         yield from map(bytes, parts)
+
+
+def count_events(value: bytes) -> int:
+    """How many events `split` would make of a message; 1 where it is none."""
+    if b'"batch"' not in value:
+        return 1
+    try:
+        return max(1, len(_batch(value) or ()))
+    except UnreadableError:
+        return 1
 
 
 def parse(raw: bytes, kind: Kind | None) -> Parsed:

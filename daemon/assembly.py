@@ -39,14 +39,13 @@ from daemon.store.sandbox import Sandbox
 from daemon.store.surfaces import SurfaceStore
 from daemon.supervision import Service, Supervisor
 from daemon.web.backend import Backend
+from daemon.web.bodies import Bodies
 from daemon.web.ports import Problem
 from daemon.where_check import EmptyExamplesCheck
 from serving.engine import EngineState, EngineSupervisor
 from serving.publisher import HttpPublisher
 from serving.settings import write_settings
 from serving.vllm import VllmHost
-
-MAX_EVENTS_BODY_BYTES = 16 << 20
 
 
 @dataclass
@@ -155,9 +154,15 @@ def _policies(
     )
 
 
-def _ingestion(settings: Settings, keys: Keys, database: Database) -> _Ingestion:
-    events = EventStore(database, dedupe_window=timedelta(seconds=settings.dedupe_window_s))
-    door = EventDoor(events, max_body_bytes=MAX_EVENTS_BODY_BYTES)
+def _ingestion(
+    settings: Settings, keys: Keys, database: Database, events: EventStore
+) -> _Ingestion:
+    door = EventDoor(
+        events,
+        max_event_bytes=settings.events_max_event_bytes,
+        max_batch=settings.events_max_batch,
+        max_waiting_bytes=settings.events_max_waiting_bytes,
+    )
     if settings.kafka_bootstrap is None:
         return _Ingestion(door, None)
     asked = IngestSettings(
@@ -190,7 +195,10 @@ def _backend(
         rollouts=RolloutStore(database),
         dead_letters=DeadLetterStore(database),
         door=ingestion.door,
-        max_body_bytes=MAX_EVENTS_BODY_BYTES,
+        bodies=Bodies(
+            max_body_bytes=settings.events_max_body_bytes,
+            max_held_bytes=settings.events_max_waiting_bytes,
+        ),
         live=live,
         operator=Operations(runs=runs, rollouts=rollouts.operator, ingest=ingestion.consumer),
     )

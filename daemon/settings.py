@@ -70,6 +70,10 @@ class Settings(BaseSettings):
     kafka_unsigned_sources: tuple[str, ...] = (
         "user",
     )  # what feedback without a gateway's signature may claim
+    events_max_body_bytes: PositiveInt = 16 << 20  # of POST /v1/events, as sent and as unpacked
+    events_max_event_bytes: int = Field(default=5_000_000, gt=0, le=5_000_000)
+    events_max_batch: int = Field(default=10_000, gt=0, le=10_000)  # events in one body
+    events_max_waiting_bytes: PositiveInt = 64 << 20  # of all requests together, then 429
     dedupe_window_s: PositiveFloat = 24 * 3600
     lease_s: PositiveFloat = 5
     store_memory: str = "1GB"

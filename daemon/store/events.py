@@ -8,7 +8,6 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from daemon.domain.errors import StoreError
 from daemon.domain.ingest import (
     LIVE_SOURCES,
     Address,
@@ -20,6 +19,7 @@ from daemon.domain.ingest import (
 )
 from daemon.store.copies import NO_COPIES, Copies, find_copies
 from daemon.store.database import Connection, Database, arrow, rows
+from daemon.store.faults import write_error
 from daemon.store.offsets import (
     advance_offsets,
     check_spans,
@@ -82,7 +82,7 @@ class EventStore:
 
         Raises:
             ChainError, HaltError: see `check_spans`; nothing was stored.
-            StoreError: disk or memory; nothing was stored.
+            StoreError, FreshStartError: see `write_error`; nothing was stored.
         """
         try:
             decoded, copies = await self._without_copies(decoded)
@@ -95,11 +95,7 @@ class EventStore:
                     lambda cursor: self._write_storable(cursor, decoded, copies)
                 )
         except duckdb.Error as error:
-            raise StoreError(
-                "store",
-                f"a chunk of events cannot be stored ({str(error).splitlines()[0]})",
-                "Check the disk's space and the store's memory, then restart",
-            ) from error
+            raise write_error(error) from error
 
     async def resync(
         self,

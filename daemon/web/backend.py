@@ -8,14 +8,15 @@ from daemon.store.rollouts import RolloutStore
 from daemon.store.runs import RunStore
 from daemon.store.surfaces import SurfaceStore
 from daemon.web.auth import Tokens
-from daemon.web.ports import Door, Live, Operator
+from daemon.web.bodies import Bodies
+from daemon.web.ports import Door, Live, Operator, Upkeep
 
 
 @dataclass(frozen=True)
 class Backend:
     """Stores to read from, the living parts, and what may be done.
 
-    `max_body_bytes` is the most that POST /v1/events reads of one body.
+    `bodies` reads what is posted to /v1/events, within its limits.
     """
 
     tokens: Tokens
@@ -25,6 +26,6 @@ class Backend:
     rollouts: RolloutStore
     dead_letters: DeadLetterStore
     door: Door
-    max_body_bytes: int
+    bodies: Bodies
     live: Live
     operator: Operator

@@ -12,16 +12,22 @@ from daemon.domain.errors import (
     BusyError,
     HaltError,
     HostError,
+    MalformedError,
     PolicyError,
     RefusedError,
     StoreError,
     TooLargeError,
+    TooSlowError,
+    UnknownEncodingError,
 )
 
 # The first that fits: a subclass stands before what it is made of.
 _STATUS: dict[type[AdaptdError], tuple[int, str]] = {
     TooLargeError: (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "refused"),
-    BusyError: (HTTPStatus.SERVICE_UNAVAILABLE, "busy"),
+    MalformedError: (HTTPStatus.BAD_REQUEST, "refused"),
+    UnknownEncodingError: (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "refused"),
+    TooSlowError: (HTTPStatus.REQUEST_TIMEOUT, "refused"),
+    BusyError: (HTTPStatus.TOO_MANY_REQUESTS, "busy"),
     RefusedError: (HTTPStatus.CONFLICT, "refused"),
     PolicyError: (HTTPStatus.UNPROCESSABLE_ENTITY, "policy"),
     HostError: (HTTPStatus.BAD_GATEWAY, "host"),

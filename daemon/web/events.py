@@ -20,18 +20,17 @@ def router(backend: Backend) -> APIRouter:
     async def events(request: Request) -> Response:
         """Store a JSON event, a list, a batch, or NDJSON lines (application/x-ndjson).
 
-        Answers what became of each, in order: stored, duplicate or dead_letter with its reason. 422
-        where nothing of the body could be used (it is kept as dead letters). Safe to repeat.
+        A body may be packed (content-encoding gzip or zstd). Answers what became of each event, in
+        order: stored, duplicate or dead_letter with its reason. 413 where there is too much of it,
+        422 where nothing of the body could be used (it is kept as dead letters), 429 where the
+        store is behind: Retry-After says when to come back. Safe to repeat.
         """
-        body = await _read(request, backend.max_body_bytes)
-        if body is None:
-            problem = f"more than {backend.max_body_bytes} bytes"
-            return problem_response(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body", problem)
-        if not body.strip():
-            return problem_response(HTTPStatus.UNPROCESSABLE_ENTITY, "body", "it is empty")
-        content_type = request.headers.get("content-type", "")
         principal = principal_of(request)
-        results = await backend.door.accept(body, content_type, principal)
+        async with backend.bodies.read(request) as body:
+            if not body.strip():
+                return problem_response(HTTPStatus.UNPROCESSABLE_ENTITY, "body", "it is empty")
+            content_type = request.headers.get("content-type", "")
+            results = await backend.door.accept(body, content_type, principal)
         return answer({"results": results}, _status(results, principal))
 
     return made
@@ -43,13 +42,3 @@ def _status(results: Sequence[Any], principal: Principal) -> int:
     if useless and not principal.may("control"):
         return HTTPStatus.UNPROCESSABLE_ENTITY
     return HTTPStatus.OK
-
-
-async def _read(request: Request, limit_bytes: int) -> bytes | None:
-    """The body, or None as soon as it is larger than the limit."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit_bytes:
-            return None
-    return bytes(body)

@@ -159,11 +159,18 @@ async def test_a_token_without_the_scope_is_refused(door: EventDoor) -> None:
         await door.accept(as_bytes(an_interaction()), JSON, reader)
 
 
-async def test_a_body_over_the_limit_is_refused_before_it_is_read(ingesting: Ingesting) -> None:
-    door = EventDoor(ingesting.sink, max_body_bytes=100)
+async def test_limits_hold_for_each_event_and_for_the_events_of_a_body(
+    ingesting: Ingesting,
+) -> None:
+    door = EventDoor(ingesting.sink, max_event_bytes=300, max_batch=3)
+    long = an_interaction(client_request_id="x" * 300)
 
-    with pytest.raises(BodyTooLargeError):
-        await door.accept(b" " * 101, JSON, APP)
+    results = await door.accept(as_bytes([an_interaction(), long]), JSON, APP)
+    assert words(results) == ["stored", "too_large"]
+
+    packed = {"batch": [an_interaction() for _ in range(3)]}
+    with pytest.raises(BodyTooLargeError, match="4 events"):
+        await door.accept(as_bytes([packed, an_interaction()]), JSON, APP)
 
 
 async def test_requests_that_wait_for_the_store_share_a_transaction(

@@ -43,10 +43,10 @@ def test_chunks_that_are_not_stored_are_noticed() -> None:
 
 def test_a_partition_that_nobody_reads_is_noticed() -> None:
     watchdog = Watchdog(10, now_s=0)
-    watchdog.see({}, {}, {}, unassigned={AT}, now_s=1)
+    for now_s in range(1, 12):
+        watchdog.see({}, {}, {}, unassigned={AT}, now_s=now_s)
     with pytest.raises(StuckError):
-        for now_s in range(2, 13):
-            watchdog.see({}, {}, {}, unassigned={AT}, now_s=now_s)
+        watchdog.see({}, {}, {}, unassigned={AT}, now_s=12)
 
 
 def test_a_process_that_was_stopped_itself_blames_nobody() -> None:

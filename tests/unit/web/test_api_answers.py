@@ -1,5 +1,6 @@
 """What the API says: events and what became of them, status, probes, metrics."""
 
+import gzip
 import json
 import re
 from collections.abc import Iterator
@@ -8,8 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
+import zstandard
 
-from daemon.assembly import MAX_EVENTS_BODY_BYTES
 from daemon.domain.states import RunState
 from daemon.store.runs import RunStore
 from daemon.web.metrics import METRICS
@@ -47,9 +48,12 @@ def a_rating(number: int, value: int = -1) -> dict[str, Any]:
     }
 
 
-def send(served: ServedParts, body: bytes, content_type: str, *, token: str = "") -> httpx.Response:
+def send(
+    served: ServedParts, body: bytes, content_type: str, *, token: str = "", encoding: str = ""
+) -> httpx.Response:
     token = token or token_for(served.settings, "events")
     headers = {"Authorization": f"Bearer {token}", "Content-Type": content_type}
+    headers |= {"Content-Encoding": encoding} if encoding else {}
     return httpx.post(f"{served.url}/v1/events", content=body, headers=headers)
 
 
@@ -87,7 +91,7 @@ def test_a_gateway_is_not_asked_to_send_dead_letters_again(served: ServedParts) 
 
 
 @pytest.mark.parametrize(
-    ("body", "status"), [(b"", 422), (b"  \n", 422), (b" " * (MAX_EVENTS_BODY_BYTES + 1), 413)]
+    ("body", "status"), [(b"", 422), (b"  \n", 422), (b" " * ((16 << 20) + 1), 413)]
 )
 def test_empty_and_huge_bodies_are_refused(served: ServedParts, body: bytes, status: int) -> None:
     answer = send(served, body, "application/json")
@@ -99,6 +103,35 @@ def test_more_events_than_one_body_may_have_are_413(served: ServedParts) -> None
     answer = send(served, b"{}\n" * 100_001, "application/x-ndjson")
     assert answer.status_code == 413
     assert answer.json()["error"]["remedy"] == "Send it in parts"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd", "GZIP"])
+def test_a_packed_body_is_unpacked(served: ServedParts, encoding: str) -> None:
+    lines = b"\n".join(json.dumps(an_interaction(n)).encode() for n in range(700, 710))
+    pack = gzip.compress if encoding.lower() == "gzip" else zstandard.ZstdCompressor().compress
+    answer = send(served, pack(lines), "application/x-ndjson", encoding=encoding)
+    assert answer.status_code == 200
+    assert len(answer.json()["results"]) == 10
+    assert {result["result"] for result in answer.json()["results"]} <= {"stored", "duplicate"}
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "status"),
+    [
+        (gzip.compress(b" " * (64 << 20)), "gzip", 413),
+        (zstandard.ZstdCompressor().compress(b" " * (64 << 20)), "zstd", 413),
+        (gzip.compress(b"{}")[:-4], "gzip", 400),
+        (b"{}", "zstd", 400),
+        (b"{}", "br", 415),
+        (b"{}", "gzip, gzip", 415),
+    ],
+)
+def test_bodies_that_cannot_be_unpacked_are_refused(
+    served: ServedParts, body: bytes, encoding: str, status: int
+) -> None:
+    answer = send(served, body, "application/json", encoding=encoding)
+    assert answer.status_code == status
+    assert answer.json()["error"]["remedy"]
 
 
 def test_bytes_that_are_not_text_are_shown_as_base64(

@@ -9,10 +9,13 @@ from daemon.domain.errors import (
     BusyError,
     HaltError,
     HostError,
+    MalformedError,
     PolicyError,
     RefusedError,
     StoreError,
     TooLargeError,
+    TooSlowError,
+    UnknownEncodingError,
 )
 from daemon.web.errors import add_error_handlers
 
@@ -24,7 +27,10 @@ from daemon.web.errors import add_error_handlers
         (TooLargeError, 413, "refused"),
         (PolicyError, 422, "policy"),
         (HostError, 502, "host"),
-        (BusyError, 503, "busy"),
+        (BusyError, 429, "busy"),
+        (MalformedError, 400, "refused"),
+        (TooSlowError, 408, "refused"),
+        (UnknownEncodingError, 415, "refused"),
         (HaltError, 503, "halted"),
         (StoreError, 503, "store"),
         (AdaptdError, 500, "internal"),
@@ -50,4 +56,4 @@ async def test_an_error_becomes_its_status_with_its_words(
         "problem": "something is wrong",
         "remedy": "Do this",
     }
-    assert ("retry-after" in answer.headers) is (status == 503)
+    assert ("retry-after" in answer.headers) is (status in (429, 503))

@@ -1,0 +1,32 @@
+"""What DuckDB's errors mean to whoever wrote: try again, start anew, or look into it."""
+
+import duckdb
+
+from daemon.domain.errors import AdaptdError, FreshStartError, StoreError, StoreFullError
+
+_SHORT = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException)
+_QUOTES_VALUES = (
+    duckdb.DataError,
+    duckdb.InvalidInputException,
+)  # never into a log: texts of people
+
+
+def write_error(error: duckdb.Error) -> AdaptdError:
+    """The error of a write that stored nothing.
+
+    StoreFullError where it may pass by itself; FreshStartError where this process's database takes
+    nothing any more and a new one recovers it from its log; else StoreError.
+    """
+    words = type(error).__name__
+    if not isinstance(error, _QUOTES_VALUES):
+        words = f"{words}: {str(error).splitlines()[0]}"
+    if isinstance(error, duckdb.FatalException) or "has been invalidated" in words:
+        problem = f"the database has stopped itself ({words})"
+        return FreshStartError("store", problem, "A new process recovers it; check the disk")
+    if isinstance(error, _SHORT):
+        problem = f"there is no room for a chunk of events ({words})"
+        return StoreFullError(
+            "store", problem, "Make room on the disk, or raise ADAPTD_STORE_MEMORY"
+        )
+    problem = f"a chunk of events cannot be stored ({words})"
+    return StoreError("store", problem, "Mend the cause, then `adaptd ingest resume`")

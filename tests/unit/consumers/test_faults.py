@@ -1,0 +1,88 @@
+"""Which failures pass by themselves, and that nothing of an event is told of the others."""
+
+import aiokafka.errors as kafka
+import duckdb
+import pytest
+
+from consumers.faults import ClientFellError, blaming_client, is_transient, told
+from consumers.gaps import GapError
+from consumers.topics import BrokerAwayError
+from daemon.domain.errors import (
+    ChainError,
+    FreshStartError,
+    SettingsError,
+    StoreError,
+    StoreFullError,
+)
+from daemon.store.faults import write_error
+
+WORDS = ("somewhere", "something", "Do this")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        kafka.KafkaConnectionError(),
+        kafka.NotLeaderForPartitionError(),
+        kafka.RequestTimedOutError(),
+        kafka.TopicAuthorizationFailedError(),
+        kafka.UnknownError(),
+        BrokerAwayError(*WORDS),
+        ChainError(*WORDS),
+        SettingsError(*WORDS),
+        StoreFullError(*WORDS),
+        ConnectionResetError(),
+        TimeoutError(),
+    ],
+)
+def test_what_passes_by_itself(error: Exception) -> None:
+    assert is_transient(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        kafka.CorruptRecordException(),
+        kafka.RecordTooLargeError(),
+        kafka.UnsupportedCodecError(),
+        kafka.KafkaError("Unexpected error during data retrieval"),
+        GapError([]),
+        StoreError(*WORDS),
+        KeyError("prompt"),
+        ValueError(),
+        MemoryError(),
+    ],
+)
+def test_what_does_not(error: Exception) -> None:
+    assert not is_transient(error)
+
+
+def test_only_the_kind_and_the_place_of_an_unknown_error_are_told() -> None:
+    with pytest.raises(ValueError, match="secret") as caught:
+        raise ValueError("secret answer")
+    assert "secret" not in told(caught.value)
+    assert "test_faults.py:" in told(caught.value)
+    assert told(StoreError(*WORDS)) == "somewhere: something. Do this."
+
+
+def test_the_client_is_blamed_for_its_own_errors_only() -> None:
+    with pytest.raises(ClientFellError), blaming_client():
+        raise KeyError
+    with pytest.raises(kafka.KafkaConnectionError), blaming_client():
+        raise kafka.KafkaConnectionError
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (duckdb.IOException("No space left on device"), StoreFullError),
+        (duckdb.OutOfMemoryException("full"), StoreFullError),
+        (duckdb.FatalException("database has been invalidated"), FreshStartError),
+        (duckdb.CatalogException("no such table"), StoreError),
+        (duckdb.ConversionException("cannot convert 'secret'"), StoreError),
+    ],
+)
+def test_what_the_store_says(error: duckdb.Error, kind: type[Exception]) -> None:
+    found = write_error(error)
+    assert type(found) is kind
+    assert "secret" not in str(found)

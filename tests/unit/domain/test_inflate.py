@@ -1,0 +1,42 @@
+"""What is unpacked is the same, whole, and never more than asked for."""
+
+import gzip
+import os
+import tracemalloc
+
+import pytest
+import zstandard
+
+from daemon.domain.errors import MalformedError, TooLargeError
+from daemon.domain.inflate import inflate
+
+LIMIT = 4 << 20
+PACK = {"gzip": gzip.compress, "zstd": zstandard.ZstdCompressor().compress}
+
+
+@pytest.mark.parametrize("encoding", PACK)
+@pytest.mark.parametrize("body", [b"", b"{}", b"text " * 100_000, os.urandom(300_000)])
+def test_what_was_packed_comes_out(encoding: str, body: bytes) -> None:
+    packed = PACK[encoding](body)
+    assert inflate(packed, encoding, limit_bytes=LIMIT) == body
+    assert inflate(packed + packed, encoding, limit_bytes=LIMIT) == body + body
+
+
+@pytest.mark.parametrize("encoding", PACK)
+def test_what_is_cut_or_broken_is_malformed(encoding: str) -> None:
+    packed = PACK[encoding](b"text " * 1000)
+    for broken in (packed[:-1], packed[:20], b"{}" + packed, packed + b"more"):
+        with pytest.raises(MalformedError):
+            inflate(broken, encoding, limit_bytes=LIMIT)
+
+
+@pytest.mark.parametrize("encoding", PACK)
+def test_a_bomb_is_given_up_before_it_goes_off(encoding: str) -> None:
+    packed = PACK[encoding](b"\0" * (256 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooLargeError):
+            inflate(packed, encoding, limit_bytes=LIMIT)
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
