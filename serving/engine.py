@@ -15,7 +15,15 @@ import msgspec
 import structlog
 
 from daemon.domain.errors import HostError
-from serving.launch import EngineSettings, command, digest, environment, problem_of, stage_of
+from serving.launch import (
+    SPARE_LORAS,
+    EngineSettings,
+    command,
+    digest,
+    environment,
+    problem_of,
+    stage_of,
+)
 from serving.server_process import (
     ServerRecord,
     end_server,
@@ -134,8 +142,9 @@ class EngineSupervisor:
         if before is not None:  # what a dead server may have left of its group
             await asyncio.to_thread(end_server, before, grace_s=self._grace_s)
         _refuse_taken_port(self._settings.port)
-        line = command(self._settings)
-        env = environment(self._settings, os.environ, cores=cpu_cores())
+        cores = cpu_cores()
+        line = command(self._settings, spare_loras=0 if cores is None else SPARE_LORAS)
+        env = environment(self._settings, os.environ, cores=cores)
         settings = digest(self._settings)
         record = start_server(
             line, env, log=self.log_path, url=self._settings.url, settings=settings

@@ -12,6 +12,10 @@ from daemon.domain.errors import SettingsError
 from serving.settings import CONFIG_VARIABLE
 
 GATEWAY_CLASS = "serving.middleware.Gateway"
+# vLLM's CPU kernels look up the slot of "no adapter", -1, like any other: in a batch that mixes
+# base and adapters the base gets what lies in the last slot. We never fill that one: slots are
+# taken from the first on, and `serving.slots` empties those of unloaded adapters.
+SPARE_LORAS = 1
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,8 +58,12 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
         return parts.port
 
 
-def command(settings: EngineSettings) -> list[str]:
-    """The whole command line. Every option exists in vLLM 0.32, CPU and GPU builds alike."""
+def command(settings: EngineSettings, *, spare_loras: int = 0) -> list[str]:
+    """The whole command line. Every option exists in vLLM 0.32, CPU and GPU builds alike.
+
+    `spare_loras`: SPARE_LORAS on a CPU.
+    """
+    slots = settings.max_loras + spare_loras
     line = [str(settings.python), *settings.entry_point]
     options: dict[str, object] = {
         "model": settings.base_dir.resolve(),
@@ -65,8 +73,8 @@ def command(settings: EngineSettings) -> list[str]:
         "dtype": settings.dtype,
         "max-model-len": settings.max_model_len,
         "max-num-seqs": settings.max_num_seqs,
-        "max-loras": settings.max_loras,
-        "max-cpu-loras": settings.max_cpu_loras,
+        "max-loras": slots,
+        "max-cpu-loras": max(settings.max_cpu_loras, slots),
         "max-lora-rank": settings.max_lora_rank,
     }
     for name, value in options.items():
@@ -90,6 +98,7 @@ def environment(
     What the operator exported for the CPU build stays; switches that adaptd relies on are set.
     """
     found = dict(inherited)
+    found.pop("ADAPTD_STORE_KEY", None)  # the store's key is the daemon's alone
     if cores is not None:  # by default the CPU build computes on one core only
         found.setdefault("VLLM_CPU_KVCACHE_SPACE", str(settings.kv_cache_gib))
         found.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, cores)))

@@ -23,6 +23,7 @@ from serving.refusal import RefusalError, no_such_route, no_token, not_ready
 from serving.routing import RouteBook
 from serving.settings import GatewaySettings
 from serving.shipping import Shipping
+from serving.slots import UNLOAD, unload
 from serving.spool import Spool
 
 SHIP_LIMIT_S = 10.0  # a batch's; it stays in the spool and goes again
@@ -76,7 +77,7 @@ class Station:
         principal = self._tokens.lookup(token) if token else None
         is_control = principal is not None and principal.may("control")
         if _asked(scope) == HEALTH or (is_control and not _is_ours(scope)):
-            await self._app(scope, receive, send)
+            await self._pass_on(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
@@ -84,6 +85,12 @@ class Station:
                 await self._serve_http(scope, receive, send, principal)
             except RefusalError as refusal:
                 await send_refusal(send, refusal)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if _asked(scope) == UNLOAD:
+            await unload(self._app, scope, receive, send, log=self.log)
+        else:
+            await self._app(scope, receive, send)
 
     async def _serve_http(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal | None

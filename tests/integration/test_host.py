@@ -1,5 +1,6 @@
 """The AdapterHost port: one contract for the fake and for vLLM, then what only vLLM can show."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from daemon.demo.broker import free_port
 from daemon.domain.errors import HostError
 from daemon.domain.ports import AdapterHost
+from serving.launch import SPARE_LORAS
 from serving.vllm import VllmHost
 from tests.fakes import FakeHost
 from tests.tiny_model import make_tiny_adapter
@@ -152,8 +154,31 @@ async def test_the_slots_of_a_server_are_known_once_an_adapter_has_answered(
         await host.load("slots@v1-00000010", adapter)
         await host.generate("slots@v1-00000010", IDS[:1], max_tokens=1)
 
-        assert await host.slots() == vllm.settings.max_loras
+        assert await host.slots() == vllm.settings.max_loras + SPARE_LORAS
         await host.unload("slots@v1-00000010")
+
+
+async def test_the_base_answers_as_itself_beside_as_many_adapters_as_fit(
+    vllm: TinyServer, adapter: Path
+) -> None:
+    """One call after another fills the slots; earlier versions must have left theirs."""
+    async with vllm.host() as host, vllm.host() as other:
+        alone = await host.logprobs(None, IDS)
+        for round_ in range(2):
+            names = [f"beside@v{round_}{k}-0000000{k}" for k in range(vllm.settings.max_loras)]
+            for name in names:
+                await host.load(name, adapter)
+                await host.generate(name, IDS[:1], max_tokens=1)
+            for _ in range(4):  # whichever of them share a step
+                base, *_rest = await asyncio.gather(
+                    host.logprobs(None, IDS),
+                    other.logprobs(names[0], IDS),
+                    other.generate(names[1], IDS, max_tokens=20),
+                )
+                for one, before in zip(base, alone, strict=True):
+                    assert one == pytest.approx(before, abs=0.2)  # bf16 in another batch
+            for name in names:
+                await host.unload(name)
 
 
 async def test_without_the_control_token_nothing_can_be_loaded(
