@@ -5,13 +5,14 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import structlog
 
 from daemon.domain.events import (
     AwareTime,
+    ChoiceIndex,
     Feedback,
     FeedbackKind,
     Id,
@@ -31,6 +32,7 @@ MAX_ITEMS = 100
 MAX_EVENT_BYTES = 512 << 10
 PREFIXES = ("chatcmpl-", "cmpl-")  # some clients put them before an id
 THREADS = 4
+_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)  # what the store takes
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,7 +42,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     kind: FeedbackKind
     id: Id | None = None
     source: Source | None = None
-    choice: Annotated[int, msgspec.Meta(ge=0)] = 0
+    choice: ChoiceIndex = 0
     user: Id | None = None
     value: float | str | None = None
     scale: tuple[float, float] | None = None
@@ -95,6 +97,8 @@ def _event(given: Given, principal: Principal, *, ids_key: bytes, now: datetime)
     problem = problem_with(feedback)
     if nests_deeper(feedback.message, MAX_DEPTH):
         problem = f"the message nests in more than {MAX_DEPTH} levels"
+    if feedback.time < _EARLIEST:
+        problem = "its time is before 1970"
     if problem:
         raise bad_request(f"The feedback is not valid: {problem}.", param="kind")
     return feedback
@@ -164,7 +168,10 @@ class FeedbackDesk:
             raise RefusalError(413, "The broker takes no message as large as this feedback.")
 
     def _deliver_now(self, events: list[Event]) -> list[Event]:
-        delivery = self._idle.pop() if self._idle else self._make_delivery()
+        try:
+            delivery = self._idle.pop()
+        except IndexError:  # all are in use
+            delivery = self._make_delivery()
         try:
             return delivery.deliver(events)
         finally:

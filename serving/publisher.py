@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import httpx
 import msgspec
@@ -14,7 +14,7 @@ from daemon.domain.routes import GatewayState, RouteTable
 
 LIMIT_S = 2.0  # a gateway that needs longer is reported; the next heartbeat tries again
 
-Call = Callable[[str], Awaitable[GatewayState]]
+T = TypeVar("T")
 
 
 class HttpPublisher:
@@ -27,7 +27,7 @@ class HttpPublisher:
     def __init__(self, urls: Sequence[str], *, token_path: Path, limit_s: float = LIMIT_S) -> None:
         self._urls = [url.rstrip("/") for url in urls]
         self._token_path = token_path
-        self._client = httpx.AsyncClient(timeout=limit_s)
+        self._client = httpx.AsyncClient(timeout=limit_s, trust_env=False)
 
     async def __aenter__(self) -> Self:
         return self
@@ -54,32 +54,51 @@ class HttpPublisher:
 
         return await self._everywhere(get)
 
-    async def _everywhere(self, call: Call) -> list[GatewayState]:
+    async def tables(self) -> Sequence[RouteTable]:
+        async def get(url: str) -> RouteTable | None:
+            where = f"{url}/adaptd/table"
+            _, content = await self._answer("GET", where, None)
+            return _read(where, content, RouteTable | None)
+
+        return [table for table in await self._everywhere(get) if table is not None]
+
+    async def _everywhere(self, call: Callable[[str], Awaitable[T]]) -> list[T]:
         """Ask all at once; the most telling error wins, after all have answered."""
         answers = await asyncio.gather(*map(call, self._urls), return_exceptions=True)
         errors = [answer for answer in answers if isinstance(answer, BaseException)]
         if errors:
             raise max(errors, key=_weight)
-        return [answer for answer in answers if isinstance(answer, GatewayState)]
+        return [answer for answer in answers if not isinstance(answer, BaseException)]
 
     async def _ask(self, method: str, url: str, body: bytes | None) -> GatewayState:
+        status, content = await self._answer(method, url, body)
+        state = _read(url, content, GatewayState)
+        if status == httpx.codes.CONFLICT:
+            raise EpochError(url, state.epoch)
+        return state
+
+    async def _answer(self, method: str, url: str, body: bytes | None) -> tuple[int, bytes]:
         try:
             token = self._token_path.read_text().strip()  # a few bytes, in the page cache
             headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
             answer = await self._client.request(method, url, content=body, headers=headers)
-            state = _state(answer)
-        except (OSError, httpx.HTTPError, msgspec.MsgspecError) as error:
-            remedy = "See that the server runs with the gateway and this control token"
-            raise HostError(url, f"the gateway does not answer ({error!r})", remedy) from error
-        if answer.status_code == httpx.codes.CONFLICT:
-            raise EpochError(url, state.epoch)
-        return state
+            if answer.status_code != httpx.codes.CONFLICT:
+                answer.raise_for_status()
+        except (OSError, httpx.HTTPError) as error:
+            raise _silent(url, error) from error
+        return answer.status_code, answer.content
 
 
-def _state(answer: httpx.Response) -> GatewayState:
-    if answer.status_code != httpx.codes.CONFLICT:
-        answer.raise_for_status()
-    return msgspec.json.decode(answer.content, type=GatewayState)
+def _read(url: str, content: bytes, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.MsgspecError as error:
+        raise _silent(url, error) from error
+
+
+def _silent(url: str, error: Exception) -> HostError:
+    remedy = "See that the server runs with the gateway and this control token"
+    return HostError(url, f"the gateway does not answer ({error!r})", remedy)
 
 
 def _weight(error: BaseException) -> tuple[int, int]:

@@ -29,7 +29,7 @@ class RouteBook:
         self._clock = clock
         self._lease_ends = float("-inf")
         self.table: RouteTable | None = None
-        self.saved = True  # False while the table in force is not on disk
+        self._on_disk: RouteTable | None = None
 
     def load(self) -> None:
         """Take up the table of the last run, where there is one.
@@ -39,6 +39,12 @@ class RouteBook:
         """
         if self._path.exists():
             self.table = msgspec.json.decode(self._path.read_bytes(), type=RouteTable)
+            self._on_disk = self.table
+
+    @property
+    def saved(self) -> bool:
+        """False while the table in force is not on disk."""
+        return self._on_disk is self.table
 
     @property
     def epoch(self) -> int:
@@ -74,20 +80,20 @@ class RouteBook:
                 "Publish under a higher epoch",
             )
         changed = table != self.table
-        self.table = table
+        if changed:
+            self.table = table
         self._lease_ends = self._clock() + table.lease_s
-        self.saved = self.saved and not changed
         return changed
 
     def save(self) -> None:
-        """Write the table in force to disk. Blocks.
+        """Write the table in force to disk. Blocks; another may come into force meanwhile.
 
         Raises:
             OSError: it is not on disk; call again.
         """
         table = self.table
         replace_file(self._path, msgspec.json.encode(table))
-        self.saved = table is self.table
+        self._on_disk = table
 
     def find(self, model: str, principal: Principal) -> Route:
         """The route of an alias.

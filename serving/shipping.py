@@ -72,7 +72,7 @@ class Shipping:
             for event in refused:
                 self._send_lighter(event)
             self._spool.acknowledge(batch)
-        except (DeliveryError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - a client library may raise anything, and this thread must live
             self._wait_after(error)
             return False
         self.shipped += len(batch.lines)
@@ -87,7 +87,7 @@ class Shipping:
         for line in lines:
             try:
                 key = msgspec.json.decode(line, type=_Key)
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, UnicodeDecodeError):
                 self._set_aside(line)
             else:
                 events.append(Event(key.unit or key.id, line))
@@ -95,7 +95,11 @@ class Shipping:
 
     def _send_lighter(self, event: Event) -> None:
         """An interaction that is too large for the receiver goes without its texts."""
-        interaction = without_texts(msgspec.json.decode(event.value, type=Interaction))
+        try:
+            interaction = without_texts(msgspec.json.decode(event.value, type=Interaction))
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            self._set_aside(event.value)
+            return
         lighter = Event(event.key, encode_event(interaction))
         for refused in self._delivery.deliver([lighter]):
             self._set_aside(refused.value)
@@ -108,6 +112,8 @@ class Shipping:
     def _wait_after(self, error: Exception) -> None:
         self.failures += 1
         if self._retry_s == FIRST_RETRY_S:  # the first of a row; the counter tells of the rest
-            self._log.warning("shipping_stopped", problem=str(error), waiting=self._spool.depth)
+            known = isinstance(error, DeliveryError | OSError)  # another's words may quote a line
+            problem = str(error) if known else type(error).__name__
+            self._log.warning("shipping_stopped", problem=problem, waiting=self._spool.depth)
         self._closing.wait(self._retry_s)
         self._retry_s = min(self._retry_s * 2, LAST_RETRY_S)

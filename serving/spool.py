@@ -80,7 +80,8 @@ class Spool:
             self._bytes += len(data)
             self._depth += len(lines)
         if self._active_bytes >= self._segment_bytes:
-            self._rotate()
+            with suppress(OSError):  # the lines are safe; the next append tries again
+                self._rotate()
 
     def read(self, limit: int = 500) -> Batch | None:
         """The next lines after the acknowledged position, or None. They stay until acknowledged."""
@@ -164,8 +165,13 @@ class Spool:
             return 0
 
     def _create(self, segment: int) -> int:
-        descriptor = os.open(self._path(segment), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        sync_directory(self._directory)
+        """An empty segment. One that a failed rotation left is taken."""
+        descriptor = os.open(self._path(segment), os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            sync_directory(self._directory)
+        except OSError:
+            os.close(descriptor)
+            raise
         return descriptor
 
     def _write(self, data: bytes) -> None:

@@ -17,6 +17,7 @@ DEAD_LETTERS_TOPIC = "dead-letters.v1"
 SIGNATURE_HEADER = "adaptd-signature"  # Kafka header: hex HMAC-SHA256 of the value, see signing.py
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+ChoiceIndex = Annotated[int, msgspec.Meta(ge=0, lt=1024)]  # which of the answers of one request
 AwareTime = Annotated[datetime, msgspec.Meta(tz=True)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -82,7 +83,7 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     interaction: Id
     kind: FeedbackKind
     source: Source = "user"
-    choice: Annotated[int, msgspec.Meta(ge=0, lt=1024)] = 0
+    choice: ChoiceIndex = 0
     user: Id | None = None
     tenant: Id | None = None
     value: float | str | None = None
