@@ -2,7 +2,9 @@
 
 import logging
 import sys
+import traceback
 from collections.abc import MutableMapping
+from types import TracebackType
 from typing import Any
 
 import structlog
@@ -12,6 +14,7 @@ FORBIDDEN_FIELDS = frozenset(
     {"text", "message", "messages", "prompt", "answer", "choices"}
     | {"token", "bearer", "secret", "password"}
 )
+_MOST_CAUSES = 5
 _NOISY = ("aiokafka", "kafka", "faust", "mode", "httpx", "httpcore", "apscheduler", "uvicorn")
 
 
@@ -56,9 +59,23 @@ def hide_forbidden(
 
 
 def _last_steps(*, as_json: bool) -> list[structlog.typing.Processor]:
-    if as_json:
-        return [
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(default=str),
-        ]
-    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    last = structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+    )
+    return [
+        structlog.processors.ExceptionRenderer(frames_only),
+        structlog.processors.JSONRenderer(default=str) if as_json else last,
+    ]
+
+
+def frames_only(
+    raised: tuple[type[BaseException], BaseException, TracebackType | None],
+) -> str:
+    """Where it was raised, and of what kind. No message and no variable: they may hold a prompt."""
+    kind, error, frames = raised
+    causes = []
+    while (cause := error.__cause__) is not None and len(causes) < _MOST_CAUSES:
+        causes.append(type(cause).__qualname__)
+        error = cause
+    because = f" (from {', '.join(causes)})" if causes else ""
+    return "".join(traceback.format_tb(frames)) + kind.__qualname__ + because
