@@ -12,6 +12,7 @@ import sys
 import time
 import uuid
 from base64 import urlsafe_b64encode
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -21,10 +22,12 @@ from daemon.domain.errors import AdaptdError
 _START_LIMIT_S = 120
 _STOP_LIMIT_S = 15
 _POLL_S = 0.1
-# Java is started through this line: the kernel then ends it with the thread that started it, so a
-# killed demo or test leaves no broker behind.
-_DIE_WITH_PARENT = (
-    "import ctypes,os,sys;ctypes.CDLL(None).prctl(1,15);os.execv(sys.argv[1],sys.argv[1:])"
+# What is started through this line the kernel ends with the thread that started it, so a killed
+# demo or test leaves nothing behind.
+DIE_WITH_PARENT = (
+    sys.executable,
+    "-c",
+    "import ctypes,os,sys;ctypes.CDLL(None).prctl(1,15);os.execv(sys.argv[1],sys.argv[1:])",
 )
 _PROPERTIES = """\
 process.roles=broker,controller
@@ -66,12 +69,23 @@ class KafkaNode:
     (the kernel ends the broker with the thread that started it).
     """
 
-    def __init__(self, data: Path, *, jars: Path, heap_mib: int = 512) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *,
+        jars: Path,
+        heap_mib: int = 512,
+        properties: str = "",
+        format_options: Sequence[str] = (),
+    ) -> None:
+        """`properties` win over ours; `{port}`, `{controller}`, `{data}` in them are filled in."""
         self.data = data.resolve()
         self.jars = jars
         self.port = free_port()
         self._controller_port = free_port()
         self._heap_mib = heap_mib
+        self._properties = _PROPERTIES + properties
+        self._format_options = format_options
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
 
@@ -121,10 +135,13 @@ class KafkaNode:
         self.data.mkdir(parents=True, exist_ok=True)
         properties = self.data / "server.properties"
         properties.write_text(
-            _PROPERTIES.format(port=self.port, controller=self._controller_port, data=self.data)
+            self._properties.format(
+                port=self.port, controller=self._controller_port, data=self.data
+            )
         )
         command = [java, "-XX:TieredStopAtLevel=1", "-cp", classpath, "kafka.tools.StorageTool"]
         command += ["format", "--cluster-id", cluster_id(uuid.uuid4()), "--config", str(properties)]
+        command += self._format_options
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         if done.returncode != 0:
             wrong = (done.stderr or done.stdout).strip()[-300:]
@@ -137,7 +154,7 @@ class KafkaNode:
         command += ["kafka.Kafka", str(self.data / "server.properties")]
         self._log = self.log_path.open("ab")
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _DIE_WITH_PARENT, *command],
+            [*DIE_WITH_PARENT, *command],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,

@@ -10,6 +10,7 @@ import random
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -18,7 +19,7 @@ import openai
 from daemon.demo.golden import golden_texts
 from daemon.demo.texts import QUEUES, SYSTEM_PROMPT, Message, distinct, message
 
-RATED_SHARE = 0.30  # of all answers
+RATED_SHARE = 0.28  # of all answers
 CORRECTED_SHARE = 0.40  # of the wrong ones
 WRONG_CORRECTIONS = 0.10  # of the corrections
 MEAN_DELAY_S = 15.0  # uniform from 0 to twice this
@@ -52,10 +53,17 @@ class Desk:
     def __init__(self, url: str, token: str, *, seed: int = 7, delay_scale: float = 1.0) -> None:
         self.tally = Tally()
         self._client = openai.AsyncOpenAI(
-            base_url=f"{url}/v1", api_key=token, max_retries=0, timeout=120
+            base_url=f"{url}/v1",
+            api_key=token,
+            max_retries=0,
+            timeout=120,
+            http_client=openai.DefaultAsyncHttpxClient(trust_env=False),
         )
         self._http = httpx.AsyncClient(
-            base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=60
+            base_url=url,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=60,
+            trust_env=False,
         )
         self._rng = random.Random(seed)  # noqa: S311 - a simulation, no secret
         self._taken = golden_texts()
@@ -205,7 +213,8 @@ class Desk:
             self._correct(answer, poison, POISONER)
         elif wrong and self._rng.random() < CORRECTED_SHARE:
             slip = self._rng.random() < WRONG_CORRECTIONS
-            text = self._rng.choice(QUEUES) if slip else asked.queue
+            others = [queue for queue in QUEUES if queue != asked.queue]
+            text = self._rng.choice(others) if slip else asked.queue
             self._correct(answer, text, f"agent-{self._rng.randrange(1, 6)}")
 
     def _correct(self, answer: Answer, text: str, agent: str) -> None:
@@ -229,12 +238,16 @@ class Desk:
     async def _send(self, body: dict[str, Any], delay_s: float) -> None:
         """Deliver one feedback; after a 503 it is repeated, safely, under the same id."""
         await asyncio.sleep(delay_s)
-        answer = await self._http.post("/v1/feedback", json=body)
-        for attempt in range(60):
-            if answer.status_code != 503:
-                break
-            await asyncio.sleep(min(2.0, 0.2 * 2**attempt))
+        try:
             answer = await self._http.post("/v1/feedback", json=body)
+            for attempt in range(60):
+                if answer.status_code != HTTPStatus.SERVICE_UNAVAILABLE:
+                    break
+                await asyncio.sleep(min(2.0, 0.2 * 2**attempt))
+                answer = await self._http.post("/v1/feedback", json=body)
+        except httpx.TransportError as error:
+            self.tally.failed.append(f"feedback: {type(error).__name__}")
+            return
         if answer.is_success:  # the event's id holds the tenant, before the one we gave
             self.tally.feedback += [event["id"] for event in answer.json()["accepted"]]
         else:

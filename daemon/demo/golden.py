@@ -35,10 +35,15 @@ def _draw(taken: set[str]) -> list[dict[str, object]]:
     return items
 
 
+def golden_file() -> str:
+    """The whole file."""
+    lines = [json.dumps(item, ensure_ascii=False) for item in _draw(set())]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Write the file named on the command line."""
-    lines = [json.dumps(item, ensure_ascii=False) for item in _draw(set())]
-    Path(sys.argv[1]).write_text("\n".join(lines) + "\n")
+    Path(sys.argv[1]).write_text(golden_file())
 
 
 if __name__ == "__main__":

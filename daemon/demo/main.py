@@ -21,7 +21,8 @@ def run_demo(*, seed: int, home: Path) -> None:
     """Run the whole loop on this machine and write `demo-report.json`.
 
     Raises:
-        DemoError: a stage failed; the message says which and where to look.
+        DemoError: a stage failed, or a figure of the report is not what adaptd promises; the
+            message says which and where to look.
     """
     asyncio.run(_run(seed, home))
 
@@ -45,11 +46,18 @@ async def _run(seed: int, home: Path) -> None:
             await world.stop_daemon()
             loop_s = time.monotonic() - story.loop_started
             figures = await asyncio.to_thread(_figures, story)
-    report.write({"setup_s": round(setup_s, 1), "loop_s": round(loop_s, 1)} | figures, REPORT)
+    full = {"setup_s": round(setup_s, 1), "loop_s": round(loop_s, 1)} | figures
+    report.write(full, REPORT)
+    if misses := report.misses(full):
+        raise DemoError(
+            str(REPORT), "; ".join(misses), f"See {home / 'daemon.log'}, and please report it"
+        )
 
 
 async def _set_up(world: World, screen: Screen, seed: int) -> Story:
-    world.prepare(screen.now)  # blocks: nothing else runs yet, and the broker ends with this thread
+    world.prepare(
+        screen.now, screen.news
+    )  # blocks: nothing else runs yet, and the broker ends with this thread
     token, _ = create_token(
         world.home / "tokens.json",
         tenant="helpdesk",

@@ -14,6 +14,8 @@ from daemon.demo.customers import POISONER, Tally
 from daemon.store.database import Connection, Database, rows
 from daemon.store.statements import statements
 
+_BEFORE, _AFTER = 0.2, 0.7  # exact match on fresh messages
+
 
 @dataclass(frozen=True)
 class Sent:
@@ -69,8 +71,35 @@ def _figures(
         )[0]["trained"],
         "poisoned_candidate_stopped_by": _stopped_by(cursor, sql, poisoned_run),
         "bad_adapter_requests": bad["requests"],
-        "rollback_decision_to_last_bad_request_s": max(0.0, round(bad["late_s"] or 0.0, 3)),
+        "rollback_decision_to_last_bad_request_s": _late(bad["late_s"]),
     }
+
+
+def _late(seconds: float | None) -> float | None:
+    """0 where the last bad request began before the decision; None where there was none."""
+    return None if seconds is None else max(0.0, round(seconds, 3))
+
+
+def misses(report: dict[str, Any]) -> list[str]:
+    """Every promise that the figures break, in words. Durations are targets, not promises."""
+    promises = {
+        "events were lost": report["events_lost"] > 0,
+        "events were stored twice": report["events_duplicated"] > 0,
+        "requests failed": report["requests_failed"] > 0,
+        "the base model was right too often to learn from": _value(report, "before") >= _BEFORE,
+        "the last adapter is right too seldom": _value(report, "after") < _AFTER,
+        "no poisoned row was trained on": report["poisoned_rows_trained"] == 0,
+        "no request reached the bad adapter": report["bad_adapter_requests"] == 0,
+        "the bad adapter answered after its rollback": (
+            report["rollback_decision_to_last_bad_request_s"] or 0
+        )
+        >= 1,
+    }
+    return [promise for promise, broken in promises.items() if broken]
+
+
+def _value(report: dict[str, Any], when: str) -> float:
+    return report[f"exact_match_{when}"]["value"]
 
 
 def _stopped_by(cursor: Connection, sql: dict[str, str], run: str) -> str:

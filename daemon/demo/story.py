@@ -20,6 +20,8 @@ NEW_QUEUE_REQUESTS = 330
 MEASURED = 120
 KILLED_AFTER_STEP = 14
 UNSEEN_MEASURED = 60
+_CAPPED = "per_user: 80, per_user_share: 50%"
+_UNCAPPED = "per_user: 100000, per_user_share: 100%"
 _SLOW_PAUSE_S = 4.0  # between two requests while a model trains: both need the same two cores
 
 STAGES = (
@@ -106,7 +108,7 @@ async def _first_adapter(story: Story) -> None:
 
 async def _poisoned(story: Story) -> None:
     story.screen.begin("poison")
-    await _edit_policy(story, "per_user: 80", "per_user: 100000")
+    await _edit_policy(story, _CAPPED, _UNCAPPED)
     story.screen.news(f"caps lifted by a policy edit; {POISONER} corrects every answer alike")
     await _ask_all(story, POISONED_REQUESTS, FIRST_QUEUES, poison="refund")
     story.poisoned_run = await _train_now(story, FIRST_QUEUES, wanted="rejected")
@@ -127,7 +129,7 @@ async def _forced(story: Story) -> None:
 async def _again(story: Story) -> None:
     story.screen.begin("again")
     cards = "tags['product'] = 'cards'"
-    await _edit_policy(story, "per_user: 100000", "per_user: 80")
+    await _edit_policy(story, _UNCAPPED, _CAPPED)
     left_out = f"{cards} AND correction_user IS DISTINCT FROM '{POISONER}'"
     await _edit_policy(story, cards, left_out)
     story.screen.news(f"policy edited: caps back, {POISONER} left out; two new queues open")

@@ -16,13 +16,14 @@ from typing import Any, Self
 
 import httpx
 
-from daemon.demo.broker import KafkaNode, free_port
+from daemon.demo.broker import DIE_WITH_PARENT, KafkaNode, free_port
 from daemon.demo.jars import fetch_jars, find_java
 from daemon.domain.errors import AdaptdError
 
 BASE = Path("var/bases/smollm2-135m")
 JARS = Path("var/kafka/jars")
 ALIAS = "support"
+_MARK = "made-by-adaptd-demo"
 
 
 class DemoError(AdaptdError):
@@ -50,14 +51,15 @@ class World:
             await self._api.aclose()
         await asyncio.to_thread(self._end_everything)
 
-    def prepare(self, say: Callable[[str], None]) -> None:
+    def prepare(self, say: Callable[[str], None], tell: Callable[[str], None]) -> None:
         """Empty the demo's folder, make what is cached, start the broker. Minutes the first time.
 
+        `say` gets what is going on, `tell` what stays worth reading.
+
         Raises:
-            DemoError: the base model cannot be made.
+            DemoError: the folder is not a demo's, or the base model cannot be made.
         """
-        shutil.rmtree(self.home, ignore_errors=True)
-        self.home.mkdir(parents=True)
+        self._empty_home()
         shutil.copytree("policies", self.home / "policies")
         say("base model (once, about 40 s)")
         command = [sys.executable, "-m", "daemon.training.worker.base_model", str(BASE)]
@@ -67,15 +69,26 @@ class World:
                 "base model", made.stderr[-400:], "Run the command by hand: " + " ".join(command)
             )
         say("Kafka broker")
-        self._start_broker(say)
+        self._start_broker(tell)
 
-    def _start_broker(self, say: Callable[[str], None]) -> None:
+    def _empty_home(self) -> None:
+        """Only a folder that a demo made, and not before what a killed one left has ended."""
+        if self.home.exists() and any(self.home.iterdir()):
+            if not (self.home / _MARK).exists():
+                problem = "it is not empty and no demo made it"
+                raise DemoError(str(self.home), problem, "Give --home another folder")
+            self._end_engine()
+        shutil.rmtree(self.home, ignore_errors=True)
+        self.home.mkdir(parents=True, mode=0o700)
+        (self.home / _MARK).write_text("adaptd demo empties this folder\n")
+
+    def _start_broker(self, tell: Callable[[str], None]) -> None:
         """On the calling thread, which must outlive the broker."""
         try:
             find_java()
             fetch_jars(JARS)
         except AdaptdError as error:
-            say(f"{error.problem}: going on without a broker, events go through POST /v1/events")
+            tell(f"{error.problem}: going on without a broker, events go through POST /v1/events")
             return
         self.broker = KafkaNode(self.home / "kafka", jars=JARS)
         self.broker.start()
@@ -84,7 +97,7 @@ class World:
         """Start `adaptd run`; its output goes to daemon.log."""
         log = (self.home / "daemon.log").open("ab")
         self._daemon = subprocess.Popen(
-            [sys.executable, "-m", "daemon.cli", "run"],
+            [*DIE_WITH_PARENT, sys.executable, "-m", "daemon.cli", "run"],
             env=self._environment(),
             stdout=log,
             stderr=log,
@@ -155,7 +168,9 @@ class World:
         if self._api is None:
             token = (self.home / "control.token").read_text().strip()
             headers = {"Authorization": f"Bearer {token}"}
-            self._api = httpx.AsyncClient(base_url=self.url, headers=headers, timeout=10)
+            self._api = httpx.AsyncClient(
+                base_url=self.url, headers=headers, timeout=10, trust_env=False
+            )
         return self._api
 
     def _environment(self) -> dict[str, str]:
@@ -184,6 +199,8 @@ class World:
 
     def _end_engine(self) -> None:
         """vLLM outlives the daemon on purpose; the demo takes it along."""
+        if not (self.home / "vllm.json").exists():
+            return
         try:
             self.command("engine", "stop")
         except (DemoError, subprocess.TimeoutExpired) as error:

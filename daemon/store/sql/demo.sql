@@ -13,5 +13,5 @@ WHERE u.run_id = $run AND s.side = 'train' AND f."user" = $poisoner;
 SELECT reason FROM runs WHERE run_id = $run;
 -- name: bad_adapter
 SELECT count(i.id) AS requests,
-  max(epoch(i."time")) - (SELECT max(epoch(happened_at)) FROM transitions WHERE subject_kind = 'rollout' AND subject = $rollout AND to_state = 'rolled_back') AS late_s
+  max(epoch(i."time")) - (SELECT max(epoch(CAST(evidence ->> 'decided_at' AS TIMESTAMPTZ))) FROM transitions WHERE subject_kind = 'rollout' AND subject = $rollout AND to_state = 'rolled_back') AS late_s
 FROM interactions i JOIN rollouts r ON r.rollout_id = $rollout AND i.adapter = r.candidate AND i.rollout = r.rollout_id;

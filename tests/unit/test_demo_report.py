@@ -1,0 +1,72 @@
+"""The demo's report: what it counts, and that it does not call a broken promise a success."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.demo.golden import golden_file
+from daemon.demo.report import Sent, from_store, misses
+from daemon.store.database import Database
+from tests.broker import ROOT
+
+KEPT: dict[str, Any] = {
+    "events_lost": 0,
+    "events_duplicated": 0,
+    "requests_failed": 0,
+    "exact_match_before": {"value": 0.0},
+    "exact_match_after": {"value": 0.8},
+    "poisoned_rows_trained": 40,
+    "bad_adapter_requests": 100,
+    "rollback_decision_to_last_bad_request_s": 0.2,
+}
+
+
+def test_figures_that_keep_every_promise_miss_nothing() -> None:
+    assert misses(KEPT) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("events_lost", 1, "lost"),
+        ("events_duplicated", 1, "twice"),
+        ("requests_failed", 1, "failed"),
+        ("exact_match_before", {"value": 0.3}, "base model"),
+        ("exact_match_after", {"value": 0.69}, "last adapter"),
+        ("poisoned_rows_trained", 0, "poisoned"),
+        ("bad_adapter_requests", 0, "bad adapter"),
+        ("rollback_decision_to_last_bad_request_s", 1.0, "after its rollback"),
+    ],
+)
+def test_each_broken_promise_is_named(name: str, value: object, words: str) -> None:
+    (miss,) = misses(KEPT | {name: value})
+    assert words in miss
+
+
+def test_events_are_counted_from_both_ends(tmp_path: Path) -> None:
+    path = tmp_path / "store.duckdb"
+    database = Database.open(path)
+    try:
+        for event in ("kept", "twice", "twice"):
+            database.write_now(
+                lambda cursor, event=event: cursor.execute(
+                    'INSERT INTO interactions (id, "time", ingested_at, model, status, trusted,'
+                    " source) VALUES ($id, $now, $now, 'support', 'ok', true, 'kafka')",
+                    {"id": event, "now": datetime.now(UTC)},
+                )
+            )
+    finally:
+        database.close()
+    sent = Sent(interactions={"kept", "twice", "lost"}, feedback=set(), failed=0, requests=3)
+
+    found = from_store(path, sent, poisoned_run="none", forced="none")
+
+    assert (found["events_sent"], found["events_stored"]) == (3, 3)
+    assert (found["events_lost"], found["events_duplicated"]) == (1, 1)
+    assert found["rollback_decision_to_last_bad_request_s"] is None
+
+
+def test_the_golden_file_is_what_customers_never_ask() -> None:
+    assert (ROOT / "policies" / "golden" / "support.jsonl").read_text() == golden_file()
