@@ -1,6 +1,7 @@
 """From stored examples to a snapshot: export, policy SQL in the sandbox, select, split, render."""
 
 import asyncio
+import secrets
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from daemon.dataset.render import Renderer
 from daemon.dataset.rows import Rendered, render
 from daemon.dataset.select import Selection, select_examples
 from daemon.dataset.snapshot import write_snapshot
-from daemon.domain.errors import AdaptdError, PolicyError
+from daemon.domain.errors import AdaptdError, PolicyError, RefusedError
 from daemon.policy.book import PolicyVersion
 from daemon.policy.files import Unreadable
 from daemon.policy.golden import Golden, read_golden
@@ -73,6 +74,7 @@ class SnapshotBuilder:
         self._bases = bases
         self._directory = directory
         self._renderers: dict[Path, Renderer] = {}
+        self._exports = f".examples-{secrets.token_hex(4)}-"  # of this process
 
     async def preview(self, version: PolicyVersion, *, as_of: datetime) -> Preview:
         """Count what a build would find, as far as rendering. Puts no group on a side.
@@ -122,13 +124,18 @@ class SnapshotBuilder:
             created_at=as_of,
             manifest=manifest,
         )
-        await self._snapshots.add(snapshot, _lineage(gathered))
+        try:
+            await self._snapshots.add(snapshot, _lineage(gathered))
+        except RefusedError:
+            await asyncio.to_thread(shutil.rmtree, directory)
+            raise
         return snapshot
 
     def clean(self) -> None:
-        """Remove what builds that were killed left behind. Call while none runs."""
-        for leftover in self._directory.glob(".snapshot-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        """Remove what builds and exports that were killed left behind. Call while no build runs."""
+        for leftover in self._directory.glob(".*-*"):
+            if not leftover.name.startswith(self._exports):
+                shutil.rmtree(leftover, ignore_errors=True)
 
     async def _gather(self, version: PolicyVersion, as_of: datetime) -> _Gathered:
         table = await self._selected(version, as_of)
@@ -155,7 +162,8 @@ class SnapshotBuilder:
     async def _selected(self, version: PolicyVersion, as_of: datetime) -> pa.Table:
         """The alias's judged examples that the policy's `where` holds for."""
         where = version.policy.select.where
-        with tempfile.TemporaryDirectory(prefix="adaptd-examples-") as folder:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=self._exports, dir=self._directory) as folder:
             path = Path(folder) / "examples.parquet"
             await self._events.export_examples(path, as_of=as_of, model=version.model)
             try:

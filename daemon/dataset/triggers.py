@@ -20,7 +20,7 @@ from daemon.domain.states import AdapterState
 from daemon.policy.book import PolicyBook, PolicyVersion
 from daemon.policy.cron import cron_trigger, next_fire
 from daemon.policy.decide import Action, Decision, Facts, Judged, Usable, decide, wants_count
-from daemon.store.adapters import AdapterStore
+from daemon.store.adapters import AdapterRow, AdapterStore
 from daemon.store.runs import RunStore
 from daemon.store.triggers import TriggerStore
 
@@ -51,14 +51,17 @@ class TriggerService:
         adapters: AdapterStore,
         store: TriggerStore,
         preview: Preview,
+        seal: Callable[[], Awaitable[datetime]],
         tick_s: float,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
+        """`seal` gives a time that nothing stored later can lie before: the snapshot's `as_of`."""
         self._book = book
         self._runs = runs
         self._adapters = adapters
         self._store = store
         self._preview = preview
+        self._seal = seal
         self._tick_s = tick_s
         self._clock = clock
         self._decisions: dict[str, Decision] = {}
@@ -105,9 +108,9 @@ class TriggerService:
         if wants_count(version.policy, facts, now=now) and self._may_count(version.model):
             facts = await self._counted(version, facts, now)
         decision = decide(version.policy, facts, now=now)
-        return await self._start(version, decision, now) if decision.starts else decision
+        return await self._start(version, decision) if decision.starts else decision
 
-    async def _start(self, version: PolicyVersion, decision: Decision, now: datetime) -> Decision:
+    async def _start(self, version: PolicyVersion, decision: Decision) -> Decision:
         """Queue the run. The fire it answers is in its trigger, so a crash here repeats nothing."""
         try:
             run = await self._runs.create(
@@ -116,7 +119,7 @@ class TriggerService:
                 trigger=dict(decision.trigger) | {"reason": decision.reason},
                 start_from=await self._start_from(version),
                 actor=_ACTOR,
-                now=now,
+                now=await self._seal(),
             )
         except RefusedError as error:  # somebody else was first
             return Decision(Action.WAIT, error.problem)
@@ -125,21 +128,28 @@ class TriggerService:
         return decision
 
     async def _start_from(self, version: PolicyVersion) -> str | None:
-        if version.policy.train.start_from == "base":
+        """The live version, unless it learnt from an erased person: that would be handed on."""
+        live = await self._live(version.model)
+        if version.policy.train.start_from == "base" or live is None or live.tainted_by:
             return None
-        found = await self._adapters.list(version.model)
-        return next((row.name for row in found if row.state == AdapterState.LIVE), None)
+        return live.name
+
+    async def _live(self, model: str) -> AdapterRow | None:
+        found = await self._adapters.list(model)
+        return next((row for row in found if row.state == AdapterState.LIVE), None)
 
     async def _facts(self, version: PolicyVersion, now: datetime) -> Facts:
         model = version.model
         active, last = await self._runs.active(model), await self._runs.last_finished(model)
         crons_due = await self._crons_due(version, now)
+        live = await self._live(model)
         return Facts(
             active_run=active.run_id if active else None,
             last_finished_at=last.finished_at if last else None,
             at_most_new=await self._at_most_new(version, now),
             judged=await self._judged(version, now),
             crons_due=crons_due,
+            tainted_live=live.name if live and live.tainted_by else None,
         )
 
     async def _at_most_new(self, version: PolicyVersion, now: datetime) -> int:

@@ -1,7 +1,7 @@
 """Whether an alias should train now. Pure: facts and the time in, a decision with a reason out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -37,6 +37,7 @@ class Facts:
     """What is known of one alias. `judged` is by window, `crons_due` by expression.
 
     `usable` is None where it was not worth counting; `at_most_new` is the cheap count that says so.
+    `tainted_live` is the live version where it learnt from a person who was erased.
     """
 
     active_run: str | None = None
@@ -45,6 +46,7 @@ class Facts:
     judged: Mapping[timedelta, Judged] = field(default_factory=dict)
     crons_due: Mapping[str, datetime] = field(default_factory=dict)
     usable: Usable | None = None
+    tainted_live: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,13 +83,7 @@ def wants_count(policy: Policy, facts: Facts, *, now: datetime) -> bool:
     if facts.active_run is not None or _cooldown_left(policy, facts, now) > timedelta(0):
         return False
     optimist = Usable(facts.at_most_new, 1, policy.curate.holdout.at_least, MIN_HOLDOUT_GROUPS)
-    hopeful = Facts(
-        at_most_new=facts.at_most_new,
-        judged=facts.judged,
-        crons_due=facts.crons_due,
-        usable=optimist,
-    )
-    return decide(policy, hopeful, now=now).starts
+    return decide(policy, replace(facts, usable=optimist), now=now).starts
 
 
 def _cooldown_left(policy: Policy, facts: Facts, now: datetime) -> timedelta:
@@ -97,6 +93,8 @@ def _cooldown_left(policy: Policy, facts: Facts, now: datetime) -> timedelta:
 
 
 def _first_trigger(policy: Policy, facts: Facts) -> tuple[dict[str, Any] | None, list[str]]:
+    if facts.tainted_live is not None:  # whatever the policy waits for: it has to go
+        return {"kind": "tainted", "version": facts.tainted_live}, []
     why_not: list[str] = []
     for trigger in policy.train_when.any:
         if trigger.new_examples is not None:
@@ -148,6 +146,8 @@ def _missing(holdout: Holdout, usable: Usable) -> str | None:
 
 def _words(trigger: Mapping[str, Any]) -> str:
     kind = trigger["kind"]
+    if kind == "tainted":
+        return f"{trigger['version']} learnt from a person who was erased"
     if kind == "new_examples":
         return f"{trigger['seen']} new examples (wanted {trigger['wanted']})"
     if kind == "negative_share":

@@ -59,7 +59,8 @@ def step(world: World, rollout: Rollout, number: int, by: By, frozen: Frozen) ->
 def promote(world: World, rollout: Rollout, by: By) -> Change:
     """Make the candidate live.
 
-    Live becomes last-good, last-good retires, and the rollout that brought live is superseded.
+    Live becomes last-good, last-good retires, and the rollout that brought live is superseded. A
+    tainted version becomes nothing that could be returned to.
     """
     moves = _handover(world, rollout)
     change = _moved(rollout, by, moves, state=RolloutState.LIVE, live_at=by.now)
@@ -73,11 +74,15 @@ def promote(world: World, rollout: Rollout, by: By) -> Change:
 
 
 def _handover(world: World, rollout: Rollout) -> list[AdapterMove]:
+    live, last_good = world.live(rollout.model), world.last_good(rollout.model)
     moves = []
-    if (last_good := world.last_good(rollout.model)) is not None:
+    if last_good is not None and world.is_tainted(last_good):
+        moves.append(AdapterMove(last_good, AdapterState.TAINTED))
+    elif last_good is not None and not (live and world.is_tainted(live)):
         moves.append(AdapterMove(last_good, AdapterState.RETIRED))
-    if (live := world.live(rollout.model)) is not None:
-        moves.append(AdapterMove(live, AdapterState.LAST_GOOD))
+    if live is not None:
+        to = AdapterState.TAINTED if world.is_tainted(live) else AdapterState.LAST_GOOD
+        moves.append(AdapterMove(live, to))
     return [*moves, AdapterMove(rollout.candidate, AdapterState.LIVE)]
 
 

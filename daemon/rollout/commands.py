@@ -120,6 +120,9 @@ def _check_startable(row: AdapterRow, *, accepted: bool, reason: str | None) -> 
     where = f"adapter {row.name}"
     if row.state not in (AdapterState.CANDIDATE, AdapterState.RETIRED):
         raise RefusedError(where, f"it is {row.state}", "Only a candidate or retired one can start")
+    if row.tainted_by:
+        remedy = "Wait for the run that replaces it: adaptd status"
+        raise RefusedError(where, "it learnt from a person who was erased", remedy)
     if not accepted and not reason:
         remedy = "Give a reason to override: adaptd rollout start --override REASON"
         raise RefusedError(where, "no evaluation accepted it", remedy)

@@ -69,6 +69,6 @@ class Intake:
     async def _waiting(self, run: Run) -> AdapterRow | None:
         """The run's version, where it is still to be rolled out."""
         row = self._desk.world.adapters.get(run.adapter or "")
-        if row is None or row.state != AdapterState.CANDIDATE:
+        if row is None or row.state != AdapterState.CANDIDATE or row.tainted_by:
             return None
         return None if await self._rollouts.of_candidate(row.name) else row

@@ -13,7 +13,12 @@ from daemon.domain.states import AdapterState
 from daemon.store.adapters import AdapterRow, AdapterStore
 from daemon.store.receipts import ReceiptStore
 
-OUT_OF_USE = (AdapterState.RETIRED, AdapterState.QUARANTINED, AdapterState.ERASED)
+OUT_OF_USE = (
+    AdapterState.RETIRED,
+    AdapterState.QUARANTINED,
+    AdapterState.TAINTED,
+    AdapterState.ERASED,
+)
 
 _log = structlog.get_logger(__name__)
 

@@ -28,6 +28,10 @@ class World(msgspec.Struct, frozen=True):
         """What a rollback of live returns to; None is the base."""
         return self._in_state(model, AdapterState.LAST_GOOD)
 
+    def is_tainted(self, name: str) -> bool:
+        """Whether a version learnt from a person who was erased."""
+        return self.adapters[name].tainted_by is not None
+
     def active(self, model: str) -> Rollout | None:
         """The alias's rollout that is neither live nor final."""
         return next((r for r in self._of(model) if is_active(r)), None)

@@ -21,7 +21,11 @@ _FLOORS: WeakKeyDictionary[Database, dict[str, int]] = WeakKeyDictionary()
 
 
 class AdapterRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One version. `parent` is the version its weights were continued from; None is the base."""
+    """One version. `parent` is the version its weights were continued from; None is the base.
+
+    `tainted_by` is the erasure of a person it learnt from. Such a version serves where it serves
+    until it is replaced, and is of no use for anything else.
+    """
 
     name: str
     model: str
@@ -34,6 +38,7 @@ class AdapterRow(msgspec.Struct, frozen=True, kw_only=True):
     parent: str | None = None
     snapshot_id: str | None = None
     created_at: datetime
+    tainted_by: str | None = None
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):

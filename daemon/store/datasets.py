@@ -67,7 +67,11 @@ class SnapshotStore:
         self._database = database
 
     async def add(self, snapshot: Snapshot, lineage: Sequence[Mapping[str, str | None]]) -> None:
-        """Store a snapshot and, for each of its rows, the events and the group behind it."""
+        """Store a snapshot and, for each of its rows, the events and the group behind it.
+
+        Raises:
+            RefusedError: a person in it was erased since its rows were read.
+        """
         values = msgspec.structs.asdict(snapshot)
         values["manifest"] = msgspec.json.encode(snapshot.manifest).decode()
         table = pa.Table.from_pylist([dict(row) for row in lineage], schema=_LINEAGE)
@@ -77,6 +81,9 @@ class SnapshotStore:
             cursor.execute(_SQL["add_snapshot"], values)
             cursor.execute(_SQL["drop_snapshot_rows"], key)
             _from_arrow(cursor, "lineage", table, _SQL["add_snapshot_rows"], key)
+            if rows(cursor, _SQL["rows_without_event"], **key)[0]["found"]:
+                problem = "events in it were erased while it was built"
+                raise RefusedError(f"snapshot {snapshot.snapshot_id}", problem, "Build it again")
 
         await self._database.write(work)
 
@@ -86,6 +93,11 @@ class SnapshotStore:
         if not found:
             raise RefusedError(f"snapshot {snapshot_id}", "there is no such snapshot", "List them")
         return found[0]
+
+    async def ids(self) -> frozenset[str]:
+        """Of every snapshot of every alias."""
+        found = await self._database.read(lambda c: rows(c, _SQL["snapshot_ids"]))
+        return frozenset(row["snapshot_id"] for row in found)
 
     async def list(self, model: str) -> "list[Snapshot]":
         """Newest first."""

@@ -44,7 +44,7 @@ class Sandbox:
         Raises:
             SandboxError: the expression is refused, or failed, or took too much.
         """
-        with tempfile.TemporaryDirectory(prefix="adaptd-sandbox-") as name:
+        with tempfile.TemporaryDirectory(prefix="sandbox-", dir=examples.parent) as name:
             folder = Path(name)
             source, out = folder / "examples.parquet", folder / "out" / "selected.parquet"
             out.parent.mkdir()

@@ -10,6 +10,7 @@ from daemon.web.errors import problem_response
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 _EVENTS_PATH = "/v1/events"
+_ERASURES_PATH = "/v1/erasures"
 _CONTROL = "control"  # the local operator's token: may do everything here
 
 
@@ -43,9 +44,11 @@ class RequireToken:
 
 
 def needed_scope(method: str, path: str) -> str:
-    """Reading needs `read`, sending events `events`, everything else `operate`."""
+    """Reading needs `read`, events `events`, erasing people `control`, all else `operate`."""
     if path == _EVENTS_PATH:
         return "events"
+    if path.startswith(_ERASURES_PATH) and method == "POST":
+        return _CONTROL
     return "read" if method in ("GET", "HEAD") else "operate"
 
 

@@ -7,6 +7,10 @@ INSERT OR REPLACE INTO snapshots VALUES (
 DELETE FROM snapshot_rows WHERE snapshot_id = $snapshot_id;
 -- name: add_snapshot_rows
 INSERT INTO snapshot_rows BY NAME SELECT $snapshot_id AS snapshot_id, * FROM lineage;
+-- name: rows_without_event
+SELECT EXISTS (FROM snapshot_rows r ANTI JOIN interactions i ON i.id = r.interaction WHERE r.snapshot_id = $snapshot_id) AS found;
+-- name: snapshot_ids
+SELECT snapshot_id FROM snapshots;
 -- name: get_snapshot
 SELECT * FROM snapshots WHERE snapshot_id = $snapshot_id;
 -- name: list_snapshots

@@ -1,0 +1,1 @@
+"""Forgets people: every file of ours without them, and what learnt from them replaced."""

@@ -1,0 +1,46 @@
+"""Builds what forgets from the settings. Starts nothing."""
+
+from dataclasses import dataclass
+
+from daemon.erasure.retention import RetentionService
+from daemon.erasure.service import ErasureService, Places, Rollouts, Stores
+from daemon.settings import Settings
+from daemon.store.database import Database
+from daemon.store.erasures import ErasureStore
+from daemon.store.retention import Kind, RetentionStore
+from daemon.supervision import Service
+
+
+@dataclass(frozen=True)
+class ForgettingParts:
+    """Both work alone; they meet only in the store."""
+
+    erasures: ErasureService
+    retention: RetentionService
+
+    def services(self) -> dict[str, Service]:
+        return {"erasures": self.erasures.run, "retention": self.retention.run}
+
+
+def build_forgetting(
+    settings: Settings, database: Database, secret: str, rollouts: Rollouts
+) -> ForgettingParts:
+    """`secret`: hex, derived for erasures; see `pseudonym`."""
+    places = Places(
+        home=settings.home.absolute(),
+        spool_dir=settings.home.absolute() / "gateway" / "spool",
+        policies_dir=settings.policies_dir.absolute(),
+        barred_s=settings.erasure_bar_s,
+        rewrite_every_s=settings.erasure_rewrite_every_s,
+        tick_s=settings.tick_s,
+    )
+    erasures = ErasureService(Stores(database, secret), places, rollouts=rollouts)
+    keep: dict[Kind, float | None] = {
+        "events": settings.keep_events_s,
+        "dead_letters": settings.keep_dead_letters_s,
+        "snapshots": settings.keep_snapshots_s,
+        "runs": settings.keep_runs_s,
+    }
+    kept: dict[Kind, float] = {kind: keep_s for kind, keep_s in keep.items() if keep_s is not None}
+    retention = RetentionService(RetentionStore(database), ErasureStore(database, secret), kept)
+    return ForgettingParts(erasures, retention)

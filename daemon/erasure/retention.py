@@ -1,0 +1,64 @@
+"""Once a day what is older than the operator keeps it goes."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from daemon.erasure.leftovers import remove_run, remove_tree
+from daemon.store.erasures import ErasureStore
+from daemon.store.retention import Kind, RetentionStore
+
+_EVERY = timedelta(days=1)
+_LOOK_S = 60.0
+_BATCH_ROWS = 20_000
+_log = structlog.get_logger(__name__)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class RetentionService:
+    """When each kind was last looked after is in the store: a restart neither repeats nor skips."""
+
+    def __init__(
+        self,
+        store: RetentionStore,
+        erasures: ErasureStore,
+        keep: Mapping[Kind, float],
+        *,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """`keep`: seconds, by kind; one that is not named is kept for good."""
+        self._store = store
+        self._erasures = erasures
+        self._keep = keep
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            await self.tick()
+            await asyncio.sleep(_LOOK_S)
+
+    async def tick(self) -> None:
+        """Look after what is due. Safe to repeat."""
+        for kind, keep_s in self._keep.items():
+            now = self._clock()
+            last = await self._store.last_run(kind)
+            if last is not None and now - last < _EVERY:
+                continue
+            removed = await self._remove(kind, now - timedelta(seconds=keep_s))
+            await self._store.note_run(kind, removed, now=now)
+            await self._erasures.drop_old_tombstones(now)
+            _log.info("retention", kind=kind, removed=removed)
+
+    async def _remove(self, kind: Kind, before: datetime) -> int:
+        if kind in ("events", "dead_letters"):
+            return await self._store.drop_rows(kind, before=before, limit=_BATCH_ROWS)
+        found = [p for p in await self._store.directories(kind, before=before) if p.exists()]
+        for path in found:
+            await asyncio.to_thread(remove_run if kind == "runs" else remove_tree, path)
+        return len(found)

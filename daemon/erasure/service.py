@@ -1,0 +1,308 @@
+"""Takes erasures from request to done, step by step; many of them share one new store file.
+
+Each step is one transaction, or file work that may be repeated. The state says which steps are
+done, so that a killed daemon goes on with the next.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+
+from daemon.dataset.groups import message_key
+from daemon.dataset.messages import RenderError
+from daemon.dataset.prompts import is_conversation, last_words
+from daemon.domain.erasures import Erasure, ErasureState, Person
+from daemon.domain.errors import AdaptdError, RefusedError
+from daemon.domain.states import RunState
+from daemon.domain.words import Matcher, matcher_of
+from daemon.erasure.leftovers import lost_snapshots, remove_run, remove_tree
+from daemon.erasure.outside import beyond_reach
+from daemon.erasure.search import clear_home, search_folder
+from daemon.erasure.snapshot_files import Gone, look, strip_probes, strip_snapshot
+from daemon.erasure.spool_files import clear_spool
+from daemon.store.database import Database
+from daemon.store.datasets import SnapshotStore
+from daemon.store.erasures import ErasureStore
+from daemon.store.forgetting import ForgettingStore, SnapshotFiles
+from daemon.store.runs import RunStore
+
+_ACTOR = "erasure"
+_log = structlog.get_logger(__name__)
+
+
+class Rollouts(Protocol):
+    """Ends rollouts."""
+
+    async def act_on_rollout(
+        self, rollout_id: str, action: Any, *, reason: str, actor: str
+    ) -> Any: ...
+
+
+class Places(msgspec.Struct, frozen=True, kw_only=True):
+    """Where things lie, and how long what waits. `rewrite_every_s`: between two new store files."""
+
+    home: Path
+    spool_dir: Path
+    policies_dir: Path
+    barred_s: float
+    rewrite_every_s: float
+    tick_s: float
+
+
+class Stores:
+    """The tables an erasure works on."""
+
+    def __init__(self, database: Database, secret: str) -> None:
+        """`secret`: hex, derived for erasures; see `pseudonym`."""
+        self.database = database
+        self.erasures = ErasureStore(database, secret)
+        self.people = ForgettingStore(database, secret)
+        self.snapshots = SnapshotStore(database)
+        self.runs = RunStore(database)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class ErasureService:
+    """Implements `Forgetting`, and does the work in one loop."""
+
+    def __init__(
+        self,
+        stores: Stores,
+        places: Places,
+        *,
+        rollouts: Rollouts,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._stores = stores
+        self._places = places
+        self._rollouts = rollouts
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._rewritten = -float("inf")
+
+    async def begin(self, person: Person, *, reason: str, actor: str) -> Erasure:
+        """See `Forgetting`."""
+        if matcher_of([], person.user).finds(reason.encode()):
+            remedy = "Give one that does not: it is kept for good"
+            raise RefusedError("reason", "it names the person", remedy)
+        now = self._clock()
+        erasure = await self._stores.erasures.add(
+            person,
+            reason=reason,
+            actor=actor,
+            now=now,
+            barred_until=now + timedelta(seconds=self._places.barred_s),
+        )
+        _log.info("erasure_requested", erasure=erasure.erasure_id)
+        self._wake.set()
+        return erasure
+
+    async def preview(self, person: Person) -> dict[str, Any]:
+        """See `Forgetting`."""
+        found = await self._stores.people.preview(person)
+        golden = matcher_of([], person.user)
+        found["golden"] = await asyncio.to_thread(search_folder, self._places.policies_dir, golden)
+        return found | {"outside": msgspec.to_builtins(beyond_reach(found))}
+
+    async def lift(self, person: Person, *, reason: str, actor: str) -> int:
+        """See `Forgetting`."""
+        return await self._stores.erasures.lift(
+            person, reason=reason, actor=actor, now=self._clock()
+        )
+
+    async def list(self, limit: int = 50) -> list[Erasure]:
+        """See `Forgetting`."""
+        return await self._stores.erasures.list(limit)
+
+    async def get(self, erasure_id: str) -> Erasure:
+        """See `Forgetting`."""
+        return await self._stores.erasures.get(erasure_id)
+
+    async def run(self) -> None:
+        """Work until cancelled. All state is in the store, so a restart continues it."""
+        while True:
+            self._wake.clear()
+            await self.tick()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._places.tick_s):
+                    await self._wake.wait()
+
+    async def tick(self) -> None:
+        """Take every erasure as far as it goes now. Safe to repeat."""
+        await self._settle_tainted()
+        for erasure in await self._stores.erasures.unfinished():
+            await self._advance(erasure)
+        waiting = [
+            erasure
+            for erasure in await self._stores.erasures.unfinished()
+            if erasure.state is ErasureState.REWRITING
+        ]
+        if waiting:
+            await self._rewrite(waiting)
+
+    async def _advance(self, erasure: Erasure) -> None:
+        """Step by step up to the rewriting. What cannot be done now is told and tried again."""
+        steps = {
+            ErasureState.REQUESTED: self._collect,
+            ErasureState.COLLECTED: self._clean_files,
+            ErasureState.FILES: self._remove_rows,
+        }
+        try:
+            while (step := steps.get(erasure.state)) is not None:
+                began = erasure.state
+                erasure = await step(erasure)
+                _log.info("erasure", erasure=erasure.erasure_id, state=erasure.state)
+                if erasure.state is began:
+                    return
+        except (AdaptdError, OSError) as error:
+            await self._wait(erasure, _words(error))
+
+    async def _collect(self, erasure: Erasure) -> Erasure:
+        person = await self._stores.erasures.person(erasure.erasure_id)
+        return await self._stores.people.collect(erasure, person, now=self._clock())
+
+    async def _clean_files(self, erasure: Erasure) -> Erasure:
+        stores, erasure_id = self._stores, erasure.erasure_id
+        person = await stores.erasures.person(erasure_id)
+        await self._settle_tainted()
+        if (busy := await self._remove_runs(erasure_id)) is not None:
+            return await self._wait(erasure, f"the trainer of {busy} to end")
+        for files in await stores.people.files_of(erasure_id, person):
+            await self._clean_snapshot(files)
+        await self._remove_lost_snapshots()
+        return await stores.erasures.move(erasure_id, ErasureState.FILES, now=self._clock())
+
+    async def _clean_snapshot(self, files: SnapshotFiles) -> None:
+        """Scores and probes first: the snapshot's own rows tell which they are."""
+        people = self._stores.people
+        gone: Gone = await asyncio.to_thread(look, files)
+        await people.drop_scores(gone.scored)
+        for version in await people.trained_on(files.snapshot_id):
+            await asyncio.to_thread(strip_probes, Path(version.path), gone)
+        await asyncio.to_thread(strip_snapshot, files, gone)
+
+    async def _remove_runs(self, erasure_id: str) -> str | None:
+        """Remove what training left on disk. Returns a run whose trainer is still at work."""
+        for run in await self._stores.people.runs_of(erasure_id):
+            directory = Path(run.directory) if run.directory else None
+            if directory and not await asyncio.to_thread(remove_run, directory):
+                return run.run_id
+        return None
+
+    async def _remove_lost_snapshots(self) -> None:
+        """Directories of builds that were refused or killed."""
+        folder = self._places.home / "snapshots"
+        known = await self._stores.snapshots.ids()
+        building = await self._stores.runs.in_state(RunState.BUILDING)
+        busy = [run.run_id for run in building]
+        for path in await asyncio.to_thread(lost_snapshots, folder, known, busy):
+            await asyncio.to_thread(remove_tree, path)
+
+    async def _remove_rows(self, erasure: Erasure) -> Erasure:
+        stores, erasure_id = self._stores, erasure.erasure_id
+        person = await stores.erasures.person(erasure_id)
+        words = await stores.erasures.words(erasure_id)
+        matcher = matcher_of(words, person.user)
+        if not await asyncio.to_thread(clear_spool, self._places.spool_dir, matcher):
+            return await self._wait(erasure, "the gateway to send what it holds of the person")
+        if (busy := await self._remove_runs(erasure_id)) is not None:
+            return await self._wait(erasure, f"the trainer of {busy} to end")
+        told = await self._search(matcher)
+        await stores.erasures.move(erasure_id, ErasureState.FILES, told=told, now=self._clock())
+        members = await self._members(erasure_id)
+        done = await stores.people.remove_rows(
+            erasure_id, person, members=members, now=self._clock()
+        )
+        if done is None:
+            await stores.people.collect_again(erasure_id, now=self._clock())
+        return await stores.erasures.get(erasure_id)
+
+    async def _search(self, matcher: Matcher) -> dict[str, Any]:
+        """Our own folder is cleared; the operator's is only searched."""
+        places = self._places
+        skip = frozenset(
+            [
+                *places.home.glob("store.duckdb*"),
+                *places.home.glob("adapters/*/adapter_model.safetensors"),
+                places.spool_dir,
+            ]
+        )
+        found = await asyncio.to_thread(clear_home, places.home, matcher, skip=skip)
+        golden = await asyncio.to_thread(search_folder, places.policies_dir, matcher)
+        return {"golden": golden, "left": found.places, "log_lines": found.blotted}
+
+    async def _members(self, erasure_id: str) -> "list[str]":
+        """Keys of holdout groups that come from the person alone."""
+        people = self._stores.people
+        theirs = _keys(await people.texts(erasure_id))
+        beside = _keys(await people.texts_beside(sorted(theirs)))
+        return sorted(key for key in theirs if key.startswith("c:") or key not in beside)
+
+    async def _rewrite(self, waiting: "list[Erasure]") -> None:
+        """One new file for all that wait."""
+        places = self._places
+        left_s = self._rewritten + places.rewrite_every_s - time.monotonic()
+        if left_s > 0:
+            for erasure in waiting:
+                await self._wait(erasure, f"the next rewrite of the store, in {left_s:.0f} s")
+            return
+        began = time.monotonic()
+        try:
+            pause = await self._stores.database.rewrite()
+        except AdaptdError as error:
+            for erasure in waiting:
+                await self._wait(erasure, str(error))
+            return
+        self._rewritten = time.monotonic()
+        figures = {"rewrite_s": self._rewritten - began} | pause._asdict()
+        _log.info("store_rewritten", erasures=len(waiting), **figures)
+        for erasure in waiting:
+            told = figures | {"outside": msgspec.to_builtins(beyond_reach(erasure.report))}
+            await self._stores.erasures.move(
+                erasure.erasure_id, ErasureState.DONE, told=told, now=self._clock()
+            )
+
+    async def _settle_tainted(self) -> None:
+        """Tainted versions on their way are stopped, and those nobody needs lose their files."""
+        reason = "its version learnt from a person who was erased"
+        for rollout_id in await self._stores.people.rollouts_of_tainted():
+            with suppress(RefusedError):  # it ended meanwhile
+                await self._rollouts.act_on_rollout(
+                    rollout_id, "abort", reason=reason, actor=_ACTOR
+                )
+        for version in await self._stores.people.settle_tainted():
+            await asyncio.to_thread(remove_tree, Path(version.path))
+            await self._stores.people.mark_erased(version.name)
+            _log.info("tainted_version_erased", adapter=version.name)
+
+    async def _wait(self, erasure: Erasure, what: str) -> Erasure:
+        if erasure.waits_for != what:
+            _log.warning("erasure_waits", erasure=erasure.erasure_id, waits_for=what)
+            await self._stores.erasures.wait(erasure.erasure_id, what, now=self._clock())
+        return await self._stores.erasures.get(erasure.erasure_id)
+
+
+def _keys(texts: list[dict[str, Any]]) -> set[str]:
+    """The members of holdout groups that some requests bring."""
+    found = {f"c:{row['conversation']}" for row in texts}
+    for row in texts:
+        request = msgspec.json.decode(row["request"]) if row["request"] else {}
+        messages = request.get("messages") if isinstance(request, dict) else None
+        if messages and is_conversation(messages):
+            with suppress(RenderError):
+                found.add(message_key(last_words(messages)))
+    return found
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, AdaptdError) else error.__class__.__name__

@@ -1,0 +1,107 @@
+"""Writes the store anew beside itself: the only way that deleted bytes leave the disk.
+
+DELETE and CHECKPOINT free blocks without clearing them. A fresh file holds only what is there. Most
+of it is copied while the store is in use; the rest, and the exchange of the files, while it waits.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import duckdb
+
+from daemon.domain.errors import StoreError
+from daemon.domain.files import sync_directory
+from daemon.store.encryption import StoreKey
+from daemon.store.opening import attach
+from daemon.store.statements import statements
+
+if TYPE_CHECKING:
+    from daemon.store.database import Connection
+
+_SQL = statements("rewriting")
+
+
+class Pause(NamedTuple):
+    """How long nobody could write, and how long nobody could read."""
+
+    writers_s: float
+    readers_s: float
+
+
+class Rewriting:
+    """One fresh copy of a store, encrypted as the store is. A failure throws it away."""
+
+    def __init__(self, path: Path, *, key: StoreKey | None) -> None:
+        self.path = path
+        self._key = key
+        self._tables: dict[str, bool] = {}
+
+    def begin(self, cursor: "Connection") -> None:
+        """Copy the schema and the tables that only grow. The store stays in use meanwhile.
+
+        Raises:
+            StoreError: there is no room for a second file, most likely. The store is as it was.
+        """
+        with self._thrown_away(cursor):
+            remove(self.path)
+            attach(cursor, self.path, "rewritten", key=self._key)
+            _run(cursor, "copy_schema")
+            self._tables = dict(_run(cursor, "tables").fetchall())
+            for table, grows in self._tables.items():
+                if grows:
+                    _run(cursor, "copy_table", table)
+            _run(cursor, "checkpoint")
+
+    def finish(self, cursor: "Connection") -> None:
+        """Copy what is left and close the file. Nobody may write meanwhile. Raises as `begin`."""
+        with self._thrown_away(cursor):
+            for table, grows in self._tables.items():
+                _run(cursor, "copy_newer" if grows else "copy_table", table)
+                old, fresh = _run(cursor, "count_both", table).fetchall()[0]
+                if old != fresh:  # something was deleted meanwhile
+                    _run(cursor, "empty_table", table)
+                    _run(cursor, "copy_table", table)
+            _run(cursor, "checkpoint")
+            _run(cursor, "detach")
+            self.path.chmod(0o600)
+
+    @contextmanager
+    def _thrown_away(self, cursor: "Connection") -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            if _run(cursor, "is_attached").fetchall():
+                _run(cursor, "detach")
+            remove(self.path)
+            if not isinstance(error, duckdb.Error):
+                raise
+            problem = f"the store cannot be rewritten ({str(error).splitlines()[0]})"
+            remedy = "Free as much disk as the store takes; it is tried again"
+            raise StoreError(str(self.path), problem, remedy) from error
+
+
+def _run(cursor: "Connection", name: str, table: str = "") -> "Connection":
+    return cursor.execute(_SQL[name].replace("a_table", table))
+
+
+def put_in_place(fresh: Path, store: Path) -> None:
+    """Exchange the files of a closed store. What was there before is gone.
+
+    Raises:
+        StoreError: the old file was not closed cleanly, so the new one would take over its log.
+    """
+    if log_of(store).exists():
+        raise StoreError(str(log_of(store)), "the store has an open log", "Restart the daemon")
+    fresh.replace(store)
+    sync_directory(store.parent)
+
+
+def remove(path: Path) -> None:
+    for file in (path, log_of(path)):
+        file.unlink(missing_ok=True)
+
+
+def log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.wal")

@@ -1,0 +1,134 @@
+"""Keeps events of erased people out, however they come back: redelivered, replayed, imported.
+
+A store without tombstones pays nothing. With some, the users, conversations and judged answers of
+a chunk are hashed with the installation's key, each once, and joined with the tombstones. What is
+barred leaves a dead letter without bytes, so that every event is still accounted for.
+"""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from weakref import WeakKeyDictionary
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from daemon.domain.ingest import Address, Decoded
+from daemon.store.database import Connection, Database, arrow, rows
+from daemon.store.statements import statements
+from daemon.store.unstorable import addresses
+
+BARRED = "erased"  # the reason of their dead letters
+_SQL = statements("tombstones")
+_DETAIL = "it is of a person who was erased"
+_STRING = re.compile(rb'"((?:[^"\\]|\\.){1,512})"')
+_MOST_WORDS = 2000  # of one letter; one with more is barred unread
+_WHOSE = ("tenant", "user", "unit_kind", "unit", "conversation")
+# Whether there are any, by store: erasures and sinks are different objects. None: ask.
+_PRESENT: WeakKeyDictionary[Database, bool] = WeakKeyDictionary()
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Tombstones:
+    """One sink's view of them. Used on the writer thread, inside the sink's transaction."""
+
+    def __init__(
+        self, database: Database, secret: str, *, clock: Callable[[], datetime] = utc_now
+    ) -> None:
+        """`secret`: hex, derived for erasures; see `pseudonym`."""
+        self._database = database
+        self._secret = secret
+        self._clock = clock
+
+    def part(self, cursor: Connection, decoded: Decoded) -> tuple[Decoded, frozenset[Address]]:
+        """The chunk with what is barred as dead letters without bytes, and its addresses."""
+        if not self._any(cursor):
+            return decoded, frozenset()
+        interactions, gone = self._rows(cursor, "barred_interactions", decoded.interactions, _WHOSE)
+        feedback, said = self._rows(
+            cursor, "barred_feedback", decoded.feedback, ("tenant", "user", "interaction")
+        )
+        letters = self._letters(cursor, decoded.dead_letters)
+        buried = [_letter(row) for row in (*gone.to_pylist(), *said.to_pylist())]
+        parted = Decoded(
+            source=decoded.source,
+            interactions=interactions,
+            feedback=feedback,
+            dead_letters=pa.concat_tables(
+                [letters, pa.Table.from_pylist(buried, schema=letters.schema)]
+            ),
+            spans=decoded.spans,
+        )
+        return parted, addresses(gone) | addresses(said)
+
+    def _any(self, cursor: Connection) -> bool:
+        if self._database not in _PRESENT:
+            found = rows(cursor, _SQL["any_tombstones"], now=self._clock())
+            _PRESENT[self._database] = found[0]["found"]
+        return _PRESENT[self._database]
+
+    def _rows(
+        self, cursor: Connection, statement: str, table: pa.Table, columns: tuple[str, ...]
+    ) -> tuple[pa.Table, pa.Table]:
+        """Rows that may be stored, and rows that may not."""
+        barred = np.zeros(table.num_rows, dtype=bool)
+        if table.num_rows:
+            row = pa.array(range(table.num_rows), pa.int64())
+            cursor.register("chunk_rows", table.select(columns).append_column("row", row))
+            try:
+                found = arrow(cursor, _SQL[statement], secret=self._secret, now=self._clock())
+            finally:
+                cursor.unregister("chunk_rows")
+            barred[found["row"].to_numpy()] = True
+        return table.filter(pa.array(~barred)), table.filter(pa.array(barred))
+
+    def _letters(self, cursor: Connection, letters: pa.Table) -> pa.Table:
+        """Dead letters come with the bytes somebody sent: those that name a person lose them."""
+        if letters.num_rows == 0:
+            return letters
+        listed = letters.to_pylist()
+        words = {id(row): _words(row["bytes"]) for row in listed}
+        asked = sorted({word for found in words.values() for word in found or ()})
+        values = {"words": asked, "secret": self._secret, "now": self._clock()}
+        known = {row["word"] for row in rows(cursor, _SQL["barred_words"], **values)}
+        kept = [
+            row if (found := words[id(row)]) is not None and not found & known else _blank(row)
+            for row in listed
+        ]
+        return pa.Table.from_pylist(kept, schema=letters.schema)
+
+
+def tombstones_changed(database: Database) -> None:
+    """Let every sink of the store ask again whether there are any."""
+    _PRESENT.pop(database, None)
+
+
+def _words(content: bytes | None) -> set[str] | None:
+    """The JSON strings in some bytes, whole or not; None: too many to look at."""
+    found: set[str] = set()
+    for match in _STRING.finditer(content or b""):
+        found.add(_text(match[1]))
+        if len(found) > _MOST_WORDS:
+            return None
+    return found
+
+
+def _text(quoted: bytes) -> str:
+    try:
+        return msgspec.json.decode(b'"%b"' % quoted, type=str)
+    except msgspec.MsgspecError:
+        return quoted.decode(errors="replace")
+
+
+def _blank(letter: dict[str, object]) -> dict[str, object]:
+    return letter | {"reason": BARRED, "detail": _DETAIL, "bytes": None}
+
+
+def _letter(row: dict[str, object]) -> dict[str, object]:
+    where = ("source", "topic", "partition", "position", "batch_index")
+    address = {name: row[name] for name in where}
+    return _blank(address | {"id": "/".join(str(part) for part in address.values())})

@@ -1,0 +1,60 @@
+"""Forgetting people. Who asks needs the control token: nothing brings a person back."""
+
+from fastapi import APIRouter, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from daemon.domain.erasures import Person
+from daemon.web.answers import Because, actor_of, answer
+from daemon.web.backend import Backend
+from daemon.web.records import Limit
+
+
+class Whom(Because):
+    """In the body and not in the path: paths end up in logs."""
+
+    user: str = Field(min_length=1, max_length=128)
+    tenant: str | None = Field(default=None, min_length=1, max_length=128)
+
+    def person(self) -> Person:
+        return Person(self.user, self.tenant)
+
+
+class Erase(Whom):
+    """`dry_run`: say what would go, and change nothing."""
+
+    dry_run: bool = False
+
+
+def router(backend: Backend) -> APIRouter:
+    made = APIRouter(prefix="/v1", tags=["erasures"])
+
+    @made.get("/erasures")
+    async def erasures(limit: Limit = 50) -> Response:
+        """Erasures, newest first; the people are pseudonyms."""
+        return answer(await backend.forgetting.list(limit))
+
+    @made.get("/erasures/{erasure_id}")
+    async def erasure(erasure_id: str) -> Response:
+        """One with its report."""
+        return answer(await backend.forgetting.get(erasure_id))
+
+    @made.post("/erasures")
+    async def erase(body: Erase, request: Request) -> Response:
+        """Erase a person. Safe to repeat."""
+        if body.dry_run:
+            return answer(await backend.forgetting.preview(body.person()))
+        begun = await backend.forgetting.begin(
+            body.person(), reason=body.reason, actor=actor_of(request)
+        )
+        return answer(begun, 202)
+
+    @made.post("/erasures/lift")
+    async def lift(body: Whom, request: Request) -> Response:
+        """Store events of an erased person again from now on."""
+        lifted = await backend.forgetting.lift(
+            body.person(), reason=body.reason, actor=actor_of(request)
+        )
+        return answer({"lifted": lifted})
+
+    return made
