@@ -59,6 +59,8 @@ class ReceiptFigures(msgspec.Struct, frozen=True, kw_only=True):
     effect: float | None = None
     trained_effect: float | None = None
     noise: float | None = None
+    worst: float | None = None  # the token the adapter's residual is largest at
+    far_share: float | None = None  # of tokens, more than a nat off
 
     @property
     def passed(self) -> bool:
@@ -76,8 +78,8 @@ def judge_receipt(probes: Sequence[Probe], measured: Measured) -> ReceiptFigures
     base = _context(probes, measured.base)
     noise = _rms(base - _context(probes, measured.base_again))
     adapter = _context(probes, measured.adapter)
-    wanted, change = trainer_adapter - trainer_base, adapter - base
-    base_residual, adapter_residual = _rms(base - trainer_base), _rms(adapter - trainer_adapter)
+    wanted, change, off = trainer_adapter - trainer_base, adapter - base, adapter - trainer_adapter
+    base_residual, adapter_residual = _rms(base - trainer_base), _rms(off)
     slope = _slope(wanted, change, rounding=base_residual)
     ratio = adapter_residual / max(base_residual, NOISE_FLOOR_NATS)
     effect_ratio = _rms(change) / max(noise, NOISE_FLOOR_NATS)
@@ -98,6 +100,8 @@ def judge_receipt(probes: Sequence[Probe], measured: Measured) -> ReceiptFigures
         effect=_rms(change),
         trained_effect=_rms(wanted),
         noise=noise,
+        worst=float(np.abs(off).max(initial=0.0)),
+        far_share=float(np.mean(np.abs(off) > 1)) if len(off) else 0.0,
     )
 
 

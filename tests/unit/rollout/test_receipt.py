@@ -97,6 +97,24 @@ async def test_a_restart_while_measuring_leaves_no_receipt(
     assert await ReceiptStore(world.database).list(row.name) == []
 
 
+async def test_a_measurement_that_others_disturbed_is_taken_again(
+    world: RolloutWorld, service: ReceiptService, row: AdapterRow
+) -> None:
+    score, asked = world.host.logprobs, 0
+
+    async def disturbed(model: str | None, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        nonlocal asked
+        asked += 1
+        found = await score(model, sequences)
+        return [[2 * value for value in one] for one in found] if asked == 2 else found
+
+    world.host.logprobs = disturbed
+    receipt = await service.check(row.name)
+    assert receipt.passed
+    assert asked == 6  # base, base again and adapter, twice
+    assert [kept.passed for kept in await ReceiptStore(world.database).list(row.name)] == [True]
+
+
 async def test_a_host_that_is_away_is_no_verdict(
     world: RolloutWorld, service: ReceiptService, row: AdapterRow
 ) -> None:
