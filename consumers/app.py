@@ -4,13 +4,15 @@ Stock Faust delivers 4-8 k messages/s, whole chunks 64-77 k. Offsets come from t
 (re)assignment; Kafka's own are advisory and never read. Used of Faust's internals, and pinned by
 tests/unit/consumers/test_faust_contract.py: `_new_transport`, `_thread`, `_new_consumer_thread`,
 `_create_worker_consumer`, `_wait_next_records`, `_buffered_partitions`, `_to_message`, and
-aiokafka's `_isolation_level` and `_coordinator.request_rejoin`.
+aiokafka's `_isolation_level`, `_coordinator.request_rejoin` and `check_errors`,
+`_subscription.wait_for_assignment`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -73,7 +75,9 @@ class Reader(Protocol):
         """
         ...
 
-    async def store(self, chunks: Sequence[Chunk]) -> None: ...
+    async def accept(self, chunks: Sequence[Chunk], stored: Callable[[], None]) -> None:
+        """Decode, and store once what came before is; `stored` is called after the commit."""
+        ...
 
     def failed(self, error: BaseException) -> None:
         """Nothing more is read after this: stop the app."""
@@ -83,6 +87,8 @@ class Reader(Protocol):
 class ChunkThread(driver.AIOKafkaConsumerThread):
     """aiokafka in its own thread and loop."""
 
+    _joining: Any = None  # a future that ends with the next assignment, or with what prevents it
+
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         # Faust reads committed records only in its exactly-once mode, which we do not use.
@@ -90,7 +96,11 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         return consumer
 
     async def progress(self) -> dict[Partition, tuple[int, int]]:
-        """Assigned partitions: position of the next fetch, and where what may be read ends."""
+        """Assigned partitions: position of the next fetch, and where what may be read ends.
+
+        Raises:
+            KafkaError: the group does not take us, for lack of rights say.
+        """
         return await self.call_thread(self._progress)
 
     async def tell_group(self, offsets: Mapping[Partition, int]) -> bool:
@@ -107,6 +117,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
 
     async def _progress(self) -> dict[Partition, tuple[int, int]]:
         consumer = self._ensure_consumer()
+        self._check_group(consumer)
         found = {}
         for tp in consumer.assignment():
             found[Partition(tp.topic, tp.partition)] = _NOT_PLACED
@@ -117,6 +128,16 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
                 known = end is not None and end >= 0
                 found[Partition(tp.topic, tp.partition)] = (position, end if known else position)
         return found
+
+    def _check_group(self, consumer: Any) -> None:
+        """aiokafka tells such errors only to those who wait for records; nobody does just then."""
+        if self._joining is not None and self._joining.done():
+            ended, self._joining = self._joining, None
+            if not ended.cancelled() and (error := ended.exception()):
+                raise error
+        if self._joining is None:
+            self._joining = consumer._subscription.wait_for_assignment()  # noqa: SLF001 - no public way
+        consumer._coordinator.check_errors()  # noqa: SLF001 - has it try again, and tell us then
 
     async def _rejoin(self) -> None:
         coordinator: Any = self._ensure_consumer()._coordinator  # noqa: SLF001 - no public way
@@ -287,14 +308,17 @@ def build_app(settings: ConsumerSettings, reader: Reader) -> IngestApp:
         async for events in stream.take_events(_BUFFERED_CHUNKS, within=_GATHER_S):
             chunks: list[Chunk] = [event.value for event in events]
             try:
-                await reader.store(chunks)
+                await reader.accept(chunks, partial(_give_back, consumer.budget, chunks))
             except Exception as error:  # noqa: BLE001 - Faust would log it and go on with the next chunk
                 reader.failed(error)
                 await asyncio.Event().wait()  # until the app is stopped
-            for chunk in chunks:
-                consumer.budget.give(chunk.size_bytes, epoch=chunk.epoch)
 
     return app
+
+
+def _give_back(budget: Budget, chunks: Sequence[Chunk]) -> None:
+    for chunk in chunks:
+        budget.give(chunk.size_bytes, epoch=chunk.epoch)
 
 
 def _credentials(security: KafkaSecurity) -> Credentials | None:

@@ -1,63 +1,38 @@
-"""Records → tables and dead letters. Pure, and it never raises: nothing a sender sends stops it."""
+"""Records → tables and dead letters. Pure, and it never raises: nothing a sender sends stops it.
+
+Most records are read the fast way: typed, column by column, free JSON left as its bytes. Whatever
+is odd about one sends that event the slow way through `parse`, which decides.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import pyarrow as pa
 
+from consumers.doubts import doubtful_feedback, doubtful_interactions
 from consumers.feedback import check_feedback
-from consumers.parse import Kind, Parsed, UnreadableError, check_time, parse, split
-from consumers.tables import (
-    Row,
-    dead_letters_table,
-    feedback_table,
-    interactions_table,
-)
-from daemon.domain.events import Feedback, Interaction
-from daemon.domain.ingest import GATEWAY, Decoded, Span
+from consumers.parse import MAX_EVENT_BYTES, Parsed, UnreadableError, check_time, parse, split
+from consumers.records import SIGNED, Record, Sender
+from consumers.rows import Rows
+from consumers.tables import dead_letters_table, feedback_table, interactions_table
+from consumers.wire import BATCH_OPENS, UNCLEAR, WireInteraction, as_wire, read_batch, read_one
+from daemon.domain.events import Feedback
+from daemon.domain.ingest import Decoded, Span
+
+__all__ = ["SIGNED", "Record", "Sender", "decode"]
 
 _UNFIT = (pa.ArrowException, OverflowError, ValueError, TypeError)
-
-
-@dataclass(frozen=True, slots=True)
-class Sender:
-    """Who vouches for a record, and so what it may say.
-
-    `sources` and `models` None permit every source of feedback, every alias. `stamps_tenant` puts
-    the sender's own tenant on its events, whatever they claim.
-    """
-
-    trusted: bool
-    principal: str | None
-    sources: frozenset[str] | None
-    models: frozenset[str] | None = None
-    stamps_tenant: bool = False
-    tenant: str | None = None
-
-
-SIGNED = Sender(trusted=True, principal=GATEWAY, sources=None)
-
-
-class Record(NamedTuple):
-    """A message as its source delivered it. `kind`: what its topic holds; None: either."""
-
-    value: bytes | None
-    topic: str
-    partition: int
-    position: int
-    sender: Sender | UnreadableError  # UnreadableError: the source itself refuses it
-    kind: Kind | None
+_Build = Callable[[Rows, str], pa.Table]
+_Doubt = Callable[[Rows], set[int]]
 
 
 def decode(records: Iterable[Record], *, source: str, spans: Sequence[Span]) -> Decoded:
     """Every event of every record becomes a row of one of the three tables."""
     work = _Work(source)
-    for record in records:
-        work.take(record)
-    interactions = work.table(work.interactions, interactions_table)
-    feedback = work.table(work.feedback, feedback_table)
+    work.take(records)
+    interactions = work.table(work.interactions, doubtful_interactions, interactions_table)
+    feedback = work.table(work.feedback, doubtful_feedback, feedback_table)
     return Decoded(source, interactions, feedback, dead_letters_table(work.letters), spans)
 
 
@@ -66,66 +41,98 @@ class _Work:
 
     def __init__(self, source: str) -> None:
         self.source = source
-        self.interactions: list[Row] = []
-        self.feedback: list[Row] = []
+        self.interactions = Rows()
+        self.feedback = Rows()
         self.letters: list[dict[str, Any]] = []
+        self._parts: tuple[Record | None, list[bytes]] = (None, [])
 
-    def take(self, record: Record) -> None:
-        if isinstance(record.sender, UnreadableError):
-            self._bury(record, 0, record.value, record.sender, sender=None)
-            return
-        try:
-            for index, raw in enumerate(split(record.value)):
-                self._take_event(record, record.sender, index, raw)
-        except UnreadableError as why:
-            self._bury(record, 0, record.value, why, sender=record.sender)
+    def take(self, records: Iterable[Record]) -> None:
+        add_interaction, add_feedback = self.interactions.add, self.feedback.add
+        for record in records:
+            value = record.value
+            if (
+                value is None
+                or len(value) > MAX_EVENT_BYTES
+                or isinstance(record.sender, UnreadableError)
+            ):
+                self._take_slowly(record)
+                continue
+            try:
+                if not value.startswith(BATCH_OPENS):
+                    event = read_one(value, record.kind)
+                    (add_interaction if type(event) is WireInteraction else add_feedback)(
+                        event, record, 0
+                    )
+                    continue
+                events = read_batch(value, record.kind)
+            except UNCLEAR:
+                self._take_slowly(record)
+                continue
+            for index, event in enumerate(events):
+                self._rows_of(event).add(event, record, index)
 
-    def table(self, rows: list[Row], build: Callable[[Sequence[Row], str], pa.Table]) -> pa.Table:
-        """The rows that fit their columns; the others become dead letters."""
+    def table(self, rows: Rows, doubts: _Doubt, build: _Build) -> pa.Table:
+        """The rows that can be stored, once nothing is in doubt; the others become dead letters."""
+        while doubtful := doubts(rows):
+            rows = rows.without({row for row in doubtful if not self._settle(rows, row)})
         try:
             return build(rows, self.source)
         except _UNFIT:
-            return build([row for row in rows if self._fits(row, build)], self.source)
+            unfit = {row for row in range(len(rows)) if not self._fits(rows, row, build)}
+            return build(rows.without(unfit), self.source)
 
-    def _take_event(self, record: Record, sender: Sender, index: int, raw: bytes) -> None:
+    def _rows_of(self, event: Any) -> Rows:
+        return self.interactions if isinstance(event, WireInteraction) else self.feedback
+
+    def _take_slowly(self, record: Record) -> None:
+        if isinstance(record.sender, UnreadableError):
+            self._bury(record, 0, record.value, record.sender)
+            return
+        try:
+            for index, raw in enumerate(split(record.value)):
+                if (parsed := self._parse(record, index, raw)) is not None:
+                    event = as_wire(parsed.event)
+                    rows = self._rows_of(event)
+                    rows.add(event, record, index)
+                    rows.settle(len(rows) - 1, event, parsed.extra)
+        except UnreadableError as why:
+            self._bury(record, 0, record.value, why)
+
+    def _settle(self, rows: Rows, row: int) -> bool:
+        """Read a doubtful row the slow way; False where it became a dead letter."""
+        record, index = rows.records[row], rows.indexes[row]
+        parsed = self._parse(record, index, self._raw(record, index))
+        if parsed is not None:
+            rows.settle(row, as_wire(parsed.event), parsed.extra)
+        return parsed is not None
+
+    def _parse(self, record: Record, index: int, raw: bytes) -> Parsed | None:
+        assert isinstance(record.sender, Sender)
         try:
             parsed = parse(raw, record.kind)
-            _check(parsed, sender)
+            _check(parsed, record.sender)
         except UnreadableError as why:
-            self._bury(record, index, raw, why, sender=sender)
-            return
-        row = Row(
-            parsed.event,
-            parsed.extra,
-            sender.tenant if sender.stamps_tenant else parsed.event.tenant,
-            sender.trusted,
-            sender.principal,
-            record.topic,
-            record.partition,
-            record.position,
-            index,
-            raw,
-        )
-        (self.interactions if isinstance(parsed.event, Interaction) else self.feedback).append(row)
+            self._bury(record, index, raw, why)
+            return None
+        return parsed
 
-    def _fits(self, row: Row, build: Callable[[Sequence[Row], str], pa.Table]) -> bool:
+    def _raw(self, record: Record, index: int) -> bytes:
+        """An event's own bytes. The parts of the last batch are kept: there may be 10,000."""
+        if self._parts[0] is not record:
+            self._parts = (record, list(split(record.value)))
+        return self._parts[1][index]
+
+    def _fits(self, rows: Rows, row: int, build: _Build) -> bool:
         try:
-            build([row], self.source)
+            build(rows.only(row), self.source)
         except _UNFIT as error:
+            record, index = rows.records[row], rows.indexes[row]
             why = UnreadableError("unstorable", str(error))
-            self._bury(row, row.batch_index, row.raw, why, sender=_sender_of(row))
+            self._bury(record, index, self._raw(record, index), why)
             return False
         return True
 
-    def _bury(
-        self,
-        at: Record | Row,
-        index: int,
-        raw: bytes | None,
-        why: UnreadableError,
-        *,
-        sender: Sender | None,
-    ) -> None:
+    def _bury(self, at: Record, index: int, raw: bytes | None, why: UnreadableError) -> None:
         self.letters.append(
             {
                 "id": f"{self.source}/{at.topic}/{at.partition}/{at.position}/{index}",
@@ -137,14 +144,14 @@ class _Work:
                 "position": at.position,
                 "batch_index": index,
                 "bytes": raw,
-                "sender": None if sender is None else msgspec.json.encode(sender).decode(),
+                "sender": _sender_json(at.sender),
             }
         )
 
 
-def _sender_of(row: Row) -> Sender:
-    """What was permitted stays permitted, and the tenant is decided."""
-    return Sender(row.trusted, row.principal, None, stamps_tenant=True, tenant=row.tenant)
+def _sender_json(sender: Sender | UnreadableError) -> str | None:
+    """Who may send it again as he sent it; None where the source itself refuses it."""
+    return msgspec.json.encode(sender).decode() if isinstance(sender, Sender) else None
 
 
 def _check(parsed: Parsed, sender: Sender) -> None:

@@ -32,6 +32,8 @@ class LogRecords:
 
     def _sender(self, record: Any) -> Sender | UnreadableError:
         """Signed by a gateway, unsigned, or signed wrongly, which nobody honest does."""
+        if not record.headers:
+            return self._unsigned
         signature = next(
             (value for name, value in record.headers if name == SIGNATURE_HEADER), None
         )

@@ -1,7 +1,8 @@
 """Between Faust and the store: where to begin, chunks into rows, and whether it all still moves."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -11,6 +12,7 @@ from consumers.gaps import GapError, find_gaps
 from consumers.log_records import LogRecords, record_time
 from consumers.parse import Kind
 from daemon.domain.ingest import KAFKA, Decoded, LogRange, Partition, Span
+from daemon.domain.meters import Meter
 from daemon.domain.ports import EventSink
 
 
@@ -26,14 +28,17 @@ class ChunkReader:
         unsigned_sources: frozenset[str],
         cluster_id: str | None,
         topic_ids: Mapping[str, str | None],
+        meter: Meter | None = None,
     ) -> None:
         self._sink = sink
         self._records = LogRecords(key=key, kinds=kinds, unsigned_sources=unsigned_sources)
         self._cluster_id = cluster_id
         self._topic_ids = topic_ids
+        self._meter = meter or Meter()
         self._decoder = ThreadPoolExecutor(1, "decode")
         self.stored: dict[Partition, int] = {}
         self.stored_at: datetime | None = None
+        self._writing: asyncio.Task[None] | None = None
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def begin(self, found: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, int]:
@@ -56,11 +61,20 @@ class ChunkReader:
 
     async def store(self, chunks: Sequence[Chunk]) -> None:
         """Decode off the event loop, then rows and offsets in one transaction."""
-        loop = asyncio.get_running_loop()
-        decoded = await loop.run_in_executor(self._decoder, self._decode, chunks)
-        written = await self._sink.write(decoded)
-        self.stored.update(written.next_offsets)
-        self.stored_at = datetime.now(UTC)
+        await self._write(await self._decoded(chunks))
+
+    async def accept(self, chunks: Sequence[Chunk], stored: Callable[[], None]) -> None:
+        """The same, but return while the transaction runs, so that the next chunks are decoded.
+
+        `stored` is called after the commit. Transactions stay in order, and after one that failed
+        there is none: it raises that failure.
+        """
+        decoded = await self._decoded(chunks)
+        if self._writing is not None:
+            await self._writing
+        if self.failure.done():
+            await self.failure
+        self._writing = asyncio.create_task(self._write_on(decoded, stored))
 
     def failed(self, error: BaseException) -> None:
         """The first failure counts; what follows from it does not."""
@@ -71,6 +85,27 @@ class ChunkReader:
     def close(self) -> None:
         """Let go of the thread. Work under way ends by itself."""
         self._decoder.shutdown(wait=False, cancel_futures=True)
+        if self._writing is not None:
+            self._writing.cancel()  # nobody waits any more; the store ends its transaction
+
+    async def _decoded(self, chunks: Sequence[Chunk]) -> Decoded:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._decoder, self._decode, chunks)
+
+    async def _write_on(self, decoded: Decoded, stored: Callable[[], None]) -> None:
+        try:
+            await self._write(decoded)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing more is stored
+            self.failed(error)
+        else:
+            stored()
+
+    async def _write(self, decoded: Decoded) -> None:
+        began_s = time.perf_counter()
+        written = await self._sink.write(decoded)
+        self._meter.note(decoded, time.perf_counter() - began_s)
+        self.stored.update(written.next_offsets)
+        self.stored_at = datetime.now(UTC)
 
     def _decode(self, chunks: Sequence[Chunk]) -> Decoded:
         records = [self._records.read(record) for chunk in chunks for record in chunk.records]
