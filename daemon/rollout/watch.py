@@ -100,12 +100,18 @@ class GuardWatch:
         return f"ingestion is halted ({reason}): the guard sees nothing" if reason else None
 
     def _stuck(self, rollout: Rollout, facts: GuardFacts, now: datetime) -> str | None:
-        """Requests are with the canary, and for long nothing of the alias has been stored."""
+        """A request was seen with the canary, and for long nothing of the alias has been stored.
+
+        The time counts from that request, never over a quiet hour before it. One that ended with
+        its host leaves nothing to store, so it counts only while the same canary is on.
+        """
         if not self._keeper.in_flight(rollout.candidate):
             return None
         since = self._busy_since.setdefault(rollout.rollout_id, now)
-        if facts.last_event_at and facts.last_event_at > since:
-            since = self._busy_since[rollout.rollout_id] = facts.last_event_at
+        stored_at = facts.last_event_at
+        armed_at = self._keeper.enabled_at.get(rollout.rollout_id, since)
+        if since < armed_at or (stored_at is not None and stored_at > since):
+            since = self._busy_since[rollout.rollout_id] = now
         if now - since < SILENCE:
             return None
         return f"no event stored since {since:%H:%M} UTC though the canary answers"

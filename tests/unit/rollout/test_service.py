@@ -493,6 +493,40 @@ async def test_a_canary_that_answers_while_nothing_is_stored_loses_its_traffic(
     assert await blind(31 * minute) is None
 
 
+async def test_a_quiet_hour_is_not_taken_for_stuck_ingestion(world: RolloutWorld) -> None:
+    service, row, rollout = await on_first_step(world)
+    plan = service._desk.plan(rollout)
+    assert plan is not None
+    minute = timedelta(minutes=1)
+
+    async def blind(later: timedelta, *, in_flight: int) -> str | None:
+        now = datetime.now(UTC) + later
+        world.publisher.in_flight = {row.name: in_flight}
+        await service.keeper.publish()
+        seen = await service._watch.situation(service._desk.world, rollout, plan, now=now)
+        return seen.blind
+
+    assert await blind(1 * minute, in_flight=1) is None
+    world.ask(rollout, ingested_at=datetime.now(UTC) + 2 * minute)
+    assert await blind(60 * minute, in_flight=1) is None
+    assert await blind(65 * minute, in_flight=0) is None
+    found = await blind(71 * minute, in_flight=1)  # nor is a pause taken for an answer that came
+    assert found is not None
+
+
+async def test_a_request_that_ended_with_its_host_is_not_waited_for(world: RolloutWorld) -> None:
+    service, _, rollout = await on_first_step(world)
+    world.publisher.in_flight = {rollout.candidate: 1}
+    await service.keeper.publish()
+    await service.tick()
+    service.keeper.enabled_at[rollout.rollout_id] = datetime.now(UTC) + timedelta(minutes=30)
+    plan = service._desk.plan(rollout)
+    assert plan is not None
+    later = datetime.now(UTC) + timedelta(minutes=31)
+    seen = await service._watch.situation(service._desk.world, rollout, plan, now=later)
+    assert seen.blind is None
+
+
 async def test_a_host_that_hangs_at_start_does_not_keep_the_routes_back(
     world: RolloutWorld,
 ) -> None:
