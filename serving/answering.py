@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 
 import structlog
 
@@ -129,7 +130,10 @@ class Answering:
         for attempt in attempts:
             exchange.choice = attempt
             if await self._attempt(exchange, fields, scope, receive, send):
+                if exchange.status_code == HTTPStatus.OK:
+                    self._book.note_answered(attempt)
                 return
+            self._book.note_missing(attempt)
             self._log.warning("version_missing", model=exchange.model, adapter=attempt.adapter)
         raise model_not_ready(exchange.model)
 

@@ -30,6 +30,7 @@ class RouteBook:
         self._lease_ends = float("-inf")
         self.table: RouteTable | None = None
         self._on_disk: RouteTable | None = None
+        self._missing: set[str] = set()  # versions that the host did not have when last asked
 
     def load(self) -> None:
         """Take up the table of the last run, where there is one.
@@ -113,7 +114,25 @@ class RouteBook:
         return route
 
     def assign(self, route: Route, unit: str) -> Choice:
-        return choose(route, unit, lease_held=self.lease_held())
+        """The unit's arm. While the host lacks the version beside live, nothing is compared.
+
+        Both arms are then logged at weight 0: units that live answers in the other's place count
+        for neither, and if live's own went on counting, the guard would see one arm only.
+        """
+        choice = choose(route, unit, lease_held=self.lease_held())
+        beside_live = route.canary if route.canary_on else route.last_good
+        is_missing = beside_live in self._missing
+        return msgspec.structs.replace(choice, weight=0.0) if is_missing else choice
+
+    def note_missing(self, choice: Choice) -> None:
+        """The host does not have the version of a choice."""
+        if choice.adapter is not None:
+            self._missing.add(choice.adapter)
+
+    def note_answered(self, choice: Choice) -> None:
+        """The host has answered with it. Only what was asked since it was missed proves that."""
+        if choice.weight == 0:
+            self._missing.discard(choice.adapter or "")
 
 
 def live_instead(route: Route) -> Choice:

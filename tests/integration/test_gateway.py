@@ -452,6 +452,34 @@ async def test_a_canary_the_host_lacks_is_answered_by_live_and_logged_so(here: S
     assert (event.adapter, event.arm, event.weight, event.status) == (V1, "live", 0.0, "ok")
 
 
+async def test_the_guard_counts_neither_arm_until_the_host_has_the_canary_again(
+    here: Site,
+) -> None:
+    del here.server.loaded[V2]
+    await here.publish(
+        epoch=2, live=V1, canary=V2, canary_on=True, weight=0.5, salt="r1", rollout="r1"
+    )
+    units = [f"shop:c{index}" for index in range(40)]
+    ours = next(unit for unit in units if share_of("r1", unit) < 0.5)
+    theirs = next(unit for unit in units if share_of("r1", unit) >= 0.5)
+    async with here.http() as http:
+        for index, unit in enumerate([ours, theirs, ours, ours, theirs]):
+            if index == 2:
+                here.server.loaded[V2] = "/a/v2"
+            headers = {"X-Adaptd-Conversation": unit.removeprefix("shop:")}
+            body = {"model": "support", "messages": ASK}
+            await http.post("/v1/chat/completions", json=body, headers=headers)
+
+    found = [(event.arm, event.weight) for event in await captured(here, 5)]
+    assert found == [
+        ("live", 0.0),
+        ("live", 0.0),
+        ("canary", 0.0),
+        ("canary", 0.5),
+        ("live", 0.5),
+    ]
+
+
 @pytest.mark.parametrize("route", [{"live": "support@v3-33333333"}, {"live": V1, "ready": False}])
 async def test_an_alias_whose_live_version_is_not_there_is_a_503(here: Site, route: dict) -> None:
     await here.publish(epoch=2, **route)

@@ -11,7 +11,7 @@ from daemon.domain.states import Arm
 from daemon.domain.tokens import Principal
 from serving.identity import MAX_NAME, own_name
 from serving.refusal import RefusalError
-from serving.routing import RouteBook, unit_of
+from serving.routing import RouteBook, live_instead, unit_of
 
 SHOP = Principal(id="t", tenant="shop", scopes=frozenset({"chat"}))
 V1, V2 = "support@v1-11111111", "support@v2-22222222"
@@ -64,6 +64,34 @@ def test_units_held_back_were_not_in_the_last_step_before(
 
     if weight <= 1 - holdback and choose(promoted, unit, lease_held=True).arm == Arm.HOLDBACK:
         assert choose(step, unit, lease_held=True).arm == Arm.LIVE
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        Route(alias="support", live=V1, canary=V2, canary_on=True, weight=0.5, salt="r"),
+        Route(alias="support", live=V2, last_good=V1, holdback=0.5, salt="r"),
+    ],
+)
+def test_while_the_host_lacks_a_version_neither_arm_is_logged_with_a_weight(
+    tmp_path: Path, route: Route
+) -> None:
+    book = RouteBook(tmp_path / "table.json")
+    book.apply(a_table(1))
+    before = [book.assign(route, str(unit)) for unit in range(40)]
+    assert {choice.weight for choice in before} == {0.5}
+    beside_live = next(choice for choice in before if choice.adapter != route.live)
+
+    book.note_missing(beside_live)
+    book.note_answered(beside_live)  # a long answer that began before
+    meanwhile = [book.assign(route, str(unit)) for unit in range(40)]
+    assert {choice.weight for choice in meanwhile} == {0.0}
+    assert [choice.arm for choice in meanwhile] == [choice.arm for choice in before]
+
+    book.note_answered(live_instead(route))
+    assert {book.assign(route, str(unit)).weight for unit in range(40)} == {0.0}
+    book.note_answered(msgspec.structs.replace(beside_live, weight=0.0))
+    assert [book.assign(route, str(unit)) for unit in range(40)] == before
 
 
 def test_the_lease_holds_from_the_last_word_of_the_daemon(tmp_path: Path) -> None:
