@@ -22,6 +22,7 @@ from daemon.pipeline import Pipeline, build_pipeline
 from daemon.policy.book import PolicyBook
 from daemon.policy.load import Limits
 from daemon.policy.watch import PolicyService
+from daemon.reingestion import Reingestion, build_reingestion
 from daemon.rollout.receipt import ReceiptService
 from daemon.rollout.service import RolloutService
 from daemon.settings import Settings
@@ -72,10 +73,11 @@ class _Serving:
 
 @dataclass(frozen=True)
 class _Ingestion:
-    """The two ways in. `consumer` is None without a broker."""
+    """The two ways in, and what comes again. `consumer` is None without a broker."""
 
     door: EventDoor
     consumer: IngestService | None
+    again: Reingestion
 
 
 async def build(settings: Settings, keys: Keys, database: Database, stack: AsyncExitStack) -> Parts:
@@ -111,7 +113,7 @@ async def build(settings: Settings, keys: Keys, database: Database, stack: Async
         ),
         ingest=ingestion.consumer,
         decisions=pipeline.triggers.decisions,
-        notices=lambda: _notices(serving, book),
+        notices=lambda: [*_notices(serving, book), *ingestion.again.notices()],
     )
     backend = _backend(settings, database, live, rollouts, ingestion)
     services = _services(rollouts, policies, serving, ingestion, pipeline)
@@ -163,8 +165,10 @@ def _ingestion(
         max_batch=settings.events_max_batch,
         max_waiting_bytes=settings.events_max_waiting_bytes,
     )
+    key = derive(keys.secret, "events")
+    again = build_reingestion(settings, database, events, key=key)
     if settings.kafka_bootstrap is None:
-        return _Ingestion(door, None)
+        return _Ingestion(door, None, again)
     asked = IngestSettings(
         bootstrap=settings.kafka_bootstrap,
         security=settings.kafka_security,
@@ -175,8 +179,8 @@ def _ingestion(
         unsigned_sources=frozenset(settings.kafka_unsigned_sources),
         directory=settings.home,
     )
-    key, halts = derive(keys.secret, "events"), HaltStore(database)
-    return _Ingestion(door, IngestService(asked, sink=events, halts=halts, key=key))
+    halts = HaltStore(database)
+    return _Ingestion(door, IngestService(asked, sink=events, halts=halts, key=key), again)
 
 
 def _backend(
@@ -200,6 +204,7 @@ def _backend(
             max_held_bytes=settings.events_max_waiting_bytes,
         ),
         live=live,
+        reingestion=ingestion.again,
         operator=Operations(runs=runs, rollouts=rollouts.operator, ingest=ingestion.consumer),
     )
 
@@ -217,6 +222,7 @@ def _services(
         services["engine"] = serving.engine.run
     if ingestion.consumer is not None:
         services["consumer"] = ingestion.consumer.run
+    services |= ingestion.again.services()
     return services | pipeline.services()
 
 

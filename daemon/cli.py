@@ -12,8 +12,10 @@ from daemon.commands import (
     demo,
     engine,
     gateway,
+    importing,
     ingest,
     policy,
+    replay,
     rollout,
     runs,
     setup,
@@ -62,7 +64,7 @@ def _root(
     """Keeps a served language model learning from its own production feedback."""
 
 
-for _register in (start, demo, setup, status):
+for _register in (start, demo, setup, status, importing):
     _register.register(app)
 for _name, _group in {
     "policy": policy,
@@ -71,6 +73,7 @@ for _name, _group in {
     "rollout": rollout,
     "deadletters": deadletters,
     "ingest": ingest,
+    "replay": replay,
     "token": token,
     "gateway": gateway,
     "engine": engine,

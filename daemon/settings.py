@@ -14,6 +14,7 @@ from pydantic_settings import (
 from pydantic_settings.exceptions import SettingsError as UnreadableSettingsError
 
 from daemon.domain.errors import SettingsError
+from daemon.domain.events import DEAD_LETTERS_TOPIC
 from daemon.domain.kafka import KafkaSecurity, Mechanism, Protocol
 
 _REMEDY = "See docs/settings.md for every ADAPTD_* variable"
@@ -74,6 +75,7 @@ class Settings(BaseSettings):
     events_max_event_bytes: int = Field(default=5_000_000, gt=0, le=5_000_000)
     events_max_batch: int = Field(default=10_000, gt=0, le=10_000)  # events in one body
     events_max_waiting_bytes: PositiveInt = 64 << 20  # of all requests together, then 429
+    kafka_dead_letters_topic: str = DEAD_LETTERS_TOPIC  # empty: they stay in the store only
     dedupe_window_s: PositiveFloat = 24 * 3600
     lease_s: PositiveFloat = 5
     store_memory: str = "1GB"

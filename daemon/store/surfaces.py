@@ -43,6 +43,7 @@ class EventCounts(msgspec.Struct, frozen=True, kw_only=True):
     interactions: int
     feedback: int
     dead_letters: int
+    unpublished_letters: int
     last_minute: int
     last_interaction_at: datetime | None
     last_feedback_at: datetime | None

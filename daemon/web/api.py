@@ -7,7 +7,7 @@ from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import Response
 
 from daemon import __version__
-from daemon.web import events, records, rollouts
+from daemon.web import events, records, reingestion, rollouts
 from daemon.web.answers import Because, actor_of, answer
 from daemon.web.auth import RequireToken
 from daemon.web.backend import Backend
@@ -25,6 +25,7 @@ def make_api(backend: Backend) -> FastAPI:
     )
     add_error_handlers(app)
     app.include_router(_probes(backend))
+    app.include_router(reingestion.router(backend))  # its paths go before patterns of others
     app.include_router(_overview(backend, app))
     app.include_router(records.router(backend))
     app.include_router(rollouts.router(backend))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from daemon.domain.reingestion import Reingestion
 from daemon.store.adapters import AdapterStore
 from daemon.store.dead_letters import DeadLetterStore
 from daemon.store.rollouts import RolloutStore
@@ -29,3 +30,4 @@ class Backend:
     bodies: Bodies
     live: Live
     operator: Operator
+    reingestion: Reingestion

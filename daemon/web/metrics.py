@@ -28,6 +28,7 @@ METRICS: dict[str, tuple[tuple[str, ...], str]] = {
     "adaptd_events_total": (("kind",), "Events stored, once each: interaction or feedback."),
     "adaptd_event_last_ingested_seconds": (("kind",), "Unix time of the last event stored."),
     "adaptd_dead_letters_total": (("reason",), "Events that could not be used."),
+    "adaptd_dead_letters_unpublished": ((), "Those not in Kafka's topic of dead letters yet."),
     "adaptd_ingest_halted": ((), "1 where ingestion waits for a person."),
     "adaptd_ingest_next_offset": (("topic", "partition"), "Kafka: first offset not stored yet."),
     "adaptd_ingest_lag": ((), "Kafka: messages in the topics that are not stored yet."),
@@ -119,6 +120,7 @@ def _store_samples(facts: StoreFacts, live: LiveFacts) -> dict[str, list[Sample]
             ((kind,), moment.timestamp()) for kind, moment in last.items() if moment
         ],
         "adaptd_dead_letters_total": _counted(facts.dead_letters_by_reason, "reason"),
+        "adaptd_dead_letters_unpublished": [((), events.unpublished_letters)],
         "adaptd_ingest_halted": [((), bool(facts.open_halts))],
         "adaptd_ingest_next_offset": [
             ((row["topic"], str(row["partition"])), row["next_offset"])

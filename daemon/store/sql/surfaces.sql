@@ -2,13 +2,14 @@
 -- name: events
 SELECT (SELECT count(*) FROM interactions) AS interactions, (SELECT count(*) FROM feedback) AS feedback,
   (SELECT count(*) FROM dead_letters) AS dead_letters,
+  (SELECT count(*) FROM dead_letters WHERE published_at IS NULL) AS unpublished_letters,
   (SELECT max(ingested_at) FROM interactions) AS last_interaction_at, (SELECT max(ingested_at) FROM feedback) AS last_feedback_at,
   (SELECT count(*) FROM interactions WHERE ingested_at > $now - INTERVAL 1 MINUTE)
     + (SELECT count(*) FROM feedback WHERE ingested_at > $now - INTERVAL 1 MINUTE) AS last_minute;
 -- name: dead_letters_by_reason
-SELECT reason, count(*) AS "count" FROM dead_letters GROUP BY ALL ORDER BY ALL;
+SELECT reason, letters AS "count" FROM dead_letter_totals ORDER BY reason;
 -- name: offsets
-SELECT source, topic, "partition", next_offset, record_at, updated_at FROM offsets ORDER BY ALL;
+SELECT source, topic, "partition", next_offset, record_at, updated_at FROM offsets WHERE source IN ('kafka', 'http') ORDER BY ALL;
 -- name: open_halts
 SELECT halted_at, reason, detail FROM halts WHERE cleared_at IS NULL ORDER BY halted_at;
 -- name: runs_by_state

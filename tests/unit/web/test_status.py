@@ -30,6 +30,7 @@ def facts(**changes: Any) -> StoreFacts:
         interactions=1,
         feedback=0,
         dead_letters=0,
+        unpublished_letters=0,
         last_minute=0,
         last_interaction_at=None,
         last_feedback_at=None,
