@@ -63,6 +63,7 @@ class ReceiptService:
         except (OSError, msgspec.MsgspecError) as error:
             return ReceiptFigures(reason=f"its probes cannot be read ({error})")
         await self._host.load(row.name, Path(row.path))
+        figures = ReceiptFigures(reason="it was not measured")
         for attempt in range(1, _ATTEMPTS + 1):
             measured = await self._measure(row.name, probes)
             if (await self._host.describe()).instance != info.instance:

@@ -48,7 +48,7 @@ class Residency:
         self._in_flight = in_flight
         self.info: HostInfo | None = None
         self.verified: frozenset[str] = frozenset()
-        self.problems: dict[str, str] = {}  # why a wanted version cannot be loaded or measured
+        self.problems: dict[str, str] = {}  # why a wanted version is not served
         self.changed = asyncio.Event()
         self._away = False
 
@@ -82,7 +82,9 @@ class Residency:
         try:
             loaded = await self._host.loaded()
             self._note_numbers(loaded)
-            for name in self._wanted():
+            wanted = self._wanted()
+            self.problems = {name: self.problems[name] for name in wanted if name in self.problems}
+            for name in wanted:
                 await self._ensure(name, loaded)
             await self._unload(loaded)
         except HostError as error:
@@ -97,14 +99,21 @@ class Residency:
             await self._host.load(name, Path(row.path))
             receipt = await self._checks.check(name)
         except (HostError, RefusedError) as error:
-            _log.error("version not served", adapter=name, error=str(error))
-            self.problems[name] = str(error)
+            self._note_problem(name, str(error))
+            return
+        if not receipt.passed:
+            self._note_problem(name, f"no swap receipt: {receipt.reason}")
             return
         self.problems.pop(name, None)
-        if receipt.passed and self.info and receipt.instance == self.info.instance:
+        if self.info and receipt.instance == self.info.instance:
             self.verified |= {name}
-        if not receipt.passed:
-            _log.error("no swap receipt", adapter=name, reason=receipt.reason)
+        self.changed.set()
+
+    def _note_problem(self, name: str, problem: str) -> None:
+        if self.problems.get(name) == problem:  # told once, not at every tick
+            return
+        _log.error("version not served", adapter=name, problem=problem)
+        self.problems[name] = problem
         self.changed.set()
 
     async def _unload(self, loaded: frozenset[str]) -> None:

@@ -374,6 +374,35 @@ async def test_a_restarted_host_gets_its_versions_back_before_its_routes(
     assert world.host.loads.count(row.name) >= 2
 
 
+async def test_a_live_version_that_a_restarted_host_does_not_apply_is_told_until_it_is_well(
+    world: RolloutWorld,
+) -> None:
+    service, row = await promoted(world)
+    world.host.restart()
+    world.host.strength[row.name] = 0.0
+    await advance(service, 2)
+    assert not world.route.ready
+    told = service.residency.problems[row.name]
+    assert told.startswith("no swap receipt: no effect")
+
+    world.host.restart()
+    world.host.strength[row.name] = 1.0
+    await advance(service, 2)
+    assert world.route.ready
+    assert service.residency.problems == {}
+
+
+async def test_what_is_no_longer_wanted_is_no_problem(world: RolloutWorld) -> None:
+    row = await world.accepted()
+    world.host.strength[row.name] = 0.0
+    service = await begun(world)
+    await advance(service, 2)
+    assert row.name in service.residency.problems
+    await advance(service)
+    assert await world.state(row) is AdapterState.QUARANTINED
+    assert service.residency.problems == {}
+
+
 async def test_a_canary_waits_on_live_while_the_host_restarts(world: RolloutWorld) -> None:
     service, row, _ = await on_first_step(world)
     world.host.restart()
