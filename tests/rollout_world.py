@@ -89,19 +89,21 @@ class RolloutWorld:
         self.book.settle(others | {model: version}, [])
 
     def service(self, *, lease_s: float = 0.5) -> RolloutService:
-        checks = ReceiptService(
-            self.host, ReceiptStore(self.database), self.adapters, base_dir=self.base_dir
-        )
         return RolloutService(
             self.database,
             self.book,
             self.host,
-            checks,
+            self.checks(),
             self.publisher,
             bases={"tiny": self.base_dir},
             tick_s=0.02,
             lease_s=lease_s,
         )
+
+    def checks(self) -> ReceiptService:
+        """Whoever takes receipts of this host."""
+        receipts = ReceiptStore(self.database)
+        return ReceiptService(self.host, receipts, self.adapters, base_dir=self.base_dir)
 
     async def accepted(self, model: str = MODEL) -> AdapterRow:
         """A version whose run was accepted by the gate."""

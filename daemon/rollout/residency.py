@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import structlog
@@ -26,8 +27,8 @@ _log = structlog.get_logger(__name__)
 class Residency:
     """Slow work, so it runs in a task of its own: the guard and the heartbeat never wait for it.
 
-    `verified` are the versions with a receipt of the host's present process. `changed` is set
-    whenever it or the process changes.
+    `verified` are the versions that the host's present process has loaded and has a receipt of.
+    `changed` is set whenever it or the process changes.
     """
 
     def __init__(
@@ -56,18 +57,23 @@ class Residency:
         """See which process the host is, and what is proven on it. False where it is away."""
         try:
             info = await self._host.describe()
+            if self.info is None or info.instance != self.info.instance:
+                await self._begin(info)
         except HostError as error:
             if not self._away:  # once, not at every tick of a start that takes a minute
                 _log.info("host does not answer", error=str(error))
             self._away = True
             return False
         self._away = False
-        if self.info is None or info.instance != self.info.instance:
-            _log.info("host", instance=info.instance, base=info.base)
-            self.verified = await self._receipts.passed_on(info.instance)
-            self.info = info
-            self.changed.set()
         return True
+
+    async def _begin(self, info: HostInfo) -> None:
+        """Take up another process of the host."""
+        loaded = await self._host.loaded()
+        self.verified = loaded & await self._receipts.passed_on(info.instance)
+        self.info = info
+        self.changed.set()
+        _log.info("host", instance=info.instance, base=info.base)
 
     async def run(self, every_s: float) -> None:
         """Work until cancelled."""
@@ -82,6 +88,7 @@ class Residency:
         try:
             loaded = await self._host.loaded()
             self._note_numbers(loaded)
+            self._forget(self.verified - loaded)
             wanted = self._wanted()
             self.problems = {name: self.problems[name] for name in wanted if name in self.problems}
             for name in wanted:
@@ -121,7 +128,14 @@ class Residency:
         for row in await self._adapters.list():
             if row.name in loaded - wanted and self._is_done(row):
                 await self._host.unload(row.name)
+                self._forget({row.name})
                 _log.info("unloaded", adapter=row.name, state=row.state)
+
+    def _forget(self, names: AbstractSet[str]) -> None:
+        """The host does not have these any more: no traffic before they are loaded again."""
+        if gone := self.verified & names:
+            self.verified -= gone
+            self.changed.set()
 
     def _is_done(self, row: AdapterRow) -> bool:
         """Out of use, and no gateway has a request left on it."""

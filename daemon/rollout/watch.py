@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from daemon.domain.receipts import Receipt
 from daemon.domain.rollouts import GuardFacts, Rollout
 from daemon.domain.states import RolloutState
 from daemon.rollout.health import Health, judge
@@ -72,14 +73,20 @@ class GuardWatch:
         await self._rollouts.record_evidence(rollout.rollout_id, evidence)
 
     async def _before_traffic(self, world: World, rollout: Rollout) -> Situation:
-        info = self._residency.info
-        receipt = info and await self._receipts.get(rollout.candidate, info.instance)
         return Situation(
-            receipt=receipt,
+            receipt=await self._receipt(rollout.candidate),
             problem=self._residency.problems.get(rollout.candidate),
             behind=world.behind(rollout),
             blind=await self._halted(),
         )
+
+    async def _receipt(self, name: str) -> Receipt | None:
+        """Of the host's present process. One that passed counts only while the version is there."""
+        if (info := self._residency.info) is None:
+            return None
+        receipt = await self._receipts.get(name, info.instance)
+        gone = receipt is not None and receipt.passed and name not in self._residency.verified
+        return None if gone else receipt
 
     async def _facts(self, rollout: Rollout, plan: Plan, now: datetime) -> GuardFacts:
         """The fuse counts from when the canary was last put on: a host's end is not its fault."""

@@ -104,6 +104,44 @@ async def test_no_version_gets_traffic_before_its_receipt(world: RolloutWorld) -
     assert (await world.rollout(row)).state is RolloutState.STEP
 
 
+async def test_a_version_proven_before_and_unloaded_since_waits_until_it_is_there(
+    world: RolloutWorld,
+) -> None:
+    """Evaluation took its receipt on this very process; the decisions come before the loading."""
+    row = await world.accepted()
+    await world.checks().check(row.name)
+    await world.host.unload(row.name)
+    service = await begun(world)
+    for _ in range(4):
+        await service.tick()
+    assert (await world.rollout(row)).state is RolloutState.LOADING
+    await service.residency.tick()
+    await service.tick()
+    await service.tick()
+    assert world.route.canary == row.name
+
+
+async def test_a_canary_that_the_host_lost_is_off_until_it_is_there_again(
+    world: RolloutWorld,
+) -> None:
+    service, row, _ = await on_first_step(world)
+    await world.host.unload(row.name)
+    world.host.refuses.add(row.name)
+    await advance(service)
+    assert not world.route.canary_on
+    world.host.refuses.clear()
+    await advance(service)
+    assert world.route.canary == row.name
+
+
+async def test_a_version_unloaded_for_good_is_no_longer_proven(world: RolloutWorld) -> None:
+    service, row, rollout = await on_first_step(world)
+    await service.operator.act_on_rollout(rollout.rollout_id, "abort", **OPERATOR)
+    await advance(service)
+    assert row.name not in world.host.adapters
+    assert row.name not in service.residency.verified
+
+
 async def test_a_version_the_host_does_not_apply_never_gets_traffic(world: RolloutWorld) -> None:
     row = await world.accepted()
     world.host.strength[row.name] = 0.0
@@ -598,14 +636,13 @@ async def test_a_policy_that_is_gone_takes_no_service_away(world: RolloutWorld) 
 
 async def test_the_heartbeat_goes_on_while_the_host_hangs(world: RolloutWorld) -> None:
     await on_first_step(world)
-    hanging = asyncio.Event()
+    service = await begun(world)
 
     async def hang() -> frozenset[str]:
-        await hanging.wait()
-        return frozenset()
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
 
     world.host.loaded = hang
-    service = world.service()
     running = asyncio.create_task(service.run())
     try:
         await until(lambda: len(world.publisher.heard) > 0, within_s=5)
