@@ -11,9 +11,8 @@ from daemon import __version__
 from daemon.assembly import Parts, build
 from daemon.domain.errors import HaltError
 from daemon.http_server import HttpServer, open_socket
-from daemon.installation import Keys
+from daemon.installation import Keys, open_database
 from daemon.settings import Settings
-from daemon.store.database import Database
 from daemon.supervision import ForcedEnd, stop_signals
 from daemon.web.api import make_api
 
@@ -34,7 +33,7 @@ def serve(settings: Settings, *, stop_vllm: bool = False) -> None:
 
 async def _serve(settings: Settings, stop_vllm: bool) -> None:
     keys = Keys.ensure(settings)
-    database = Database.open(settings.store_path, memory_limit=settings.store_memory)
+    database = open_database(settings)
     with ForcedEnd(settings.stop_grace_s) as forced_end:
         try:
             with open_socket(settings.listen_host, settings.listen_port) as listening:

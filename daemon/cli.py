@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 from daemon import __version__
 from daemon.commands import (
     adapters,
+    backup,
     deadletters,
     demo,
     engine,
@@ -21,6 +22,7 @@ from daemon.commands import (
     setup,
     start,
     status,
+    store,
     token,
 )
 from daemon.commands.errors import exit_code
@@ -64,7 +66,7 @@ def _root(
     """Keeps a served language model learning from its own production feedback."""
 
 
-for _register in (start, demo, setup, status, importing):
+for _register in (start, backup, demo, setup, status, importing):
     _register.register(app)
 for _name, _group in {
     "policy": policy,
@@ -75,6 +77,7 @@ for _name, _group in {
     "ingest": ingest,
     "replay": replay,
     "token": token,
+    "store": store,
     "gateway": gateway,
     "engine": engine,
 }.items():

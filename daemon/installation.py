@@ -9,6 +9,8 @@ from daemon.domain.signing import load_secret
 from daemon.domain.tokens import ensure_control_token
 from daemon.policy.load import load_policy
 from daemon.settings import Settings
+from daemon.store.database import Database
+from daemon.store.encryption import StoreKey, read_key
 from serving.launch import EngineSettings
 from serving.settings import GatewaySettings
 
@@ -38,6 +40,26 @@ class Keys:
             remedy = "Change its owner, or set ADAPTD_HOME to another folder"
             raise SettingsError(str(settings.home), problem, remedy) from error
         return cls(secret, token)
+
+
+def store_key(settings: Settings) -> StoreKey | None:
+    """The key of the store; None where none is set.
+
+    Raises:
+        SettingsError: it is given twice, or cannot be used.
+    """
+    return read_key(path=settings.store_key_path, command=settings.store_key_command)
+
+
+def open_database(settings: Settings) -> Database:
+    """Open the store with its key. Only one process can.
+
+    Raises:
+        SettingsError: the key is missing, wrong, or given for a plain store.
+        StoreError: another process has it open, or it cannot be opened.
+    """
+    key = store_key(settings)
+    return Database.open(settings.store_path, key=key, memory_limit=settings.store_memory)
 
 
 @dataclass(frozen=True)

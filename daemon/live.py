@@ -15,6 +15,7 @@ from daemon.domain.ports import AdapterHost, RoutePublisher
 from daemon.domain.routes import GatewayState, RouteTable
 from daemon.policy.book import PolicyBook
 from daemon.policy.decide import Decision
+from daemon.restoration import Restoration
 from daemon.rollout.service import RolloutService
 from daemon.web.ports import GatewaySeen, LiveFacts, PartState, PolicyState, Problem
 
@@ -45,6 +46,9 @@ class SeenPublisher:
 
     async def states(self) -> Sequence[GatewayState]:
         return await self._remember(self._publisher.states())
+
+    async def tables(self) -> Sequence[RouteTable]:
+        return await self._publisher.tables()
 
     async def _remember(
         self, asked: Coroutine[Any, Any, Sequence[GatewayState]]
@@ -102,7 +106,7 @@ class HostWatch:
 class LiveParts:
     """Implements the surfaces' `Live` port."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument a part
         self,
         *,
         services: Callable[[], Mapping[str, str | None]],
@@ -112,6 +116,7 @@ class LiveParts:
         host: HostWatch,
         ingest: IngestService | None,
         decisions: Callable[[], Mapping[str, Decision]],
+        restoration: Restoration,
         notices: Callable[[], Sequence[Problem]] = list,
     ) -> None:
         self.started_at = datetime.now(UTC)
@@ -122,6 +127,7 @@ class LiveParts:
         self._host = host
         self._ingest = ingest
         self._decisions = decisions
+        self._restoration = restoration
         self._notices = notices
 
     async def look(self) -> LiveFacts:
@@ -129,7 +135,13 @@ class LiveParts:
         host = await self._host.look()
         return LiveFacts(
             started_at=self.started_at,
-            parts=[*self._service_parts(), _ingest_part(ingest), _host_part(host), self._routes()],
+            parts=[
+                *self._service_parts(),
+                _ingest_part(ingest),
+                _host_part(host),
+                self._routes(),
+                PartState(part="restored", problem=self._restoration.problem),
+            ],
             policies=[
                 PolicyState(
                     model=version.model,
@@ -146,6 +158,7 @@ class LiveParts:
             ingest=_ingest_document(ingest),
             host=host,
             triggers={model: found.reason for model, found in self._decisions().items()},
+            restore=self._restoration.document(),
         )
 
     def _service_parts(self) -> list[PartState]:
@@ -174,7 +187,12 @@ class LiveParts:
             Problem(level="error", what=f"{name} is not served: {text}", remedy="See vLLM's log")
             for name, text in self._rollouts.residency.problems.items()
         ]
-        return [*wrong, *refused, *self._losses(), *self._notices()]
+        held = [
+            Problem(level="error", what=f"restored store waits: {found.what}", remedy=found.remedy)
+            for found in self._restoration.findings
+            if self._restoration.holds
+        ]
+        return [*held, *wrong, *refused, *self._losses(), *self._notices()]
 
     def _losses(self) -> list[Problem]:
         remedy = "Give it memory and a broker that keeps up; see its own /adaptd/metrics"

@@ -6,6 +6,7 @@ from typing import Any
 from consumers.service import IngestService
 from daemon.domain.errors import RefusedError
 from daemon.domain.states import RunState
+from daemon.restoration import Restoration
 from daemon.rollout.commands import RolloutOperator
 from daemon.store.runs import RunStore
 from daemon.web.ports import RolloutAction
@@ -15,9 +16,15 @@ class Operations:
     """Implements the surfaces' `Operator` port."""
 
     def __init__(
-        self, *, runs: RunStore, rollouts: RolloutOperator, ingest: IngestService | None
+        self,
+        *,
+        runs: RunStore,
+        rollouts: RolloutOperator,
+        ingest: IngestService | None,
+        restoration: Restoration,
     ) -> None:
         self._runs = runs
+        self._restoration = restoration
         self._rollouts = rollouts
         self._ingest = ingest
 
@@ -29,6 +36,7 @@ class Operations:
         )
 
     async def start_rollout(self, adapter: str, *, override_reason: str | None, actor: str) -> Any:
+        self._restoration.check()
         return await self._rollouts.start_rollout(
             adapter, override_reason=override_reason, actor=actor
         )
@@ -36,9 +44,11 @@ class Operations:
     async def act_on_rollout(
         self, rollout_id: str, action: RolloutAction, *, reason: str, actor: str
     ) -> Any:
+        self._restoration.check()
         return await self._rollouts.act_on_rollout(rollout_id, action, reason=reason, actor=actor)
 
     async def roll_back(self, model: str, *, reason: str, actor: str) -> Any:
+        self._restoration.check()
         return await self._rollouts.roll_back(model, reason=reason, actor=actor)
 
     async def resume_ingest(self, *, reason: str, actor: str, resync: bool = False) -> Any:

@@ -79,6 +79,8 @@ class Settings(BaseSettings):
     dedupe_window_s: PositiveFloat = 24 * 3600
     lease_s: PositiveFloat = 5
     store_memory: str = "1GB"
+    store_key_path: Path | None = None  # None: the variable ADAPTD_STORE_KEY, else no encryption
+    store_key_command: tuple[str, ...] = ()
     trainer_python: Path | None = None  # None: this interpreter
     vllm_python: Path | None = None
     trainer_threads: PositiveInt = 2

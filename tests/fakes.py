@@ -134,6 +134,10 @@ class FakePublisher:
         epoch = self.table.epoch if self.table else 0
         return [GatewayState(gateway="g1", epoch=epoch, in_flight=dict(self.in_flight))]
 
+    async def tables(self) -> Sequence[RouteTable]:
+        self._check()
+        return [self.table] if self.table else []
+
     def _check(self) -> None:
         if self.away:
             raise HostError("gateway", "it does not answer", "Start it")

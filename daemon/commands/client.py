@@ -37,6 +37,9 @@ class DaemonClient:
         """POST lines as they are."""
         return self._ask("POST", path, content=body)
 
+    def delete(self, path: str) -> Any:
+        return self._ask("DELETE", path)
+
     def _ask(self, method: str, path: str, **parts: Any) -> Any:
         try:
             response = httpx.request(

@@ -63,6 +63,14 @@ class RoutePublisher(Protocol):
         """Raises HostError where one does not answer."""
         ...
 
+    async def tables(self) -> Sequence[RouteTable]:
+        """What the gateways follow; one without a table is left out.
+
+        Raises:
+            HostError: one does not answer.
+        """
+        ...
+
 
 class ReceiptCheck(Protocol):
     """Proves that the host applies a version before it is measured or gets traffic (D3)."""

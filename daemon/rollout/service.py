@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 import structlog
 
-from daemon.domain.errors import RefusedError
+from daemon.domain.errors import HostError, RefusedError
 from daemon.domain.ports import AdapterHost, ReceiptCheck, RoutePublisher
 from daemon.domain.rollouts import Frozen, Rollout
 from daemon.policy.book import PolicyBook
+from daemon.rollout.agreement import names_in, numbers_of
 from daemon.rollout.changes import By, carry_out, pause
 from daemon.rollout.commands import RolloutOperator
 from daemon.rollout.desk import RolloutDesk
@@ -57,6 +58,7 @@ class RolloutService:
         runs = RunStore(database)
         self._guard = GuardStore(database)
         adapters, receipts = AdapterStore(database), ReceiptStore(database)
+        self._adapters, self._publisher = adapters, publisher
         self.keeper = RouteKeeper(RouteStore(database), publisher, lease_s=lease_s)
         self.residency = Residency(
             host,
@@ -87,11 +89,22 @@ class RolloutService:
     async def begin(self) -> None:
         """Put the routes that follow from the store in force, before all else (invariant 7)."""
         await self.keeper.begin()
+        await self._note_numbers()
         await self._look_at_host()
         async with self._desk.lock:
             await self._withdraw_unwatched(datetime.now(UTC))
             await self._desk.reconcile("start")
         self.keeper.looked()  # the guard gets its first look before the lease is in question
+
+    async def _note_numbers(self) -> None:
+        """A number that a gateway's table names is never issued again (D1)."""
+        try:
+            tables = await self._publisher.tables()
+        except HostError:
+            return  # `begin` of the keeper has told of it
+        for table in tables:
+            for model, number in numbers_of(names_in(table)).items():
+                self._adapters.raise_floor(model, number)
 
     async def _look_at_host(self) -> None:
         """A host that hangs must not keep the routes from the gateways."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import shutil
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,11 +13,15 @@ from typing import Any, Self, TypeVar
 import duckdb
 import pyarrow as pa
 
-from daemon.domain.errors import StoreError
+from daemon.store.encryption import StoreKey
 from daemon.store.migrate import migrate
+from daemon.store.opening import MEMORY, attach, open_store
+from daemon.store.rewriting import Pause, Rewriting, put_in_place, remove
+from daemon.store.statements import statements
 
 T = TypeVar("T")
 Connection = duckdb.DuckDBPyConnection
+_SQL = statements("rewriting")
 
 
 class Database:
@@ -25,36 +31,44 @@ class Database:
     daemons on one store.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(
+        self, connection: Connection, path: Path | None = None, key: StoreKey | None = None
+    ) -> None:
+        """`path` is None for a store in memory."""
         self._connection = connection
+        self._path = path
+        self._key = key
+        self._long_work = asyncio.Lock()
         self._write_cursor = utc_cursor(connection)
         self._read_cursor = utc_cursor(connection)
         self._writer = ThreadPoolExecutor(1, "store-writer")
         self._reader = ThreadPoolExecutor(1, "store-reader")
 
     @classmethod
-    def open(cls, path: Path | str, *, memory_limit: str = "1GB", threads: int = 2) -> Self:
+    def open(
+        cls,
+        path: Path | str,
+        *,
+        key: StoreKey | None = None,
+        memory_limit: str = "1GB",
+        threads: int = 2,
+    ) -> Self:
         """Open or create the store and bring it to the newest schema.
 
         Raises:
+            SettingsError: a key is missing, wrong, or given for a plain store.
             StoreError: the file is held by another process, unwritable, or of a newer release.
         """
-        if path != ":memory:":
+        if path != MEMORY:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-        config: dict[str, Any] = {
-            "memory_limit": memory_limit,
-            "threads": str(threads),
-            "checkpoint_threshold": "64MB",
-            "autoinstall_known_extensions": "false",
-        }
-        try:
-            connection = duckdb.connect(str(path), config=config)
-        except duckdb.Error as error:
-            raise _cannot_open(path, error) from error
-        if path != ":memory:":
-            os.chmod(path, 0o600)  # noqa: PTH101 - same call, one import less to read
+        connection = open_store(path, key=key, memory_limit=memory_limit, threads=threads)
+        if path == MEMORY:
+            migrate(connection)
+            return cls(connection)
+        os.chmod(path, 0o600)  # noqa: PTH101 - same call, one import less to read
+        _clean_up(Path(path))
         migrate(connection)
-        return cls(connection)
+        return cls(connection, Path(path), key)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in one transaction on the writer thread; it is rolled back where it raises."""
@@ -71,6 +85,73 @@ class Database:
             self._reader, work, self._read_cursor
         )
 
+    async def aside(self, work: Callable[[Connection], T]) -> T:
+        """Run long work on a thread and a cursor of its own: neither writes nor reads wait for it.
+
+        Cancelled, it interrupts the work and waits for its end.
+        """
+        async with self._long_work:
+            return await self._aside(work)
+
+    async def _aside(self, work: Callable[[Connection], T]) -> T:
+        cursor = utc_cursor(self._connection)
+        working = asyncio.get_running_loop().run_in_executor(None, work, cursor)
+        try:
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            cursor.interrupt()
+            await asyncio.wait([working])
+            raise
+        finally:
+            cursor.close()
+
+    async def rewrite(self) -> Pause:
+        """Write the store into a fresh file and go on with that: what was deleted leaves the disk.
+
+        Needs as much disk again. Writers wait while the last of it is copied, readers only while
+        the files are exchanged. A kill at any line leaves the one file or the other, whole.
+
+        Raises:
+            StoreError: it cannot be done now; the store is as it was.
+        """
+        if self._path is None:
+            return Pause(0, 0)
+        fresh = self._path.with_name(f"{self._path.name}.rewritten")
+        async with self._long_work:
+            copy = Rewriting(fresh, key=self._key)
+            await self._aside(copy.begin)
+            loop = asyncio.get_running_loop()
+            work = loop.run_in_executor(self._writer, self._exchange, copy)
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                await asyncio.wait([work])
+                raise
+
+    def _exchange(self, copy: Rewriting) -> Pause:
+        """On the writer thread: nobody writes from here on."""
+        began = time.monotonic()
+        copy.finish(self._write_cursor)
+        readers_s = self._reader.submit(self._swap, copy.path).result()
+        return Pause(time.monotonic() - began, readers_s)
+
+    def _swap(self, fresh: Path) -> float:
+        """On the reader thread, so nobody reads either: close the file, exchange it, open it."""
+        assert self._path is not None
+        began = time.monotonic()
+        self._write_cursor.close()
+        self._read_cursor.close()
+        self._connection.execute(_SQL["leave_store"])
+        self._connection.execute(_SQL["detach_store"])
+        try:
+            put_in_place(fresh, self._path)
+        finally:
+            attach(self._connection, self._path, "store", key=self._key)
+            self._connection.execute(_SQL["use_store"])
+            self._write_cursor = utc_cursor(self._connection)
+            self._read_cursor = utc_cursor(self._connection)
+        return time.monotonic() - began
+
     def close(self) -> None:
         """Finish what was begun, checkpoint and let go of the file."""
         self._writer.shutdown()
@@ -78,9 +159,16 @@ class Database:
         self._connection.close()
 
 
+def _clean_up(path: Path) -> None:
+    """Remove what a killed process left beside the store: its spilt pages, a half-made copy."""
+    shutil.rmtree(f"{path}.tmp", ignore_errors=True)
+    remove(path.with_name(f"{path.name}.rewritten"))
+
+
 def utc_cursor(connection: Connection) -> Connection:
-    """A cursor whose times read and print in UTC, whatever the machine's zone."""
+    """A cursor on the store whose times read and print in UTC, whatever the machine's zone."""
     cursor = connection.cursor()
+    cursor.execute("USE store")
     cursor.execute("SET TimeZone = 'UTC'")
     return cursor
 
@@ -106,14 +194,3 @@ def rows(cursor: Connection, statement: str, **values: Any) -> list[dict[str, An
 def arrow(cursor: Connection, statement: str, **values: Any) -> pa.Table:
     """A query's result as an Arrow table."""
     return cursor.execute(statement, values or None).to_arrow_table()
-
-
-def _cannot_open(path: Path | str, error: duckdb.Error) -> StoreError:
-    text = str(error).splitlines()[0]
-    if "lock" in text.lower():
-        return StoreError(
-            str(path), "another process has the store open", "Stop it first; its id is in: " + text
-        )
-    return StoreError(
-        str(path), f"the store cannot be opened ({text})", "Check the path, its rights and the disk"
-    )

@@ -27,6 +27,7 @@ from daemon.store.offsets import (
     pin_offsets,
     replace_offsets,
 )
+from daemon.store.restores import look_back
 from daemon.store.statements import statements
 from daemon.store.transitions import record_transition
 from daemon.store.unstorable import TABLES, addresses, part_unstorable
@@ -59,6 +60,7 @@ class EventStore:
         self._window = dedupe_window
         self._clock = clock
         self._newest: datetime | None = None  # writer thread only
+        self._catches_up = True  # until the store says otherwise
 
     async def offsets(self, source: str) -> dict[Partition, StoredOffset]:
         """How far each partition of a source is stored."""
@@ -150,7 +152,7 @@ class EventStore:
         after = check_spans(decoded.source, decoded.spans, stored)
         now = self._next_time(cursor)
         unfenced, fenced = _fence(decoded, stored)
-        since = min(now - self._window, copies.until or now)
+        since = min(self._since(cursor, now), copies.until or now)
         kept, duplicates = self._drop_duplicates(cursor, unfenced, since=since)
         for table in TABLES:
             _insert(cursor, _SQL[f"add_{table}"], getattr(kept, table), now)
@@ -167,6 +169,14 @@ class EventStore:
         _add_totals(cursor, decoded.source, written)
         _count_reasons(cursor, kept.dead_letters)
         return written
+
+    def _since(self, cursor: Connection, now: datetime) -> datetime:
+        """How far back duplicates are looked for; further while a restored store catches up."""
+        if self._catches_up:
+            as_of = look_back(cursor)
+            self._catches_up = as_of is not None
+            return min(now, as_of or now) - self._window
+        return now - self._window
 
     def _write_storable(self, cursor: Connection, decoded: Decoded, copies: Copies) -> Written:
         """The slow way, after the store refused something: find it, bury it, store the rest."""

@@ -102,6 +102,15 @@ class RolloutStore:
         return await self._database.read(lambda c: _rollouts(c, statement, **values))
 
 
+def withdraw_active(cursor: Connection, *, actor: str, reason: str) -> None:
+    """Pause every rollout that is on its way, its traffic on live, inside the caller's change."""
+    for rollout in _rollouts(cursor, "unfinished_rollouts"):
+        if is_active(rollout):
+            after = msgspec.structs.replace(rollout, paused=reason, withdrawn=True)
+            _put(cursor, after)
+            _record(cursor, rollout, after, actor=actor, reason=reason, evidence=None)
+
+
 def is_active(rollout: Rollout) -> bool:
     """True while its version is on its way: neither live nor final."""
     return not rollout.state.is_final and rollout.state != RolloutState.LIVE

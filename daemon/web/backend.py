@@ -30,4 +30,5 @@ class Backend:
     bodies: Bodies
     live: Live
     operator: Operator
+    upkeep: Upkeep
     reingestion: Reingestion

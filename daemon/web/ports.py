@@ -49,7 +49,8 @@ class LiveFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What only the running process knows, at one moment.
 
     `ingest`: `source` (kafka or http), `state`, `problem`, `lag`. `host`: `url`, `state` (ready,
-    starting, down), `instance`, `loaded`. `triggers`: by alias, why it trains or waits.
+    starting, down), `instance`, `loaded`. `triggers`: by alias, why it trains or waits. `restore`:
+    the last restore of this store and whether it holds everything still.
     """
 
     started_at: datetime
@@ -60,6 +61,7 @@ class LiveFacts(msgspec.Struct, frozen=True, kw_only=True):
     ingest: dict[str, Any] = {}
     host: dict[str, Any] = {}
     triggers: dict[str, str] = {}
+    restore: dict[str, Any] | None = None
 
 
 class Live(Protocol):
@@ -88,6 +90,20 @@ class Operator(Protocol):
 
     async def resume_ingest(self, *, reason: str, actor: str, resync: bool = False) -> Any:
         """Clear a halt. `resync` accepts what the broker no longer has."""
+        ...
+
+
+class Upkeep(Protocol):
+    """Backups and restores. Methods raise RefusedError as `Operator`'s do."""
+
+    def start_backup(self, destination: str, *, secrets: bool, actor: str) -> Any: ...
+
+    def backup_job(self) -> Any: ...
+
+    def cancel_backup(self) -> Any: ...
+
+    async def release_store(self, *, reason: str, actor: str) -> Any:
+        """Let a restored store act though it does not agree with what runs."""
         ...
 
 

@@ -46,6 +46,7 @@ def status_document(facts: StoreFacts, live: LiveFacts, now: datetime) -> Docume
         "ready": not waiting,
         "not_ready": waiting,
         "alerts": alerts(facts, live.problems),
+        "restore": live.restore,
         "events": facts.events,
         "ingest": ingest_document(facts, live),
         "host": live.host,

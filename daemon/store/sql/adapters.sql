@@ -10,7 +10,11 @@ SELECT * FROM adapters WHERE run_id = $run_id;
 -- Newest first.
 SELECT * FROM adapters WHERE $model IS NULL OR model = $model ORDER BY created_at DESC, number DESC;
 -- name: last_number
-SELECT coalesce(max(number), 0) AS number FROM adapters WHERE model = $model;
+-- Also above what was seen elsewhere when the store came back from a backup.
+SELECT greatest(
+  coalesce((SELECT max(number) FROM adapters WHERE model = $model), 0),
+  coalesce((SELECT number FROM number_floors WHERE model = $model), 0)
+) AS number;
 -- name: move_adapter
 UPDATE adapters SET state = $state WHERE name = $name;
 -- name: set_run_adapter

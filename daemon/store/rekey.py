@@ -1,0 +1,68 @@
+"""Brings a store under another key, or from plain to encrypted and back: into a new file."""
+
+from pathlib import Path
+
+import duckdb
+
+from daemon.domain.errors import RefusedError, StoreError
+from daemon.domain.files import sync_directory
+from daemon.store.backup import copy_store
+from daemon.store.database import utc_cursor
+from daemon.store.encryption import StoreKey, is_encrypted
+from daemon.store.opening import load_cryptography, open_store
+
+
+def rekey_store(path: Path, *, old: StoreKey | None, new: StoreKey | None) -> None:
+    """Rewrite a store that nobody has open. The old file stays as it was until the last step.
+
+    Safe to repeat after an interruption. The bytes of the old file stay on the disk until it
+    writes over them.
+
+    Raises:
+        RefusedError: there is no store, or the key is the one it has.
+        SettingsError: the old key is missing or wrong.
+        StoreError: another process has the store open, or the disk is full.
+    """
+    if not path.exists():
+        raise RefusedError(str(path), "there is no store", "Set ADAPTD_HOME to where it lies")
+    if old == new:
+        state = "encrypted with this key" if old else "plain, and no key is set"
+        raise RefusedError(str(path), f"it is {state} already", "Set the key you want it to have")
+    fresh = path.with_name(f".{path.name}.rekey")
+    try:
+        _remove(fresh)
+        _rewrite(path, fresh, old=old, new=new)
+        fresh.replace(path)
+        sync_directory(path.parent)
+    except (duckdb.Error, OSError) as error:
+        problem = f"it cannot be rewritten ({str(error).splitlines()[0]}); it is as it was"
+        raise StoreError(str(path), problem, "It needs its own size in free space") from error
+    finally:
+        _remove(fresh)
+
+
+def _rewrite(path: Path, fresh: Path, *, old: StoreKey | None, new: StoreKey | None) -> None:
+    """Opened for writing: what its log holds goes into the old file, and nobody else opens it."""
+    connection = open_store(path, key=old)
+    try:
+        if new is not None and old is None:
+            load_cryptography(connection)
+        cursor = utc_cursor(connection)
+        cursor.execute("CHECKPOINT store")
+        copy_store(cursor, fresh, key=new)
+        _check(fresh, encrypted=new is not None)
+        cursor.close()
+    finally:
+        connection.close()
+    if path.with_name(f"{path.name}.wal").exists():
+        raise StoreError(str(path), "its log is not empty", "Try again")
+
+
+def _check(fresh: Path, *, encrypted: bool) -> None:
+    if is_encrypted(fresh) != encrypted:
+        raise StoreError(str(fresh), "it did not come out as asked", "Report this")
+
+
+def _remove(path: Path) -> None:
+    for name in (path.name, f"{path.name}.wal"):
+        path.with_name(name).unlink(missing_ok=True)

@@ -1,0 +1,197 @@
+"""Puts a backup in the place of an installation, marked so that nothing moves before it agrees."""
+
+import fcntl
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from daemon.domain.errors import RefusedError, SettingsError
+from daemon.domain.files import sync_directory
+from daemon.domain.states import RunState
+from daemon.store.backup_files import (
+    ADAPTERS,
+    POLICIES,
+    SECRETS,
+    SNAPSHOTS,
+    STORE,
+    BackupManifest,
+    Place,
+    Told,
+    cannot_write,
+    copy_file,
+    fact_of,
+    verify_backup,
+)
+from daemon.store.database import Connection, Database, rows
+from daemon.store.encryption import StoreKey, is_encrypted
+from daemon.store.restores import Restore, add_restore
+from daemon.store.runs import move_run
+from daemon.store.statements import statements
+
+_SQL = statements("restores")
+_ACTOR = "restore"
+_PATHS = ("move_adapter_paths", "move_snapshot_paths", "move_run_paths")
+
+
+class Restored(msgspec.Struct, frozen=True, kw_only=True):
+    """What was done. `kept` are files of the target that differ from the backup's and stay."""
+
+    source: str
+    home: str
+    as_of: datetime
+    rows: dict[str, int]
+    adapters: list[str]
+    missing: dict[str, str]
+    moved_aside: list[str]
+    kept: list[str]
+    secrets: bool
+
+
+def restore_backup(
+    source: Path,
+    place: Place,
+    *,
+    key: StoreKey | None,
+    replace: bool,
+    told: Told = lambda *_: None,
+) -> Restored:
+    """Verify a backup and put it in place; the store itself comes last. Safe to repeat.
+
+    Files that are there already stay: adapters never change, and policies, tokens and secrets of
+    the target may be newer. With `replace` the target's store is moved aside, never deleted.
+
+    Raises:
+        RefusedError: the backup is not whole, or the target has a store and `replace` is not set.
+        SettingsError: the store's key is missing, wrong or not wanted.
+        StoreError: a daemon has the target's store open, or the disk refuses.
+    """
+    _check_target(place, replace=replace)
+    manifest = verify_backup(source, told)
+    _check_key(source, manifest, key)
+    fresh = place.store.with_name(f".{STORE}.restoring")
+    try:
+        place.home.mkdir(parents=True, exist_ok=True)
+        kept = _lay_files(source, place, manifest, told)
+        _prepare(source, fresh, place, manifest, key=key)
+        moved = _put_in_place(fresh, place.store, replace=replace)
+    except OSError as error:
+        raise cannot_write(place.home, error) from error
+    finally:
+        fresh.unlink(missing_ok=True)
+    return Restored(
+        source=str(source),
+        home=str(place.home),
+        as_of=manifest.as_of,
+        rows=manifest.rows,
+        adapters=manifest.adapters,
+        missing=manifest.missing,
+        moved_aside=moved,
+        kept=kept,
+        secrets=manifest.secrets,
+    )
+
+
+def _check_target(place: Place, *, replace: bool) -> None:
+    if not place.store.exists():
+        return
+    if not replace:
+        remedy = "Give another --home, or move it aside: adaptd restore --replace"
+        raise RefusedError(str(place.store), "there is a store already", remedy)
+    _hold_store(place.store)
+
+
+def _hold_store(path: Path) -> None:
+    """DuckDB locks its file so: who has it open is found without its key."""
+    with path.open("rb+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            problem = "another process has the store open"
+            raise RefusedError(str(path), problem, "Stop the daemon first") from error
+
+
+def _check_key(source: Path, manifest: BackupManifest, key: StoreKey | None) -> None:
+    if manifest.encrypted and key is None:
+        remedy = "Set ADAPTD_STORE_KEY_PATH, ADAPTD_STORE_KEY_COMMAND or ADAPTD_STORE_KEY"
+        raise SettingsError(str(source), "its store is encrypted and no key is set", remedy)
+    if key is not None and not is_encrypted(source / STORE):
+        remedy = "Restore it without a key, then set the key and run: adaptd store rekey"
+        raise SettingsError(str(source), "a key is set and its store is not encrypted", remedy)
+
+
+def _lay_files(source: Path, place: Place, manifest: BackupManifest, told: Told) -> list[str]:
+    """Everything but the store; a file in the target wins. Says which of those differ."""
+    kept, done = [], 0
+    for name, fact in manifest.files.items():
+        told("files", done, manifest.bytes)
+        done += fact.bytes
+        part, _, inner = name.partition("/")
+        if part == STORE:
+            continue
+        target = place.part(part) / inner
+        if not target.exists():
+            copy_file(source / name, target, mode=0o600 if part == SECRETS else None)
+        elif fact_of(target) != fact:
+            kept.append(str(target))
+    _seal_folders(place, manifest)
+    return kept
+
+
+def _seal_folders(place: Place, manifest: BackupManifest) -> None:
+    for name in manifest.adapters:
+        (place.part(ADAPTERS) / name).chmod(0o555)
+    for part in (ADAPTERS, POLICIES, SNAPSHOTS):
+        if place.part(part).is_dir():
+            sync_directory(place.part(part))
+
+
+def _prepare(
+    source: Path, fresh: Path, place: Place, manifest: BackupManifest, *, key: StoreKey | None
+) -> None:
+    """The store as it will be: its paths those of the new home, and marked as restored."""
+    for left in (fresh, fresh.with_name(f"{fresh.name}.wal")):
+        left.unlink(missing_ok=True)
+    copy_file(source / STORE, fresh, mode=0o600)
+    database = Database.open(fresh, key=key)
+    try:
+        database.write_now(lambda cursor: _mark(cursor, source, place, manifest))
+    finally:
+        database.close()
+    with fresh.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _mark(cursor: Connection, source: Path, place: Place, manifest: BackupManifest) -> None:
+    now = datetime.now(UTC)
+    for statement in _PATHS:
+        cursor.execute(_SQL[statement], {"before": manifest.home, "after": str(place.home)})
+    reason = "its files are in no backup"
+    for row in rows(cursor, _SQL["unfinished_runs"]):
+        move_run(cursor, row["run_id"], RunState.CANCELLED, actor=_ACTOR, reason=reason, now=now)
+    restore = Restore(
+        restored_at=now, as_of=manifest.as_of, source=str(source), offsets=manifest.offsets
+    )
+    add_restore(cursor, restore)
+
+
+def _put_in_place(fresh: Path, store: Path, *, replace: bool) -> list[str]:
+    """Move the old store and its log aside, together, then put the new one there."""
+    moved = []
+    if replace and store.exists():
+        _hold_store(store)
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        aside = store.with_name(f"{store.name}.replaced-{stamp}")
+        log = store.with_name(f"{store.name}.wal")
+        store.rename(aside)
+        moved.append(str(aside))
+        if log.exists():
+            log.rename(aside.with_name(f"{aside.name}.wal"))
+    try:
+        os.link(fresh, store)  # fails where somebody made a store meanwhile
+    except FileExistsError as error:
+        problem, remedy = "a store was made meanwhile", "Stop the daemon and restore again"
+        raise RefusedError(str(store), problem, remedy) from error
+    sync_directory(store.parent)
+    return moved

@@ -1,0 +1,46 @@
+"""Backups, and the release of a restored store."""
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from daemon.web.answers import Because, actor_of, answer
+from daemon.web.backend import Backend
+
+
+class NewBackup(BaseModel, extra="forbid"):
+    """`destination`: an absolute path on the daemon's machine that does not exist yet."""
+
+    destination: str = Field(min_length=1, max_length=4096)
+    secrets: bool = True
+
+
+def router(backend: Backend) -> APIRouter:
+    made = APIRouter(prefix="/v1", tags=["upkeep"])
+
+    @made.post("/backup")
+    async def start(body: NewBackup, request: Request) -> Response:
+        """Begin a backup; GET says how it goes."""
+        job = backend.upkeep.start_backup(
+            body.destination, secrets=body.secrets, actor=actor_of(request)
+        )
+        return answer(job, 202)
+
+    @made.get("/backup")
+    async def job() -> Response:
+        """The newest backup: phase, bytes, result."""
+        return answer(backend.upkeep.backup_job())
+
+    @made.delete("/backup")
+    async def cancel() -> Response:
+        """Stop the one under way; it leaves nothing."""
+        return answer(backend.upkeep.cancel_backup())
+
+    @made.post("/store/release")
+    async def release(body: Because, request: Request) -> Response:
+        """Let a restored store act though it does not agree with what runs."""
+        return answer(
+            await backend.upkeep.release_store(reason=body.reason, actor=actor_of(request))
+        )
+
+    return made

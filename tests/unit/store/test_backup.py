@@ -1,0 +1,259 @@
+"""Backups: whole or not there, verified file by file, and restored into a store that waits."""
+
+import shutil
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from daemon.domain.errors import RefusedError, SettingsError, StoreError
+from daemon.domain.states import AdapterState, RunState
+from daemon.store.adapters import AdapterStore
+from daemon.store.backup_files import Place, read_manifest, verify_backup
+from daemon.store.database import Database
+from daemon.store.encryption import StoreKey, is_encrypted
+from daemon.store.event_reads import EventReads
+from daemon.store.restore import restore_backup
+from daemon.store.restores import RestoreStore
+from daemon.store.runs import RunStore
+from tests.backup_world import NOW, Installation
+from tests.event_samples import a_rating, an_interaction
+from tests.ingesting import EVENTS, Ingesting, chunk
+
+KEY = StoreKey("right key " * 4)
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Iterator[Installation]:
+    made = Installation(tmp_path / "first")
+    yield made
+    made.database.close()
+
+
+def elsewhere(tmp_path: Path) -> Place:
+    return Place(tmp_path / "second" / "home", tmp_path / "second" / "policies")
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+async def test_a_backup_holds_everything_and_is_verified(
+    installed: Installation, tmp_path: Path
+) -> None:
+    row = await installed.adapter()
+    await installed.ingesting.add(an_interaction(id="i1"), a_rating("i1"), b"broken")
+
+    made = await installed.back_up(tmp_path / "backup")
+
+    assert made.rows == {"interactions": 1, "feedback": 1, "dead_letters": 1}
+    assert [(o["topic"], o["next_offset"]) for o in made.offsets] == [(EVENTS.topic, 3)]
+    assert made.adapters == [row.name]
+    assert verify_backup(tmp_path / "backup") == made
+    assert (tmp_path / "backup").stat().st_mode & 0o777 == 0o700
+    for secret in (tmp_path / "backup" / "secrets").iterdir():
+        assert secret.stat().st_mode & 0o777 == 0o600
+    assert "snapshots/snapshot-1/manifest.json" in made.files
+    assert not any(name.endswith(".parquet") for name in made.files)
+
+
+async def test_secrets_are_left_out_where_asked(installed: Installation, tmp_path: Path) -> None:
+    made = await installed.back_up(tmp_path / "backup", secrets=False)
+    assert not made.secrets
+    assert not (tmp_path / "backup" / "secrets").exists()
+
+
+async def test_writes_go_on_meanwhile_and_do_not_tear_the_copy(
+    installed: Installation, tmp_path: Path
+) -> None:
+    await installed.ingesting.add(an_interaction(id="before"))
+
+    def write_more(phase: str, done: int, total: int) -> None:
+        if phase == "adapters":  # on the backup's thread, while the store's writer is free
+            installed.database.write_now(lambda c: c.execute("DELETE FROM interactions"))
+
+    made = await installed.back_up(tmp_path / "backup", told=write_more)
+
+    assert made.rows["interactions"] == 1
+    assert (await installed.ingesting.reads.counts()).interactions == 0
+
+
+async def test_an_interrupted_backup_leaves_nothing_and_the_next_one_clears_a_killed_one(
+    installed: Installation, tmp_path: Path
+) -> None:
+    def fail_late(phase: str, done: int, total: int) -> None:
+        if phase == "done":
+            raise OSError("no space left on device")
+
+    with pytest.raises(StoreError, match="no space left"):
+        await installed.back_up(tmp_path / "backup", told=fail_late)
+    assert names_in(tmp_path) == ["first"]
+
+    killed = tmp_path / ".backup.partial"
+    killed.mkdir()
+    (killed / "store.duckdb").write_text("half")
+    await installed.back_up(tmp_path / "backup")
+    verify_backup(tmp_path / "backup")
+    assert not killed.exists()
+
+
+async def test_a_destination_that_exists_or_hangs_in_the_air_is_refused(
+    installed: Installation, tmp_path: Path
+) -> None:
+    (tmp_path / "there").mkdir()
+    with pytest.raises(RefusedError, match="there already"):
+        await installed.back_up(tmp_path / "there")
+    with pytest.raises(RefusedError, match="no folder"):
+        await installed.back_up(tmp_path / "none" / "backup")
+
+
+async def test_damaged_adapters_are_named_and_the_backup_is_made(
+    installed: Installation, tmp_path: Path
+) -> None:
+    row, gone = await installed.adapter("a"), await installed.adapter("b")
+    weights = Path(row.path) / "adapter_model.safetensors"
+    weights.chmod(0o644)
+    weights.write_bytes(b"rotten")
+    shutil.rmtree(gone.path)
+
+    made = await installed.back_up(tmp_path / "backup")
+
+    assert set(made.missing) == {row.name, gone.name}
+    assert made.adapters == []
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove", "link", "manifest", "escape"])
+async def test_every_damage_is_found_before_anything_is_restored(
+    installed: Installation, tmp_path: Path, damage: str
+) -> None:
+    await installed.adapter()
+    made = await installed.back_up(tmp_path / "backup")
+    store, manifest = tmp_path / "backup" / "store.duckdb", tmp_path / "backup" / "manifest.json"
+    content = store.read_bytes()
+    if damage == "flip":
+        store.write_bytes(content[:5000] + bytes([content[5000] ^ 1]) + content[5001:])
+    elif damage == "cut":
+        store.write_bytes(content[:-1])
+    elif damage == "remove":
+        store.unlink()
+    elif damage == "link":
+        store.rename(tmp_path / "moved")
+        store.symlink_to(tmp_path / "moved")
+    elif damage == "manifest":
+        manifest.unlink()
+    else:
+        files = {**made.files, "adapters/../../outside": made.files["store.duckdb"]}
+        manifest.write_bytes(msgspec.json.encode(msgspec.structs.replace(made, files=files)))
+
+    with pytest.raises(RefusedError):
+        restore_backup(tmp_path / "backup", elsewhere(tmp_path), key=None, replace=False)
+    assert not (tmp_path / "second").exists()
+
+
+async def test_a_restored_store_has_its_rows_at_new_paths_and_waits(
+    installed: Installation, tmp_path: Path
+) -> None:
+    row = await installed.adapter()
+    await installed.ingesting.add(an_interaction(id="i1"))
+    runs = RunStore(installed.database)
+    run = await runs.create(
+        "support", policy_version=1, trigger={}, start_from=None, actor="t", now=NOW
+    )
+    await runs.set_snapshot(run.run_id, "snapshot-1")
+    await runs.claim(RunState.QUEUED, RunState.BUILDING, actor="t", now=NOW)
+    made = await installed.back_up(tmp_path / "backup")
+    place = elsewhere(tmp_path)
+
+    done = restore_backup(tmp_path / "backup", place, key=None, replace=False)
+
+    assert (done.kept, done.moved_aside) == ([], [])
+    database = Database.open(place.store)
+    restored = await RestoreStore(database).newest()
+    assert restored is not None
+    assert restored.released_at is None
+    assert restored.as_of == made.as_of
+    assert await EventReads(database).has("i1")
+    found = await AdapterStore(database).get(row.name)
+    assert found.path == str(place.home / "adapters" / row.name)
+    assert (Path(found.path) / "adapter_model.safetensors").stat().st_mode & 0o777 == 0o444
+    assert (place.home / "secret.key").read_text() == "secret.key of first"
+    assert (place.home / "secret.key").stat().st_mode & 0o777 == 0o600
+    assert (place.policies / "support.yaml").read_text() == "version: 1\n"
+    assert (await RunStore(database).get(run.run_id)).state is RunState.CANCELLED
+    database.close()
+
+
+async def test_a_target_with_a_store_needs_replace_and_keeps_its_own_files(
+    installed: Installation, tmp_path: Path
+) -> None:
+    await installed.adapter()
+    await installed.back_up(tmp_path / "backup")
+    place = installed.place
+    with pytest.raises(RefusedError, match="--replace"):
+        restore_backup(tmp_path / "backup", place, key=None, replace=False)
+    installed.database.close()
+    (place.home / "tokens.json").write_text("newer: one token was revoked")
+
+    done = restore_backup(tmp_path / "backup", place, key=None, replace=True)
+
+    assert done.kept == [str(place.home / "tokens.json")]
+    [aside] = done.moved_aside
+    assert "newer" in (place.home / "tokens.json").read_text()
+    for path in (Path(aside), place.store):
+        Database.open(path).close()
+    again = restore_backup(tmp_path / "backup", place, key=None, replace=True)
+    assert again.moved_aside != [aside] or len(list(place.home.glob("*.replaced-*"))) >= 1
+    installed.open()
+
+
+async def test_an_encrypted_store_stays_encrypted_and_needs_its_key(tmp_path: Path) -> None:
+    installed = Installation(tmp_path / "first", key=KEY)
+    await installed.ingesting.add(an_interaction(id="i1", user="planted-marker"))
+    made = await installed.back_up(tmp_path / "backup")
+    installed.database.close()
+    place = elsewhere(tmp_path)
+
+    assert made.encrypted
+    assert is_encrypted(tmp_path / "backup" / "store.duckdb")
+    for path in (tmp_path / "backup").rglob("*"):
+        assert not path.is_file() or b"planted-marker" not in path.read_bytes()
+    with pytest.raises(SettingsError, match="no key"):
+        restore_backup(tmp_path / "backup", place, key=None, replace=False)
+    restore_backup(tmp_path / "backup", place, key=KEY, replace=False)
+    Database.open(place.store, key=KEY).close()
+    assert read_manifest(tmp_path / "backup") == made
+
+
+async def test_a_number_is_not_issued_again_after_a_restore(
+    installed: Installation, tmp_path: Path
+) -> None:
+    row = await installed.adapter()
+    await RestoreStore(installed.database).raise_floors({"support": 7})
+    adapters = AdapterStore(installed.database)
+    assert await adapters.next_number("support") == 8
+    await RestoreStore(installed.database).raise_floors({"support": 3})
+    assert await adapters.next_number("support") == 8
+    assert row.state is AdapterState.CANDIDATE
+
+
+async def test_what_is_read_again_is_compared_with_all_since_before_the_backup(
+    installed: Installation, tmp_path: Path
+) -> None:
+    """The first copy is in the backup, the second came after it and is read again days later."""
+    event = an_interaction(id="i1")
+    await installed.ingesting.add(event, at=NOW)
+    await installed.back_up(tmp_path / "backup")
+    place = elsewhere(tmp_path)
+    restore_backup(tmp_path / "backup", place, key=None, replace=False)
+    database = Database.open(place.store)
+    restored = await RestoreStore(database).newest()
+    assert restored is not None
+    later = Ingesting(database, restored.as_of + timedelta(days=9))
+    again = await later.sink.write(chunk([event, an_interaction(id="i2")], start=1))
+    assert (again.interactions, len(again.duplicates)) == (1, 1)
+    await RestoreStore(database).set_caught_up(now=NOW)
+    much_later = await later.sink.write(chunk([event], start=3))
+    assert much_later.interactions == 1, "caught up, the window counts again"
+    database.close()
