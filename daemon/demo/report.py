@@ -65,7 +65,9 @@ def _figures(
         "events_duplicated": sum(copies - 1 for copies in stored.values()),
         "requests": sent.requests,
         "requests_failed": sent.failed,
-        "trigger_to_live_s": rows(cursor, sql["trigger_to_live"])[0]["seconds"],
+        "trigger_to_live_s": next(
+            (row["seconds"] for row in rows(cursor, sql["trigger_to_live"])), None
+        ),
         "poisoned_rows_trained": rows(
             cursor, sql["poisoned_rows"], run=poisoned_run, poisoner=POISONER
         )[0]["trained"],
