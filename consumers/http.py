@@ -1,6 +1,7 @@
 """Events over HTTP: read, stored and answered for one by one. The web layer mounts it."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Coroutine, Iterator
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from consumers.decode import SIGNED, Record, Sender, decode
 from consumers.parse import MAX_BATCH, MAX_EVENT_BYTES, UnreadableError, count_events
 from daemon.domain.errors import BusyError, RefusedError, StoreError, TooLargeError
 from daemon.domain.ingest import HTTP, HTTP_PARTITION, Address, Decoded, LogRange, Span, Written
+from daemon.domain.meters import Meter
 from daemon.domain.ports import EventSink
 from daemon.domain.tokens import Principal
 
@@ -74,6 +76,7 @@ class EventDoor:
         self._waiting_bytes = 0
         self._turn = asyncio.Lock()
         self._next: int | None = None  # None: ask the store
+        self.meter = Meter()
 
     async def accept(
         self, body: bytes, content_type: str, principal: Principal
@@ -146,7 +149,9 @@ class EventDoor:
             decoded = await asyncio.to_thread(decode, records, source=HTTP, spans=[span])
         else:
             decoded = decode(records, source=HTTP, spans=[span])
+        began_s = time.perf_counter()
         written = await self._sink.write(decoded)
+        self.meter.note(decoded, time.perf_counter() - began_s)
         if written.fenced:
             raise StoreError(
                 "store",

@@ -18,7 +18,8 @@ from consumers.gaps import GapError, find_gaps
 from consumers.lookout import Lookout
 from consumers.quiet import few_client_logs
 from consumers.reader import ChunkReader
-from consumers.topics import Cluster, TopicAdmin, Topics
+from consumers.topic_checks import TopicFault, find_faults
+from consumers.topics import BrokerAwayError, Cluster, TopicAdmin, Topics
 from consumers.watchdog import StuckError, Watchdog, lags
 from daemon.domain.errors import (
     ChainError,
@@ -28,6 +29,7 @@ from daemon.domain.errors import (
 )
 from daemon.domain.ingest import KAFKA, Partition
 from daemon.domain.kafka import KafkaSecurity
+from daemon.domain.meters import Meter
 from daemon.domain.ports import EventSink, HaltBook
 
 T = TypeVar("T")
@@ -59,6 +61,7 @@ class IngestSettings(msgspec.Struct, frozen=True, kw_only=True):
     session_timeout_s: float = 10
     unsigned_sources: frozenset[str] = frozenset({"user"})
     stuck_s: float = 60
+    dedupe_window_s: float = 24 * 3600  # the sink's: topics should keep events that long
 
 
 class PartitionLag(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +81,7 @@ class IngestStatus(msgspec.Struct, frozen=True, kw_only=True):
     problem: str | None
     partitions: list[PartitionLag]
     last_stored_at: datetime | None
+    topic_faults: list[TopicFault] = []
 
 
 class IngestService:
@@ -99,11 +103,13 @@ class IngestService:
             create_partitions=settings.partitions if settings.create_topics else None,
             waiting=lambda problem: self._become("waiting", problem),
         )
+        self.meter = Meter()
         self._cleared = asyncio.Event()
         self._state: State = "starting"
         self._problem: str | None = None
         self._lags: dict[Partition, int] = {}
         self._stored_at: datetime | None = None
+        self._topic_faults: list[TopicFault] = []
 
     async def run(self) -> None:
         """Consume until cancelled. A halt in force is waited out: see `resume` and `resync`.
@@ -142,6 +148,7 @@ class IngestService:
             problem=self._problem,
             partitions=partitions,
             last_stored_at=self._stored_at,
+            topic_faults=self._topic_faults,
         )
 
     async def resume(self, *, actor: str, reason: str) -> None:
@@ -208,6 +215,7 @@ class IngestService:
 
     async def _run_once(self) -> None:
         cluster, ranges = await self._lookout.ready()
+        await self._check_topics()
         await self._sink.pin(KAFKA, ranges, cluster_id=cluster.cluster_id)
         reader = ChunkReader(
             self._sink,
@@ -216,6 +224,7 @@ class IngestService:
             unsigned_sources=self._settings.unsigned_sources,
             cluster_id=cluster.cluster_id,
             topic_ids={name: topic_id for name, (topic_id, _) in cluster.topics.items()},
+            meter=self.meter,
         )
         try:
             async with _running(build_app(self._consumer_settings(), reader)) as app:
@@ -223,6 +232,18 @@ class IngestService:
                 await self._watch(app, reader, cluster)
         finally:
             reader.close()
+
+    async def _check_topics(self) -> None:
+        """Warn of settings that could lose events. It reads all the same."""
+        try:
+            found = await self._admin.settings(tuple(self._settings.topics.kinds))
+        except BrokerAwayError:
+            return  # the consumer will say so
+        faults = find_faults(found, dedupe_window_s=self._settings.dedupe_window_s)
+        for fault in faults:
+            if fault not in self._topic_faults:
+                _log.warning("topic", topic=fault.topic, problem=fault.what, remedy=fault.remedy)
+        self._topic_faults = faults
 
     async def _watch(self, app: IngestApp, reader: ChunkReader, cluster: Cluster) -> None:
         """Until the reader fails, the app crashes, a topic changes, or nothing moves any more."""

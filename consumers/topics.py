@@ -1,22 +1,26 @@
 """The topics we read: what they are called, whether they exist, and what the broker has of them."""
 
 import asyncio
-import socket
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from kafka.admin import KafkaAdminClient
+from aiokafka.conn import create_conn
+from aiokafka.errors import AuthenticationFailedError
+from aiokafka.errors import BrokerResponseError as RefusedByBroker
+from aiokafka.errors import KafkaError as ClientError
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.errors import (
     BrokerResponseError,
     KafkaError,
-    SaslAuthenticationFailedError,
     TopicAlreadyExistsError,
 )
 from kafka.protocol.consumer import OffsetSpec
 from kafka.structs import TopicPartition
 
 from consumers.parse import Kind
+from consumers.topic_checks import WANTED, TopicSettings
 from daemon.domain.errors import AdaptdError, SettingsError
 from daemon.domain.events import FEEDBACK_TOPIC, INTERACTIONS_TOPIC
 from daemon.domain.ingest import LogRange, Partition
@@ -24,6 +28,7 @@ from daemon.domain.kafka import KafkaSecurity
 
 T = TypeVar("T")
 Client = Any  # KafkaAdminClient: the checker has the stubs of an older release
+_REFUSALS = (BrokerResponseError, RefusedByBroker, AuthenticationFailedError, ssl.SSLError)
 _NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"  # brokers before 2.8
 
 
@@ -81,6 +86,10 @@ class TopicAdmin:
         """Make topics, with the broker's replication. One that exists is left as it is."""
         await self._call(lambda client: _create(client, names, partitions))
 
+    async def settings(self, names: Sequence[str]) -> list[TopicSettings]:
+        """How these topics are kept, those that exist; without rights to ask, less is known."""
+        return await self._call(lambda client: _settings(client, names))
+
     async def ranges(self, cluster: Cluster) -> dict[Partition, LogRange]:
         """What the broker has of every partition."""
         return await self._call(lambda client: _ranges(client, cluster))
@@ -92,18 +101,18 @@ class TopicAdmin:
     async def _call(self, work: Callable[[Client], T]) -> T:
         async with self._turn:
             try:
-                return await asyncio.to_thread(self._run, work)
+                options = self._security.client_options()
+                if self._client is None:
+                    await _knock(self._bootstrap, options, self._timeout_s)
+                return await asyncio.to_thread(self._run, work, options)
             except SettingsError as error:  # a password file that went away
                 raise BrokerAwayError(error.where, error.problem, error.remedy) from error
-            except (KafkaError, OSError, ValueError, TimeoutError) as error:
+            except (KafkaError, ClientError, OSError, ValueError, TimeoutError) as error:
                 await self._drop()
                 raise _away(self._bootstrap, error) from error
 
-    def _run(self, work: Callable[[Client], T]) -> T:
+    def _run(self, work: Callable[[Client], T], options: Mapping[str, Any]) -> T:
         if self._client is None:
-            options = self._security.client_options()
-            # First by hand: the client leaks a socket for every address that refuses.
-            _knock(self._bootstrap, self._timeout_s)
             make: Client = KafkaAdminClient
             self._client = make(
                 bootstrap_servers=self._bootstrap,
@@ -122,25 +131,35 @@ class TopicAdmin:
 
 def _away(bootstrap: str, error: Exception) -> BrokerAwayError:
     told = f"{type(error).__name__}: {error}"
-    if isinstance(error, (BrokerResponseError, SaslAuthenticationFailedError)):
-        remedy = "Check the user, its password and its rights (ACLs) at the broker"
+    if isinstance(error, _REFUSALS):
+        remedy = "Check certificates, the user, its password and its rights (ACLs) at the broker"
         return BrokerAwayError(bootstrap, f"the broker refuses ({told})", remedy)
     remedy = "Check ADAPTD_KAFKA_BOOTSTRAP, ADAPTD_KAFKA_SECURITY_PROTOCOL and that the broker runs"
     return BrokerAwayError(bootstrap, f"the broker does not answer ({told})", remedy)
 
 
-def _knock(bootstrap: str, timeout_s: float) -> None:
-    """Raises OSError where no server of the list accepts a connection."""
-    refused: OSError | None = None
+async def _knock(bootstrap: str, options: Mapping[str, Any], timeout_s: float) -> None:
+    """Let ourselves in at one server of the list, and leave.
+
+    kafka-python tells only that it could not, not why, and leaks a socket each time.
+
+    Raises:
+        KafkaError, OSError: what the last of them answered.
+    """
+    refused: Exception = OSError("no server is given")
     for server in bootstrap.split(","):
         host, _, port = server.strip().rpartition(":")
+        limit_ms = int(timeout_s * 1000)
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s).close()
-        except OSError as error:
+            connection = await create_conn(
+                host.strip("[]"), int(port), request_timeout_ms=limit_ms, **options
+            )
+        except (ClientError, OSError, ValueError) as error:
             refused = error
         else:
+            connection.close()
             return
-    raise refused or OSError("no server is given")
+    raise refused
 
 
 def _describe(client: Client, names: Sequence[str]) -> Cluster:
@@ -161,9 +180,41 @@ def _topic_id(topic: dict[str, Any]) -> str | None:
 def _create(client: Client, names: Sequence[str], partitions: int) -> None:
     for name in names:
         try:
-            client.create_topics({name: {"num_partitions": partitions}}, wait_for_metadata=True)
+            wanted = {"num_partitions": partitions, "configs": WANTED}
+            client.create_topics({name: wanted}, wait_for_metadata=True)
         except TopicAlreadyExistsError:
             continue  # somebody else was first
+
+
+def _settings(client: Client, names: Sequence[str]) -> list[TopicSettings]:
+    found = [topic for topic in client.describe_topics(list(names)) if topic["error_code"] == 0]
+    config = _config(client, [topic["name"] for topic in found])
+    return [
+        TopicSettings(
+            name=topic["name"],
+            partitions=len(topic["partitions"]),
+            replicas=min(
+                (len(p.get("replica_nodes") or ()) for p in topic["partitions"]), default=0
+            ),
+            config=config.get(topic["name"], {}),
+        )
+        for topic in found
+    ]
+
+
+def _config(client: Client, names: Sequence[str]) -> dict[str, dict[str, str]]:
+    if not names:
+        return {}
+    asked = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+    try:
+        answer = client.describe_configs(asked, config_filter="all")
+    except BrokerResponseError:  # no right to ask
+        return {}
+    return {
+        name: {key: str(entry["value"]) for key, entry in entries.items()}
+        for resources in answer.values()
+        for name, entries in resources.items()
+    }
 
 
 def _ranges(client: Client, cluster: Cluster) -> dict[Partition, LogRange]:

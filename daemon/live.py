@@ -11,6 +11,7 @@ import msgspec
 
 from consumers.service import IngestService, IngestStatus
 from daemon.domain.errors import HostError
+from daemon.domain.meters import Meter
 from daemon.domain.ports import AdapterHost, RoutePublisher
 from daemon.domain.routes import GatewayState, RouteTable
 from daemon.policy.book import PolicyBook
@@ -115,6 +116,7 @@ class LiveParts:
         publisher: SeenPublisher,
         host: HostWatch,
         ingest: IngestService | None,
+        meters: Mapping[str, Meter],
         decisions: Callable[[], Mapping[str, Decision]],
         restoration: Restoration,
         notices: Callable[[], Sequence[Problem]] = list,
@@ -126,6 +128,7 @@ class LiveParts:
         self._publisher = publisher
         self._host = host
         self._ingest = ingest
+        self._meters = meters
         self._decisions = decisions
         self._restoration = restoration
         self._notices = notices
@@ -153,9 +156,10 @@ class LiveParts:
                 )
                 for version in self._policies.all()
             ],
-            problems=self._problems(),
+            problems=[*self._problems(), *_topic_problems(ingest)],
             gateways=list(self._publisher.seen.values()),
             ingest=_ingest_document(ingest),
+            meters=dict(self._meters),
             host=host,
             triggers={model: found.reason for model, found in self._decisions().items()},
             restore=self._restoration.document(),
@@ -211,6 +215,14 @@ def _ingest_part(status: IngestStatus | None) -> PartState:
     if status is None or status.state == "running":
         return PartState(part="ingest")
     return PartState(part="ingest", problem=f"{status.state}: {status.problem or 'not yet'}")
+
+
+def _topic_problems(status: IngestStatus | None) -> list[Problem]:
+    faults = status.topic_faults if status else []
+    return [
+        Problem(level="warning", what=f"topic {fault.topic}: {fault.what}", remedy=fault.remedy)
+        for fault in faults
+    ]
 
 
 def _ingest_document(status: IngestStatus | None) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The tests' broker: the same one-node Kafka as the demo's, with what tests do to it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient, NewTopic
@@ -18,8 +19,12 @@ class Broker:
     which must be called from the main thread (see KafkaNode).
     """
 
-    def __init__(self, data: Path) -> None:
-        self.node = KafkaNode(data, jars=JARS)
+    def __init__(
+        self, data: Path, node: KafkaNode | None = None, client: Mapping[str, Any] | None = None
+    ) -> None:
+        """`client`: what every client needs to be let in by a `node` with security."""
+        self.node = node or KafkaNode(data, jars=JARS)
+        self.client = dict(client or {})
         self.node.start()
 
     @property
@@ -41,7 +46,7 @@ class Broker:
         """Make a topic (config keys with _ for .) and return its name."""
         settings = {key.replace("_", "."): value for key, value in config.items()}
         with_topic = NewTopic(name, partitions, 1, topic_configs=settings)
-        admin = KafkaAdminClient(bootstrap_servers=self.bootstrap)
+        admin = KafkaAdminClient(bootstrap_servers=self.bootstrap, **self.client)
         try:
             admin.create_topics([with_topic])
         finally:
@@ -49,10 +54,22 @@ class Broker:
         return name
 
     def send(
-        self, topic: str, values: Iterable[bytes], *, key: bytes | None = None, **headers: bytes
+        self,
+        topic: str,
+        values: Iterable[bytes],
+        *,
+        key: bytes | None = None,
+        compression: str | None = None,
+        **headers: bytes,
     ) -> None:
         """Produce and wait for the broker's acknowledgement of every message."""
-        producer = KafkaProducer(bootstrap_servers=self.bootstrap, acks="all", linger_ms=5)
+        producer = KafkaProducer(
+            bootstrap_servers=self.bootstrap,
+            acks="all",
+            linger_ms=5,
+            compression_type=compression,
+            **self.client,
+        )
         try:
             pairs = [(name.replace("_", "-"), value) for name, value in headers.items()]
             sent = [producer.send(topic, value, key=key, headers=pairs) for value in values]

@@ -43,6 +43,8 @@ def _ingestion(status: Mapping[str, Any]) -> Panel:
     table.add_row("dead letters", str(events["dead_letters"]))
     if ingest.get("lag") is not None:
         table.add_row("lag", f"{ingest['lag']} messages")
+    if ingest.get("orphans"):
+        table.add_row("orphans", f"{ingest['orphans']} feedback wait for their interaction")
     for gateway in status.get("gateways", ()):
         flying = sum(gateway.get("in_flight", {}).values())
         words = f"table {gateway['epoch']}, {flying} in flight, {gateway['spool_events']} spooled"

@@ -46,10 +46,24 @@ def status(as_json: AsJson = False) -> None:
         f"{'ready' if found['ready'] else 'NOT READY'}: {events['interactions']} interactions, "
         f"{events['feedback']} feedback, {events['dead_letters']} dead letters"
     )
+    say(_ingestion(found["ingest"]))
     for part in found["not_ready"]:
         say(f"not ready: {part['part']}: {part['problem']}")
     for alert in found["alerts"]:
         say(f"{alert['level']}: {alert['what']}. {alert['remedy']}")
+
+
+def _ingestion(ingest: dict[str, Any]) -> str:
+    """Lag, rate and what is left over, in one line."""
+    lag = "no lag known" if ingest.get("lag") is None else f"{ingest['lag']} behind"
+    words = [f"{ingest.get('source', '-')} {ingest.get('state', '-')}", lag]
+    words.append(f"{ingest['rate_per_s']} events/s")
+    timing = ingest["timing"].get(ingest.get("source"), {})
+    if timing.get("commit_p99_ms") is not None:
+        words.append(f"commits in {timing['commit_p99_ms']:.0f} ms (p99)")
+    words.append(f"{ingest['duplicates']} duplicates, {ingest['orphans']} orphans")
+    words.append(f"store {sum(ingest['store_bytes'].values()) / 1e6:.0f} MB")
+    return ", ".join(words)
 
 
 def watch(

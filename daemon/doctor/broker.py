@@ -1,50 +1,60 @@
-"""Kafka: whether it answers and has the topics."""
+"""Kafka: whether it answers, lets us in, has the topics and keeps them as we need them."""
 
 import asyncio
 
+from consumers.topic_checks import TopicSettings, find_faults
 from consumers.topics import BrokerAwayError, Cluster, TopicAdmin, Topics
 from daemon.doctor.findings import Finding, error, note, ok, warning
 from daemon.domain.kafka import KafkaSecurity
 
 _LIMIT_S = 8
 
+Probed = tuple[Cluster, list[TopicSettings]]
 
-def probe_topics(bootstrap: str, security: KafkaSecurity) -> Cluster | str:
-    """Which of our topics the broker has; a text where it does not answer."""
+
+def probe_topics(bootstrap: str, security: KafkaSecurity) -> Probed | str:
+    """Which of our topics the broker has, and how it keeps them; a text where it does not say."""
     return asyncio.run(_probe(bootstrap, security))
 
 
-async def _probe(bootstrap: str, security: KafkaSecurity) -> Cluster | str:
+async def _probe(bootstrap: str, security: KafkaSecurity) -> Probed | str:
     admin = TopicAdmin(bootstrap, security=security, timeout_s=_LIMIT_S)
+    names = list(Topics().kinds)
     try:
-        return await admin.describe(list(Topics().kinds))
+        return await admin.describe(names), await admin.settings(names)
     except BrokerAwayError as problem:
-        return problem.problem
+        return f"{problem.problem}. {problem.remedy}"
     finally:
         await admin.close()
 
 
-def judge_topics(bootstrap: str | None, found: Cluster | str, *, creates: bool) -> list[Finding]:
-    """Say whether events can arrive through the broker."""
+def judge_topics(
+    bootstrap: str | None, found: Probed | str, *, creates: bool, dedupe_window_s: float
+) -> list[Finding]:
+    """Say whether events can arrive through the broker, and whether they stay there long enough."""
     if bootstrap is None:
         return [note("kafka", "no broker is set: events come through POST /v1/events only")]
     if isinstance(found, str):
         remedy = "Start it, or set ADAPTD_KAFKA_BOOTSTRAP; without it use POST /v1/events"
         return [error("kafka", f"{bootstrap}: {found}", remedy)]
-    missing = found.missing(list(Topics().kinds))
+    cluster, settings = found
+    missing = cluster.missing(list(Topics().kinds))
     if missing and not creates:
         what = f"wrong topic: the broker at {bootstrap} lacks {', '.join(missing)}"
         remedy = "Create them, or set ADAPTD_KAFKA_CREATE_TOPICS=true"
         return [error("topics", what, remedy)]
     if missing:
         return [note("topics", f"`adaptd run` will create {', '.join(missing)}")]
-    return [_judge_partitions(found)]
+    return _judge_settings(settings, dedupe_window_s)
 
 
-def _judge_partitions(found: Cluster) -> Finding:
-    counts = {topic: partitions for topic, (_, partitions) in found.topics.items()}
-    few = [topic for topic, partitions in counts.items() if partitions < 2]
-    if few:
-        what = f"one partition only: {', '.join(few)} cannot be read by two consumers"
-        return warning("topics", what, "Add partitions before the load grows")
-    return ok("topics", "partitions: " + ", ".join(f"{name} {n}" for name, n in counts.items()))
+def _judge_settings(settings: list[TopicSettings], dedupe_window_s: float) -> list[Finding]:
+    found = [
+        warning("topics", f"{fault.topic}: {fault.what}", fault.remedy)
+        for fault in find_faults(settings, dedupe_window_s=dedupe_window_s)
+    ]
+    if any(not topic.config for topic in settings):
+        what = "their settings cannot be asked"
+        found.append(note("topics", what, "Give the user the right DescribeConfigs on them"))
+    partitions = ", ".join(f"{topic.name} {topic.partitions}" for topic in settings)
+    return found or [ok("topics", f"partitions: {partitions}")]

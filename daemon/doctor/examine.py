@@ -68,7 +68,12 @@ def _daemon(settings: Settings, *, answers: bool) -> Finding:
 def _broker(settings: Settings) -> list[Finding]:
     bootstrap = settings.kafka_bootstrap
     found = probe_topics(bootstrap, settings.kafka_security) if bootstrap else ""
-    return judge_topics(bootstrap, found, creates=settings.kafka_create_topics)
+    return judge_topics(
+        bootstrap,
+        found,
+        creates=settings.kafka_create_topics,
+        dedupe_window_s=settings.dedupe_window_s,
+    )
 
 
 def _policy_files(settings: Settings) -> list[Loaded]:

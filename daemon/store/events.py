@@ -166,7 +166,7 @@ class EventStore:
             unstorable=unstorable,
             next_offsets=after,
         )
-        _add_totals(cursor, decoded.source, written)
+        _add_totals(cursor, decoded.source, written, now)
         _count_reasons(cursor, kept.dead_letters)
         return written
 
@@ -267,7 +267,7 @@ def _insert(cursor: Connection, statement: str, table: pa.Table, now: datetime) 
         cursor.unregister("chunk")
 
 
-def _add_totals(cursor: Connection, source: str, written: Written) -> None:
+def _add_totals(cursor: Connection, source: str, written: Written, now: datetime) -> None:
     values = {
         "source": source,
         "interactions": written.interactions,
@@ -275,6 +275,7 @@ def _add_totals(cursor: Connection, source: str, written: Written) -> None:
         "dead_letters": written.dead_letters,
         "duplicates": len(written.duplicates),
         "fenced": written.fenced,
+        "now": now,
     }
     cursor.execute(_SQL["add_totals"], values)
 

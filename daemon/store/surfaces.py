@@ -1,6 +1,9 @@
 """What people and scrapers want to see of the store: counts, the newest, histories."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,6 +24,7 @@ _JSON_COLUMNS = (
 )
 _FACTS = (
     "dead_letters_by_reason",
+    "totals_by_source",
     "offsets",
     "open_halts",
     "runs_by_state",
@@ -38,13 +42,20 @@ Row = dict[str, Any]
 
 
 class EventCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """What arrived. `last_minute` counts interactions and feedback ingested in the last 60 s."""
+    """What arrived. `last_minute` counts interactions and feedback ingested in the last 60 s.
+
+    `duplicates` were dropped, since the store was made. `orphans`: feedback stored by
+    `orphans_until` that waits for its interaction.
+    """
 
     interactions: int
     feedback: int
     dead_letters: int
     unpublished_letters: int
     last_minute: int
+    duplicates: int = 0
+    orphans: int = 0
+    orphans_until: datetime | None = None
     last_interaction_at: datetime | None
     last_feedback_at: datetime | None
 
@@ -54,6 +65,7 @@ class StoreFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     events: EventCounts
     dead_letters_by_reason: list[Row]
+    totals_by_source: list[Row]
     offsets: list[Row]
     open_halts: list[Row]
     runs_by_state: list[Row]
@@ -65,6 +77,7 @@ class StoreFacts(msgspec.Struct, frozen=True, kw_only=True):
     rollouts_by_state: list[Row]
     newest_rollouts: list[Row]
     newest_table: list[Row]
+    store_bytes: dict[str, int] = {}  # by "database" and "log": files, empty for a store in memory
 
 
 class Delay(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,7 +141,18 @@ class SurfaceStore:
 
 def _facts(cursor: Connection, now: datetime) -> StoreFacts:
     counts = msgspec.convert(_rows(cursor, "events", now=now)[0], EventCounts)
-    return StoreFacts(events=counts, **{name: _rows(cursor, name) for name in _FACTS})
+    found = {name: _rows(cursor, name) for name in _FACTS}
+    paths = [Path(row["path"]) for row in _rows(cursor, "files")]
+    return StoreFacts(events=counts, **found, store_bytes=_sizes(paths))
+
+
+def _sizes(paths: Sequence[Path]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for path in paths:
+        for kind, file in (("database", path), ("log", Path(f"{path}.wal"))):
+            with suppress(OSError):  # there is no log after a checkpoint
+                found[kind] = found.get(kind, 0) + file.stat().st_size
+    return found
 
 
 def _rows(cursor: Connection, name: str, **values: Any) -> list[Row]:

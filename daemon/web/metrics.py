@@ -3,10 +3,16 @@
 from collections.abc import Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from daemon import __version__
+from daemon.domain.meters import Distribution
 from daemon.store.surfaces import StoreFacts
 from daemon.web.ports import LiveFacts
 from daemon.web.status import not_ready, route_of
@@ -15,8 +21,16 @@ Sample = tuple[tuple[str, ...], float]
 _COUNTERS = {
     "adaptd_events_total",
     "adaptd_dead_letters_total",
+    "adaptd_ingest_duplicates_total",
     "adaptd_gateway_texts_dropped_total",
     "adaptd_gateway_rows_lost_total",
+}
+
+# By name, which distribution of a meter it shows; none where nothing was measured.
+_HISTOGRAMS = {
+    "adaptd_ingest_commit_seconds": "commit",
+    "adaptd_ingest_batch_events": "batch",
+    "adaptd_ingest_delay_seconds": "delay",
 }
 
 # name -> (labels, meaning). docs/metrics.md says the same; a test compares both ways.
@@ -32,6 +46,13 @@ METRICS: dict[str, tuple[tuple[str, ...], str]] = {
     "adaptd_ingest_halted": ((), "1 where ingestion waits for a person."),
     "adaptd_ingest_next_offset": (("topic", "partition"), "Kafka: first offset not stored yet."),
     "adaptd_ingest_lag": ((), "Kafka: messages in the topics that are not stored yet."),
+    "adaptd_ingest_partition_lag": (("topic", "partition"), "The same of one partition."),
+    "adaptd_ingest_commit_seconds": (("source",), "One transaction, from its begin to its commit."),
+    "adaptd_ingest_batch_events": (("source",), "Events in one transaction."),
+    "adaptd_ingest_delay_seconds": (("source",), "From append at the broker to commit."),
+    "adaptd_ingest_duplicates_total": (("source",), "Events dropped: stored before."),
+    "adaptd_feedback_orphans": ((), "Feedback that waits for its interaction."),
+    "adaptd_store_bytes": (("file",), "Size of the store's files."),
     "adaptd_policy_version": (("model",), "Version of the policy in force."),
     "adaptd_runs": (("model", "state"), "Training runs by state."),
     "adaptd_run_step": (("model",), "Optimiser step of the run in training."),
@@ -68,15 +89,27 @@ class _Facts(Collector):
     """One scrape's answer."""
 
     def __init__(self, facts: StoreFacts, live: LiveFacts) -> None:
+        self._meters = live.meters
         self._samples = {**_live_samples(live), **_store_samples(facts, live)}
 
     def collect(self) -> Iterator[Metric]:
         for name, (labels, meaning) in METRICS.items():
+            if name in _HISTOGRAMS:
+                yield self._histogram(name, labels, meaning)
+                continue
             kind = CounterMetricFamily if name in _COUNTERS else GaugeMetricFamily
             family = kind(name.removesuffix("_total"), meaning, labels=labels)
             for values, number in self._samples[name]:
                 family.add_metric(values, number)
             yield family
+
+    def _histogram(self, name: str, labels: Sequence[str], meaning: str) -> Metric:
+        family = HistogramMetricFamily(name, meaning, labels=labels)
+        for source, meter in self._meters.items():
+            found: Distribution = getattr(meter, _HISTOGRAMS[name])
+            if found.count:
+                family.add_metric([source], found.buckets(), found.total)
+        return family
 
 
 def _live_samples(live: LiveFacts) -> dict[str, list[Sample]]:
@@ -93,6 +126,11 @@ def _live_samples(live: LiveFacts) -> dict[str, list[Sample]]:
         "adaptd_part_ready": [((part.part,), part.problem is None) for part in live.parts],
         "adaptd_alerts": [((level,), problems.count(level)) for level in ("error", "warning")],
         "adaptd_ingest_lag": [] if lag is None else [((), lag)],
+        "adaptd_ingest_partition_lag": [
+            ((part["topic"], str(part["partition"])), part["lag"])
+            for part in live.ingest.get("partitions", ())
+            if part["lag"] is not None
+        ],
         "adaptd_policy_version": [((p.model,), p.version) for p in live.policies],
         "adaptd_restored": [((), bool(live.restore and live.restore["holds"]))],
         "adaptd_host_up": [((), live.host.get("state") == "ready")],
@@ -115,13 +153,19 @@ def _store_samples(facts: StoreFacts, live: LiveFacts) -> dict[str, list[Sample]
     last = {"interaction": events.last_interaction_at, "feedback": events.last_feedback_at}
     return {
         "adaptd_events_total": [
-            (("interaction",), events.interactions),
-            (("feedback",), events.feedback),
+            (("interaction",), sum(row["interactions"] for row in facts.totals_by_source)),
+            (("feedback",), sum(row["feedback"] for row in facts.totals_by_source)),
         ],
         "adaptd_event_last_ingested_seconds": [
             ((kind,), moment.timestamp()) for kind, moment in last.items() if moment
         ],
         "adaptd_dead_letters_total": _counted(facts.dead_letters_by_reason, "reason"),
+        "adaptd_dead_letters_unpublished": [((), events.unpublished_letters)],
+        "adaptd_ingest_duplicates_total": [
+            ((row["source"],), row["duplicates"]) for row in facts.totals_by_source
+        ],
+        "adaptd_feedback_orphans": [((), events.orphans)],
+        "adaptd_store_bytes": [((file,), size) for file, size in facts.store_bytes.items()],
         "adaptd_dead_letters_unpublished": [((), events.unpublished_letters)],
         "adaptd_ingest_halted": [((), bool(facts.open_halts))],
         "adaptd_ingest_next_offset": [

@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from daemon.domain.meters import Meter
 from daemon.domain.routes import GatewayState
 from daemon.domain.tokens import Principal
 
@@ -59,6 +60,7 @@ class LiveFacts(msgspec.Struct, frozen=True, kw_only=True):
     problems: list[Problem] = []
     gateways: list[GatewaySeen] = []
     ingest: dict[str, Any] = {}
+    meters: dict[str, Meter] = {}  # by source: kafka, http
     host: dict[str, Any] = {}
     triggers: dict[str, str] = {}
     restore: dict[str, Any] | None = None

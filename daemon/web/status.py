@@ -97,6 +97,11 @@ def ingest_document(facts: StoreFacts, live: LiveFacts) -> Document:
         "halted": facts.open_halts,
         "positions": facts.offsets,
         "dead_letters": {row["reason"]: row["count"] for row in facts.dead_letters_by_reason},
+        "rate_per_s": round(facts.events.last_minute / 60, 1),
+        "duplicates": facts.events.duplicates,
+        "orphans": facts.events.orphans,
+        "store_bytes": facts.store_bytes,
+        "timing": {source: meter.summary() for source, meter in live.meters.items()},
     }
 
 

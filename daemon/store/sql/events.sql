@@ -21,9 +21,13 @@ INSERT INTO feedback BY NAME SELECT *, $now AS ingested_at, least("time", $now) 
 -- name: add_dead_letters
 INSERT INTO dead_letters BY NAME SELECT *, $now AS received_at FROM chunk;
 -- name: add_totals
-INSERT INTO ingest_totals VALUES ($source, $interactions, $feedback, $dead_letters, $duplicates, $fenced)
+INSERT INTO ingest_totals BY NAME SELECT $source AS source, $interactions AS interactions, $feedback AS feedback, $dead_letters AS dead_letters,
+  $duplicates AS duplicates, $fenced AS fenced, CASE WHEN $interactions > 0 THEN $now END AS last_interaction_at,
+  CASE WHEN $feedback > 0 THEN $now END AS last_feedback_at
 ON CONFLICT DO UPDATE SET interactions = interactions + excluded.interactions, feedback = feedback + excluded.feedback,
-  dead_letters = dead_letters + excluded.dead_letters, duplicates = duplicates + excluded.duplicates, fenced = fenced + excluded.fenced;
+  dead_letters = dead_letters + excluded.dead_letters, duplicates = duplicates + excluded.duplicates, fenced = fenced + excluded.fenced,
+  last_interaction_at = coalesce(excluded.last_interaction_at, last_interaction_at),
+  last_feedback_at = coalesce(excluded.last_feedback_at, last_feedback_at);
 -- name: add_reason
 INSERT INTO dead_letter_totals VALUES ($reason, $letters)
 ON CONFLICT DO UPDATE SET letters = letters + excluded.letters;

@@ -3,11 +3,20 @@
 SELECT (SELECT count(*) FROM interactions) AS interactions, (SELECT count(*) FROM feedback) AS feedback,
   (SELECT count(*) FROM dead_letters) AS dead_letters,
   (SELECT count(*) FROM dead_letters WHERE published_at IS NULL) AS unpublished_letters,
-  (SELECT max(ingested_at) FROM interactions) AS last_interaction_at, (SELECT max(ingested_at) FROM feedback) AS last_feedback_at,
+  (SELECT max(last_interaction_at) FROM ingest_totals) AS last_interaction_at, (SELECT max(last_feedback_at) FROM ingest_totals) AS last_feedback_at,
+  (SELECT count(*) FROM orphan_feedback) AS orphans, (SELECT until FROM orphan_count) AS orphans_until,
+  (SELECT coalesce(sum(duplicates), 0)::BIGINT FROM ingest_totals) AS duplicates,
   (SELECT count(*) FROM interactions WHERE ingested_at > $now - INTERVAL 1 MINUTE)
     + (SELECT count(*) FROM feedback WHERE ingested_at > $now - INTERVAL 1 MINUTE) AS last_minute;
 -- name: dead_letters_by_reason
 SELECT reason, letters AS "count" FROM dead_letter_totals ORDER BY reason;
+-- name: totals_by_source
+-- Replays and imports have a source of their own each; what stands before the colon says which kind.
+SELECT split_part(source, ':', 1) AS source, sum(interactions)::BIGINT AS interactions, sum(feedback)::BIGINT AS feedback,
+  sum(duplicates)::BIGINT AS duplicates
+FROM ingest_totals GROUP BY ALL ORDER BY ALL;
+-- name: files
+SELECT path FROM duckdb_databases() WHERE NOT internal AND path IS NOT NULL;
 -- name: offsets
 SELECT source, topic, "partition", next_offset, record_at, updated_at FROM offsets WHERE source IN ('kafka', 'http') ORDER BY ALL;
 -- name: open_halts

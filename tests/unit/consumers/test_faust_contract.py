@@ -7,12 +7,14 @@ from pathlib import Path
 import aiokafka
 import faust
 from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.consumer.subscription_state import SubscriptionState
 from faust.tables.recovery import Recovery
 from faust.transport.consumer import Consumer, ThreadDelegateConsumer
 from faust.transport.drivers import aiokafka as driver
 
-from consumers.app import ChunkConsumer, ChunkThread, ConsumerSettings, build_app
+from consumers.app import ChunkConsumer, ChunkThread, ConsumerSettings, _credentials, build_app
 from consumers.service import IngestService
+from daemon.domain.kafka import KafkaSecurity
 
 
 def parameters(function: object) -> list[str]:
@@ -62,6 +64,36 @@ def test_a_member_can_ask_for_a_new_share_of_partitions() -> None:
     assert "self._coordinator = GroupCoordinator(" in inspect.getsource(
         aiokafka.AIOKafkaConsumer.start
     )
+
+
+def test_what_keeps_us_out_of_the_group_reaches_whoever_waits_for_an_assignment() -> None:
+    told = inspect.getsource(GroupCoordinator._push_error_to_user)
+    assert "self._subscription.abort_waiters(exc)" in told
+    assert "self._error_consumed_fut = create_future()" in told
+    assert "self._error_consumed_fut.set_result" in inspect.getsource(GroupCoordinator.check_errors)
+    aborted = inspect.getsource(SubscriptionState.abort_waiters)
+    assert "for waiter in self._assignment_waiters" in aborted
+    assert "_assignment_waiters" in inspect.getsource(SubscriptionState.wait_for_assignment)
+    assert "self._subscription = SubscriptionState" in inspect.getsource(
+        aiokafka.AIOKafkaConsumer.__init__
+    )
+
+
+def test_credentials_reach_aiokafka_as_we_give_them(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("pass")
+    security = KafkaSecurity(
+        protocol="SASL_PLAINTEXT", username="u", password_path=tmp_path / "password"
+    )
+    found = driver.credentials_to_aiokafka_auth(_credentials(security))
+    assert found == security.client_options() | {"ssl_context": None}
+    assert _credentials(KafkaSecurity()) is None
+    assert driver.credentials_to_aiokafka_auth(
+        _credentials(KafkaSecurity(protocol="SSL"))
+    ).keys() == {"security_protocol", "ssl_context"}
+
+
+def test_records_tell_their_size() -> None:
+    assert "serialized_value_size" in aiokafka.ConsumerRecord.__dataclass_fields__
 
 
 def test_aiokafka_takes_its_isolation_level_at_the_start_and_not_when_made() -> None:

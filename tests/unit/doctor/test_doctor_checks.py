@@ -3,11 +3,13 @@
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from consumers.topic_checks import TopicSettings
 from consumers.topics import Cluster
 from daemon.doctor.broker import judge_topics
 from daemon.doctor.findings import Finding, Level
@@ -33,33 +35,59 @@ def only(findings: list[Finding]) -> Finding:
     return findings[0]
 
 
+def judged(
+    found: tuple[Cluster, list[TopicSettings]] | str, *, creates: bool = True
+) -> list[Finding]:
+    return judge_topics("b:9092", found, creates=creates, dedupe_window_s=86_400)
+
+
+def judged_settings(
+    *, partitions: int = 3, config: Mapping[str, str] = {"cleanup.policy": "delete"}
+) -> list[Finding]:
+    names = ("interactions.v1", "feedback.v1")
+    cluster = Cluster(cluster_id=None, topics=dict.fromkeys(names, (None, partitions)))
+    settings = [
+        TopicSettings(name=name, partitions=partitions, replicas=1, config=config) for name in names
+    ]
+    return judged((cluster, settings))
+
+
 def replaced(**changes: object) -> VllmFacts:
     return VllmFacts(**({name: getattr(VLLM, name) for name in VLLM.__struct_fields__} | changes))
 
 
 def test_a_broker_that_does_not_answer_is_an_error_with_a_way_out() -> None:
-    found = only(judge_topics("b:9092", "NoBrokersAvailable", creates=True))
+    found = only(judged("NoBrokersAvailable"))
     assert found.level is Level.ERROR
     assert "b:9092" in found.what
     assert "ADAPTD_KAFKA_BOOTSTRAP" in found.remedy
 
 
 def test_no_broker_set_is_only_a_note() -> None:
-    assert only(judge_topics(None, "", creates=False)).level is Level.NOTE
+    assert only(judge_topics(None, "", creates=False, dedupe_window_s=1)).level is Level.NOTE
 
 
 def test_a_missing_topic_is_an_error_unless_adaptd_creates_it() -> None:
     some = Cluster(cluster_id=None, topics={"interactions.v1": (None, 3)})
-    refused = only(judge_topics("b", some, creates=False))
+    refused = only(judged((some, []), creates=False))
     assert refused.level is Level.ERROR
     assert "feedback.v1" in refused.what
-    assert only(judge_topics("b", some, creates=True)).level is Level.NOTE
+    assert only(judged((some, []))).level is Level.NOTE
 
 
 def test_one_partition_is_a_warning() -> None:
-    topics = {"interactions.v1": (None, 1), "feedback.v1": (None, 1)}
-    found = judge_topics("b", Cluster(cluster_id=None, topics=topics), creates=True)
-    assert only(found).level is Level.WARNING
+    assert [found.level for found in judged_settings(partitions=1)] == [Level.WARNING] * 2
+
+
+def test_topics_that_are_kept_well_are_fine_and_unknown_settings_a_note() -> None:
+    assert only(judged_settings()).level is Level.OK
+    assert [found.level for found in judged_settings(config={})] == [Level.NOTE]
+
+
+def test_topics_that_lose_events_are_warned_of() -> None:
+    found = judged_settings(config={"cleanup.policy": "compact,delete", "retention.ms": "3600000"})
+    assert {item.level for item in found} == {Level.WARNING}
+    assert len(found) == 4
 
 
 def test_a_vllm_without_lora_is_found() -> None:
