@@ -64,6 +64,20 @@ class RolloutDesk:
             return None
         return plan_of(version.policy)
 
+    async def read_bases(self) -> None:
+        """Read the digests of the policies' bases, once each.
+
+        A second a GB, so never under `lock`: a rollback would wait for it.
+        """
+        for base in {version.policy.base for version in self._policies.all()}:
+            directory = self._bases.get(base)
+            if directory is None or base in self._digests:
+                continue
+            try:
+                self._digests[base] = await asyncio.to_thread(_digests, directory)
+            except SettingsError as error:  # a policy may name it; routes do not depend on it
+                _log.error("base cannot be read", base=base, error=str(error))
+
     async def apply(self, change: Change) -> bool:
         """Write a change with its routes, then publish them. Call it under `lock`, after `look`.
 
@@ -74,7 +88,7 @@ class RolloutDesk:
             RefusedError: something changed meanwhile.
         """
         after = self.world.after(change)
-        table = await self._table(after)
+        table = self._table(after)
         await self._rollouts.apply(msgspec.structs.replace(change, table=table), now=_now())
         self.world = after
         for move in change.rollouts:
@@ -84,18 +98,18 @@ class RolloutDesk:
 
     async def reconcile(self, reason: str) -> None:
         """Bring the routes in line with the store, the host and the clock. Call it under `lock`."""
-        if (table := await self._table(await self.look())) is not None:
+        if (table := self._table(await self.look())) is not None:
             await self._keeper.write(table, reason=reason)
             await self._keeper.adopt(table)
 
-    async def _table(self, world: World) -> RouteTable | None:
+    def _table(self, world: World) -> RouteTable | None:
         """The table a world asks for; None where the one in force says the same."""
         if (base := self._base_name()) is None:
             return None
         plans = {key: self.plan(rollout) for key, rollout in world.rollouts.items()}
         routes = build_routes(
             world,
-            await self._aliases(),
+            self._aliases(),
             {key: plan for key, plan in plans.items() if plan},
             verified=self._verified(),
             now=_now(),
@@ -119,30 +133,26 @@ class RolloutDesk:
         routes = [r for r in newest.routes.values() if r.ready] if newest else []
         return frozenset(name for r in routes for name in (r.live, r.last_good) if name)
 
-    async def _aliases(self) -> list[Alias]:
-        """One per policy, and those already served: a policy that is gone takes no service away."""
+    def _aliases(self) -> list[Alias]:
+        """One per policy, and those already served: a policy that is gone takes no service away.
+
+        Digests that are still being read stay as they were served.
+        """
         newest = self._newest()
         found = {
             name: _alias_of(route) for name, route in (newest.routes if newest else {}).items()
         }
         for version in self._policies.all():
-            digests = await self._digests_of(version.policy.base)
-            found[version.model] = Alias(
-                name=version.model,
+            name, served = version.model, found.get(version.model)
+            known = (served.base_digest, served.template_digest) if served else (None, None)
+            base, template = self._digests.get(version.policy.base, known)
+            found[name] = Alias(
+                name=name,
                 split=version.policy.rollout.split,
-                base_digest=digests and digests[0],
-                template_digest=digests and digests[1],
+                base_digest=base,
+                template_digest=template,
             )
         return [found[name] for name in sorted(found)]
-
-    async def _digests_of(self, base: str) -> tuple[str, str] | None:
-        """Of the base and its template; read once. None where no such base is set up."""
-        if base not in self._digests and (directory := self._bases.get(base)) is not None:
-            try:
-                self._digests[base] = await asyncio.to_thread(_digests, directory)
-            except SettingsError as error:  # a policy may name it; routes do not depend on it
-                _log.error("base cannot be read", base=base, error=str(error))
-        return self._digests.get(base)
 
     def _newest(self) -> RouteTable | None:
         return self._keeper.table or self._keeper.stored

@@ -84,6 +84,7 @@ class RolloutService:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.keeper.heartbeat())
             tasks.create_task(self.residency.run(HOST_TICKS * self._tick_s))
+            tasks.create_task(self._read_bases())
             tasks.create_task(self._decide())
 
     async def begin(self) -> None:
@@ -91,6 +92,8 @@ class RolloutService:
         await self.keeper.begin()
         await self._note_numbers()
         await self._look_at_host()
+        if self.keeper.stored is None:  # nothing is served yet that would wait for it
+            await self._desk.read_bases()
         async with self._desk.lock:
             await self._withdraw_unwatched(datetime.now(UTC))
             await self._desk.reconcile("start")
@@ -113,6 +116,11 @@ class RolloutService:
                 await self.residency.look()
         except TimeoutError:
             _log.warning("host does not answer in time", limit_s=HOST_LIMIT_S)
+
+    async def _read_bases(self) -> None:
+        while True:
+            await self._desk.read_bases()
+            await asyncio.sleep(self._tick_s)
 
     async def _decide(self) -> None:
         while True:

@@ -1,6 +1,7 @@
 """The rollout's loop on a real store, with a host and a gateway in memory."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from daemon.domain.bases import DIGEST_FILE
 from daemon.domain.errors import RefusedError
 from daemon.domain.ports import HostInfo
 from daemon.domain.rollouts import Rollout, Waiver
@@ -322,6 +324,31 @@ async def test_a_rollback_that_no_gateway_heard_is_published_by_the_heartbeat(
     await advance(service)
     assert world.route.live is None
     assert "published_at" in (await world.rollout(first)).evidence
+
+
+async def test_a_rollback_does_not_wait_for_a_base_that_is_read(
+    world: RolloutWorld, tmp_path: Path
+) -> None:
+    service, _ = await promoted(world)
+    digest = world.route.base_digest
+    slow = make_tiny_base(tmp_path / "slow")
+    weights = slow / "model.safetensors"
+    weights.unlink()
+    os.mkfifo(weights)  # its end comes when we say so
+    (slow / DIGEST_FILE).unlink(missing_ok=True)
+    service._desk._bases, service._desk._digests = {"tiny": slow}, {}
+    reading = asyncio.create_task(service._desk.read_bases())
+    end = await asyncio.to_thread(os.open, weights, os.O_WRONLY)
+    try:
+        async with asyncio.timeout(5):
+            assert (await service.operator.roll_back(MODEL, **OPERATOR)).published
+        assert not reading.done()
+        assert world.route.base_digest == digest
+    finally:
+        os.close(end)
+        await reading
+    await advance(service)
+    assert world.route.base_digest not in (None, digest)
 
 
 async def test_a_version_past_the_gate_needs_a_reason_and_takes_every_step(
