@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from consumers.http import EventDoor
 from consumers.service import IngestService, IngestSettings
+from daemon.backups import Backups
 from daemon.domain.meters import Meter
 from daemon.domain.signing import derive
 from daemon.domain.tokens import TokenBook
@@ -16,6 +17,7 @@ from daemon.installation import (
     engine_settings,
     find_base,
     gateway_settings,
+    store_key,
 )
 from daemon.live import HostWatch, LiveParts, SeenPublisher
 from daemon.operations import Operations
@@ -24,10 +26,12 @@ from daemon.policy.book import PolicyBook
 from daemon.policy.load import Limits
 from daemon.policy.watch import PolicyService
 from daemon.reingestion import Reingestion, build_reingestion
+from daemon.restoration import Restoration
 from daemon.rollout.receipt import ReceiptService
 from daemon.rollout.service import RolloutService
 from daemon.settings import Settings
 from daemon.store.adapters import AdapterStore
+from daemon.store.backup_files import Place
 from daemon.store.database import Database
 from daemon.store.dead_letters import DeadLetterStore
 from daemon.store.event_reads import EventReads
@@ -36,11 +40,14 @@ from daemon.store.halts import HaltStore
 from daemon.store.orphans import OrphanCount
 from daemon.store.policies import PolicyStore
 from daemon.store.receipts import ReceiptStore
+from daemon.store.restores import RestoreStore
 from daemon.store.rollouts import RolloutStore
+from daemon.store.routes import RouteStore
 from daemon.store.runs import RunStore
 from daemon.store.sandbox import Sandbox
 from daemon.store.surfaces import SurfaceStore
 from daemon.supervision import Service, Supervisor
+from daemon.upkeep import StoreUpkeep
 from daemon.web.backend import Backend
 from daemon.web.bodies import Bodies
 from daemon.web.ports import Problem
@@ -106,10 +113,12 @@ async def build(settings: Settings, keys: Keys, database: Database, stack: Async
         tick_s=settings.tick_s,
     )
     policies = _policies(settings, database, book, sandbox)
+    events = EventStore(database, dedupe_window=timedelta(seconds=settings.dedupe_window_s))
     pipeline = build_pipeline(
         settings, database, book, sandbox, host=serving.host, receipts=serving.receipts
     )
-    ingestion = _ingestion(settings, keys, database)
+    ingestion = _ingestion(settings, keys, database, events)
+    restoration = await _restoration(settings, database, serving, ingestion)
     live = LiveParts(
         services=supervisor.problems,
         policies=book,
@@ -121,11 +130,16 @@ async def build(settings: Settings, keys: Keys, database: Database, stack: Async
         ingest=ingestion.consumer,
         meters=ingestion.meters,
         decisions=pipeline.triggers.decisions,
+        restoration=restoration,
         notices=lambda: [*_notices(serving, book), *ingestion.again.notices()],
     )
-    backend = _backend(settings, database, live, rollouts, ingestion)
-    services = _services(rollouts, policies, serving, ingestion, pipeline)
+    place = Place(settings.home, settings.policies_dir)
+    backups = Backups(database, place, key=store_key(settings))
+    upkeep = StoreUpkeep(backups, restoration)
+    backend = _backend(settings, database, live, rollouts, ingestion, upkeep)
+    services = _services(rollouts, policies, serving, ingestion, pipeline, restoration)
     services["orphans"] = OrphanCount(database).run
+    services["backups"] = backups.run
     return Parts(backend, policies, supervisor, serving.engine, services)
 
 
@@ -193,12 +207,27 @@ def _ingestion(
     return _Ingestion(door, IngestService(asked, sink=events, halts=halts, key=key), again)
 
 
+async def _restoration(
+    settings: Settings, database: Database, serving: _Serving, ingestion: _Ingestion
+) -> Restoration:
+    return await Restoration.load(
+        RestoreStore(database),
+        RouteStore(database),
+        serving.publisher,
+        serving.host,
+        ingest=ingestion.consumer.status if ingestion.consumer else None,
+        adapters=settings.adapters_dir,
+        every_s=settings.tick_s,
+    )
+
+
 def _backend(
     settings: Settings,
     database: Database,
     live: LiveParts,
     rollouts: RolloutService,
     ingestion: _Ingestion,
+    upkeep: StoreUpkeep,
 ) -> Backend:
     runs = RunStore(database)
     return Backend(
@@ -215,7 +244,13 @@ def _backend(
         ),
         live=live,
         reingestion=ingestion.again,
-        operator=Operations(runs=runs, rollouts=rollouts.operator, ingest=ingestion.consumer),
+        operator=Operations(
+            runs=runs,
+            rollouts=rollouts.operator,
+            ingest=ingestion.consumer,
+            restoration=upkeep.restoration,
+        ),
+        upkeep=upkeep,
     )
 
 
@@ -225,15 +260,20 @@ def _services(
     serving: _Serving,
     ingestion: _Ingestion,
     pipeline: Pipeline,
+    restoration: Restoration,
 ) -> dict[str, Service]:
-    """Routes are published before all else (invariant 7)."""
-    services: dict[str, Service] = {"rollouts": rollouts.run, "policies": policies.run}
+    """Routes are published before all else (invariant 7), but not those of a restored store."""
+    services: dict[str, Service] = {
+        "restoration": restoration.run,
+        "rollouts": restoration.hold(rollouts.run),
+        "policies": policies.run,
+    }
     if serving.engine is not None:
         services["engine"] = serving.engine.run
     if ingestion.consumer is not None:
         services["consumer"] = ingestion.consumer.run
     services |= ingestion.again.services()
-    return services | pipeline.services()
+    return services | {name: restoration.hold(run) for name, run in pipeline.services().items()}
 
 
 def _starting(engine: EngineSupervisor | None) -> str | None:
