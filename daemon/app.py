@@ -3,7 +3,9 @@
 import asyncio
 import os
 import sys
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
+from typing import Any
 
 import structlog
 
@@ -28,6 +30,7 @@ def serve(settings: Settings, *, stop_vllm: bool = False) -> None:
         SettingsError: a setting, a base or the port cannot be used.
         StoreError: the store cannot be opened; another daemon holds it, most likely.
     """
+    os.umask(0o077)  # what people asked and were answered is for this user's eyes only
     asyncio.run(_serve(settings, stop_vllm))
 
 
@@ -52,25 +55,25 @@ async def _run(parts: Parts, forced_end: ForcedEnd, *, address: str) -> None:
     await parts.policies.recall()
     stop = asyncio.Event()
     with stop_signals(stop):
-        try:
-            async with asyncio.TaskGroup() as group:
-                keep = parts.supervisor.keep_running
-                tasks = [
-                    group.create_task(keep(name, work), name=name)
-                    for name, work in parts.services.items()
-                ]
-                _log.info("adaptd_runs", version=__version__, address=address)
-                await stop.wait()
-                _log.info("adaptd_stops")
-                forced_end.begin()
-                for task in tasks:
-                    task.cancel()
-        except* HaltError as halted:
-            _end_halted(halted.exceptions[0])
+        async with asyncio.TaskGroup() as group:
+            keep = parts.supervisor.keep_running
+            tasks = [
+                group.create_task(_end_on_halt(keep(name, work)), name=name)
+                for name, work in parts.services.items()
+            ]
+            _log.info("adaptd_runs", version=__version__, address=address)
+            await stop.wait()
+            _log.info("adaptd_stops")
+            forced_end.begin()
+            for task in tasks:
+                task.cancel()
 
 
-def _end_halted(error: BaseException) -> None:
-    """Leave at once: a consumer that halted may have threads that never end."""
-    sys.stderr.write(f"{error}\n")
-    sys.stderr.flush()
-    os._exit(HALTED)
+async def _end_on_halt(service: Coroutine[Any, Any, None]) -> None:
+    """Leave at once on a halt: threads may hang, and all is in the store."""
+    try:
+        await service
+    except HaltError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.stderr.flush()
+        os._exit(HALTED)

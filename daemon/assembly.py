@@ -10,6 +10,7 @@ from daemon.backups import Backups
 from daemon.domain.meters import Meter
 from daemon.domain.signing import derive
 from daemon.domain.tokens import TokenBook
+from daemon.erasure.parts import ForgettingParts, build_forgetting
 from daemon.installation import (
     GATEWAY_FILE,
     Base,
@@ -46,6 +47,7 @@ from daemon.store.routes import RouteStore
 from daemon.store.runs import RunStore
 from daemon.store.sandbox import Sandbox
 from daemon.store.surfaces import SurfaceStore
+from daemon.store.tombstones import Tombstones
 from daemon.supervision import Service, Supervisor
 from daemon.upkeep import StoreUpkeep
 from daemon.web.backend import Backend
@@ -113,9 +115,20 @@ async def build(settings: Settings, keys: Keys, database: Database, stack: Async
         tick_s=settings.tick_s,
     )
     policies = _policies(settings, database, book, sandbox)
-    events = EventStore(database, dedupe_window=timedelta(seconds=settings.dedupe_window_s))
+    secret = derive(keys.secret, "erasures").hex()
+    events = EventStore(
+        database,
+        dedupe_window=timedelta(seconds=settings.dedupe_window_s),
+        tombstones=Tombstones(database, secret),
+    )
     pipeline = build_pipeline(
-        settings, database, book, sandbox, host=serving.host, receipts=serving.receipts
+        settings,
+        database,
+        book,
+        sandbox,
+        events,
+        host=serving.host,
+        receipts=serving.receipts,
     )
     ingestion = _ingestion(settings, keys, database, events)
     restoration = await _restoration(settings, database, serving, ingestion)
@@ -136,10 +149,12 @@ async def build(settings: Settings, keys: Keys, database: Database, stack: Async
     place = Place(settings.home, settings.policies_dir)
     backups = Backups(database, place, key=store_key(settings))
     upkeep = StoreUpkeep(backups, restoration)
-    backend = _backend(settings, database, live, rollouts, ingestion, upkeep)
+    forgetting = build_forgetting(settings, database, secret, rollouts.operator)
+    backend = _backend(settings, database, live, rollouts, ingestion, upkeep, forgetting)
     services = _services(rollouts, policies, serving, ingestion, pipeline, restoration)
-    services["orphans"] = OrphanCount(database).run
     services["backups"] = backups.run
+    services["orphans"] = OrphanCount(database).run
+    services |= forgetting.services()
     return Parts(backend, policies, supervisor, serving.engine, services)
 
 
@@ -228,6 +243,7 @@ def _backend(
     rollouts: RolloutService,
     ingestion: _Ingestion,
     upkeep: StoreUpkeep,
+    forgetting: ForgettingParts,
 ) -> Backend:
     runs = RunStore(database)
     return Backend(
@@ -251,6 +267,7 @@ def _backend(
             restoration=upkeep.restoration,
         ),
         upkeep=upkeep,
+        forgetting=forgetting.erasures,
     )
 
 

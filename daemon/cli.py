@@ -12,6 +12,7 @@ from daemon.commands import (
     deadletters,
     demo,
     engine,
+    erase,
     gateway,
     importing,
     ingest,
@@ -66,7 +67,7 @@ def _root(
     """Keeps a served language model learning from its own production feedback."""
 
 
-for _register in (start, backup, demo, setup, status, importing):
+for _register in (start, demo, setup, status, backup, erase, importing):
     _register.register(app)
 for _name, _group in {
     "policy": policy,
@@ -80,6 +81,7 @@ for _name, _group in {
     "store": store,
     "gateway": gateway,
     "engine": engine,
+    "erasures": erase,
 }.items():
     app.add_typer(_group.app, name=_name, rich_help_panel=None)
 app.command("rollback")(rollout.rollback)

@@ -32,7 +32,7 @@ class Keys:
             SettingsError: the folder cannot be written.
         """
         try:
-            settings.home.mkdir(parents=True, exist_ok=True)
+            settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
             secret = load_secret(settings.secret_path)
             token = ensure_control_token(settings.control_token_path, settings.tokens_path)
         except OSError as error:

@@ -16,6 +16,7 @@ from daemon.store.adapters import AdapterStore
 from daemon.store.database import Database
 from daemon.store.datasets import HoldoutStore, SnapshotStore
 from daemon.store.event_reads import EventReads
+from daemon.store.events import EventStore
 from daemon.store.runs import RunStore
 from daemon.store.sandbox import Sandbox
 from daemon.store.triggers import TriggerStore
@@ -51,6 +52,7 @@ def build_pipeline(
     database: Database,
     book: PolicyBook,
     sandbox: Sandbox,
+    events: EventStore,
     *,
     host: AdapterHost,
     receipts: ReceiptCheck,
@@ -70,6 +72,7 @@ def build_pipeline(
         adapters=AdapterStore(database),
         store=TriggerStore(database),
         preview=_Usable(builder),
+        seal=events.seal,
         tick_s=tick_s,
     )
     datasets = DatasetService(runs, builder, book, tick_s=tick_s)

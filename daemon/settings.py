@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -77,6 +77,12 @@ class Settings(BaseSettings):
     events_max_waiting_bytes: PositiveInt = 64 << 20  # of all requests together, then 429
     kafka_dead_letters_topic: str = DEAD_LETTERS_TOPIC  # empty: they stay in the store only
     dedupe_window_s: PositiveFloat = 24 * 3600
+    erasure_bar_s: PositiveFloat = 90 * 24 * 3600  # longer than Kafka's retention
+    erasure_rewrite_every_s: NonNegativeFloat = 0
+    keep_events_s: PositiveFloat | None = None  # None: for good
+    keep_dead_letters_s: PositiveFloat | None = None
+    keep_snapshots_s: PositiveFloat | None = None
+    keep_runs_s: PositiveFloat | None = None
     lease_s: PositiveFloat = 5
     store_memory: str = "1GB"
     store_key_path: Path | None = None  # None: the variable ADAPTD_STORE_KEY, else no encryption

@@ -33,12 +33,12 @@ class DaemonClient:
     def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
         return self._ask("POST", path, json=body or {})
 
+    def delete(self, path: str) -> Any:
+        return self._ask("DELETE", path)
+
     def send(self, path: str, body: bytes) -> Any:
         """POST lines as they are."""
         return self._ask("POST", path, content=body)
-
-    def delete(self, path: str) -> Any:
-        return self._ask("DELETE", path)
 
     def _ask(self, method: str, path: str, **parts: Any) -> Any:
         try:

@@ -7,6 +7,8 @@ from typing import Protocol
 
 import msgspec
 
+ERASED = "erased"  # the reason of a letter whose person was: its bytes go
+
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """`position`: Kafka's offset, or the number of the HTTP item or of the file's line.

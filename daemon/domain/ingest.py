@@ -87,6 +87,7 @@ class Written:
     fenced: int = 0  # rows before the stored offset: read again after a rewind
     duplicates: frozenset[Address] = frozenset()
     unstorable: frozenset[Address] = frozenset()  # became dead letters at the store
+    barred: frozenset[Address] = frozenset()  # of erased people: only that they came is kept
     next_offsets: Mapping[Partition, int] = field(default_factory=dict)
 
 

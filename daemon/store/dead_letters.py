@@ -111,8 +111,9 @@ class DeadLetterStore:
             _with_keys(cursor, keys, _SQL["mark_redriven"], now=self._clock())
             _with_keys(cursor, keys, _SQL["mark_dead_again"])
             if buried_again:
-                cursor.execute(_SQL["drop_copies"], {"source": REDRIVE, "ids": list(buried_again)})
-                cursor.execute(_SQL["uncount_copies"], {"letters": len(buried_again)})
+                copies = {"source": REDRIVE, "ids": list(buried_again)}
+                cursor.execute(_SQL["uncount_copies"], copies)
+                cursor.execute(_SQL["drop_copies"], copies)
 
         await self._database.write(work)
 

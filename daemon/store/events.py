@@ -29,6 +29,7 @@ from daemon.store.offsets import (
 )
 from daemon.store.restores import look_back
 from daemon.store.statements import statements
+from daemon.store.tombstones import Tombstones
 from daemon.store.transitions import record_transition
 from daemon.store.unstorable import TABLES, addresses, part_unstorable
 
@@ -55,8 +56,11 @@ class EventStore:
         *,
         dedupe_window: timedelta,
         clock: Callable[[], datetime] = utc_now,
+        tombstones: Tombstones | None = None,
     ) -> None:
+        """Events of erased people, whom `tombstones` know, become dead letters without bytes."""
         self._database = database
+        self._tombstones = tombstones
         self._window = dedupe_window
         self._clock = clock
         self._newest: datetime | None = None  # writer thread only
@@ -153,7 +157,8 @@ class EventStore:
         now = self._next_time(cursor)
         unfenced, fenced = _fence(decoded, stored)
         since = min(self._since(cursor, now), copies.until or now)
-        kept, duplicates = self._drop_duplicates(cursor, unfenced, since=since)
+        allowed, barred = self._bar(cursor, unfenced)
+        kept, duplicates = self._drop_duplicates(cursor, allowed, since=since)
         for table in TABLES:
             _insert(cursor, _SQL[f"add_{table}"], getattr(kept, table), now)
         advance_offsets(cursor, decoded.source, after, spans=decoded.spans, now=now)
@@ -164,11 +169,17 @@ class EventStore:
             fenced=fenced,
             duplicates=duplicates | copies.addresses,
             unstorable=unstorable,
+            barred=barred,
             next_offsets=after,
         )
         _add_totals(cursor, decoded.source, written, now)
         _count_reasons(cursor, kept.dead_letters)
         return written
+
+    def _bar(self, cursor: Connection, decoded: Decoded) -> tuple[Decoded, frozenset[Address]]:
+        if self._tombstones is None:
+            return decoded, frozenset()
+        return self._tombstones.part(cursor, decoded)
 
     def _since(self, cursor: Connection, now: datetime) -> datetime:
         """How far back duplicates are looked for; further while a restored store catches up."""

@@ -1,4 +1,4 @@
-"""Policy SQL over examples, in a child process that sees one file of them (`sandbox_child`).
+"""Policy SQL over examples, in a child process that sees its alias's files (`sandbox_child`).
 
 The child has limits on memory, processor time and files; the parent kills it at the wall limit.
 """
@@ -10,6 +10,8 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,32 +28,42 @@ class SandboxError(AdaptdError):
     """The expression was refused, failed, or went past a limit."""
 
 
-class Sandbox:
-    """Runs one expression at a time over a Parquet file of examples."""
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Files of one alias: the tail, and sealed rows but for those whose id is in `touched`."""
 
-    def __init__(self, *, memory_mb: int = 1024, cpu_s: int = 60, wall_s: float = 90) -> None:
+    tail: Path
+    touched: Path | None = None
+    sealed: Sequence[Path] = ()
+
+
+class Sandbox:
+    """Runs one expression at a time over Parquet files of examples."""
+
+    def __init__(
+        self, *, memory_mb: int = 1024, cpu_s: int = 60, wall_s: float = 90, threads: int = 2
+    ) -> None:
         """`memory_mb` is DuckDB's; the process as a whole may have 1 GiB more."""
-        self._limits = {"memory_mb": memory_mb, "cpu_s": cpu_s}
+        self._limits = {"memory_mb": memory_mb, "cpu_s": cpu_s, "threads": threads}
         self._wall_s = wall_s
 
     async def select(
-        self, examples: Path, where: str, *, as_of: datetime, judged_only: bool = False
+        self, examples: Examples | Path, where: str, *, as_of: datetime, judged_only: bool = False
     ) -> pa.Table:
-        """The rows of `examples` that the expression holds for, in their order.
+        """The rows of `examples` that the expression holds for, by time, id and tenant.
 
         `judged_only` leaves out rows that nobody rated or corrected.
 
         Raises:
             SandboxError: the expression is refused, or failed, or took too much.
         """
-        with tempfile.TemporaryDirectory(prefix="sandbox-", dir=examples.parent) as name:
-            folder = Path(name)
-            source, out = folder / "examples.parquet", folder / "out" / "selected.parquet"
+        given = Examples(examples) if isinstance(examples, Path) else examples
+        with tempfile.TemporaryDirectory(prefix="sandbox-", dir=given.tail.parent) as name:
+            out = Path(name) / "out" / "selected.parquet"
             out.parent.mkdir()
-            await asyncio.to_thread(_link, examples, source)
-            job = {"examples": str(source), "out": str(out), "where": where}
-            as_of_text = as_of.astimezone(UTC).isoformat()
-            await self._run(job | {"as_of": as_of_text, "judged_only": judged_only} | self._limits)
+            files = await asyncio.to_thread(_linked, given, Path(name))
+            job = files | {"out": str(out), "where": where, "judged_only": judged_only}
+            await self._run(job | {"as_of": as_of.astimezone(UTC).isoformat()} | self._limits)
             return await asyncio.to_thread(pq.read_table, out)
 
     async def check(self, examples: Path, where: str, *, as_of: datetime) -> None:
@@ -99,7 +111,26 @@ class Sandbox:
         return f"it went past its limits (exit {code})"
 
 
-def _link(source: Path, target: Path) -> None:
+def _linked(examples: Examples, folder: Path) -> dict[str, Any]:
+    """The files in the child's own folder, as its job names them."""
+    tail = folder / "tail.parquet"
+    link(examples.tail, tail)
+    touched = None
+    if examples.touched is not None:
+        touched = folder / "touched.parquet"
+        link(examples.touched, touched)
+    sealed = [folder / f"sealed-{number}.parquet" for number in range(len(examples.sealed))]
+    for source, target in zip(examples.sealed, sealed, strict=True):
+        link(source, target)
+    return {
+        "examples": str(tail),
+        "touched": touched and str(touched),
+        "sealed": [str(path) for path in sealed],
+    }
+
+
+def link(source: Path, target: Path) -> None:
+    """The same file under another name; a copy on another file system."""
     try:
         os.link(source, target)
     except OSError:  # another file system

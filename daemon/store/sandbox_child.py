@@ -16,8 +16,9 @@ from daemon.store.expression import Refused, check_expression
 
 _OVERHEAD_BYTES = 1 << 30  # address space of Python, DuckDB's code and its threads' stacks
 _FILE_BYTES = 8 << 30
-_FILES = 64
+_FILES = 1024  # one of sealed examples for each day there were any
 _BEFORE_ANY_ROW = (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException)
+_ORDER = ("time", "id", "tenant")  # the same however the examples are spread over files
 _TOO_MUCH_MEMORY = {"problem": "it needs too much memory", "remedy": "Simplify it"}
 
 
@@ -71,7 +72,8 @@ def _work(connection: duckdb.DuckDBPyConnection, job: dict[str, Any]) -> None:
     only = "len(corrections) + len(ratings) > 0" if job["judged_only"] else "true"
     names = ", ".join(f'"{column}"' for column in columns)
     condition = f"{only} AND (\n{job['where']}\n)"  # checked above; this process is the sandbox
-    chosen = f"SELECT {names} FROM examples WHERE {condition} ORDER BY file_row_number"  # noqa: S608 - see above
+    order = ", ".join(f'"{name}"' for name in _ORDER if name in columns)
+    chosen = f"SELECT {names} FROM examples WHERE {condition} ORDER BY {order}"  # noqa: S608 - see above
     out = _quoted(job["out"])
     connection.execute(f"COPY ({chosen}) TO {out} (FORMAT parquet, COMPRESSION zstd)")
 
@@ -82,10 +84,10 @@ def locked_connection(job: dict[str, Any]) -> duckdb.DuckDBPyConnection:
     `now()`, `current_timestamp` and `current_date` are the job's `as_of`: the first is a macro that
     hides DuckDB's own, the others are columns, which win over the session's words.
     """
-    config: dict[str, Any] = {"memory_limit": f"{job['memory_mb']}MB", "threads": "1"}
+    threads = str(job.get("threads", 1))
+    config: dict[str, Any] = {"memory_limit": f"{job['memory_mb']}MB", "threads": threads}
     connection = duckdb.connect(":memory:", config=config)
     as_of = f"TIMESTAMPTZ {_quoted(job['as_of'])}"
-    source = _quoted(job["examples"])
     folder = _quoted(str(Path(job["examples"]).parent))
     for statement in (
         "SET TimeZone = 'UTC'",
@@ -98,14 +100,22 @@ def locked_connection(job: dict[str, Any]) -> duckdb.DuckDBPyConnection:
         "SET lock_configuration = true",
     ):
         connection.execute(statement)
-    # file_row_number keeps the order of the file whatever the filter does
-    rows = f"FROM read_parquet({source}, file_row_number = true)"
-    connection.execute(f"CREATE VIEW numbered AS SELECT * {rows}")
+    connection.execute(f"CREATE VIEW numbered AS {_rows(job)}")
     times = f"{as_of} AS current_timestamp, {as_of}::DATE AS current_date"
     connection.execute(f"CREATE VIEW examples AS SELECT *, {times} FROM numbered")  # noqa: S608 - our own time
     one = f"SELECT n.*, {times} FROM (SELECT 1) LEFT JOIN numbered n ON false"  # noqa: S608 - our own time
     connection.execute(f"CREATE VIEW nobody AS {one}")
     return connection
+
+
+def _rows(job: dict[str, Any]) -> str:
+    """Sealed rows but for those that changed since, and the tail."""
+    tail = f"FROM read_parquet({_quoted(job['examples'])})"
+    if not job.get("sealed"):
+        return tail
+    sealed = ", ".join(_quoted(path) for path in job["sealed"])
+    touched = f"FROM read_parquet({_quoted(job['touched'])})"
+    return f"FROM read_parquet([{sealed}]) WHERE id NOT IN ({touched}) UNION ALL BY NAME {tail}"
 
 
 def check_where(connection: duckdb.DuckDBPyConnection, where: str) -> list[str]:
@@ -116,7 +126,7 @@ def check_where(connection: duckdb.DuckDBPyConnection, where: str) -> list[str]:
         duckdb.Error: it does not fit the columns' types.
     """
     rows = connection.execute("DESCRIBE numbered").fetchall()
-    columns = [row[0] for row in rows if row[0] != "file_row_number"]
+    columns = [row[0] for row in rows]
     check_expression(connection, where, columns)
     described = connection.execute(f"DESCRIBE SELECT (\n{where}\n) FROM examples")  # noqa: S608 - as above
     kind = (described.fetchone() or ("", "nothing"))[1]

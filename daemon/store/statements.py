@@ -10,7 +10,10 @@ _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 @cache
 def statements(file: str) -> dict[str, str]:
     """The named statements of sql/{file}.sql."""
-    text = (resources.files("daemon.store") / "sql" / f"{file}.sql").read_text()
+    return split_statements((resources.files("daemon.store") / "sql" / f"{file}.sql").read_text())
+
+
+def split_statements(text: str) -> dict[str, str]:
     parts = _NAME.split(text)[1:]
     return {
         name: body.strip().rstrip(";") for name, body in zip(parts[::2], parts[1::2], strict=True)

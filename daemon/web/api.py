@@ -7,7 +7,7 @@ from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import Response
 
 from daemon import __version__
-from daemon.web import events, records, reingestion, rollouts, upkeep
+from daemon.web import erasures, events, records, reingestion, rollouts, upkeep
 from daemon.web.answers import Because, actor_of, answer
 from daemon.web.auth import RequireToken
 from daemon.web.backend import Backend
@@ -30,6 +30,7 @@ def make_api(backend: Backend) -> FastAPI:
     app.include_router(records.router(backend))
     app.include_router(rollouts.router(backend))
     app.include_router(events.router(backend))
+    app.include_router(erasures.router(backend))
     app.include_router(upkeep.router(backend))
     app.add_middleware(RequireToken, tokens=backend.tokens)
     return app

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from daemon.domain.erasures import Forgetting
 from daemon.domain.reingestion import Reingestion
 from daemon.store.adapters import AdapterStore
 from daemon.store.dead_letters import DeadLetterStore
@@ -30,5 +31,6 @@ class Backend:
     bodies: Bodies
     live: Live
     operator: Operator
-    upkeep: Upkeep
     reingestion: Reingestion
+    upkeep: Upkeep
+    forgetting: Forgetting

@@ -15,7 +15,7 @@ from daemon import __version__
 from daemon.domain.meters import Distribution
 from daemon.store.surfaces import StoreFacts
 from daemon.web.ports import LiveFacts
-from daemon.web.status import not_ready, route_of
+from daemon.web.status import alerts, not_ready, route_of
 
 Sample = tuple[tuple[str, ...], float]
 _COUNTERS = {
@@ -113,7 +113,6 @@ class _Facts(Collector):
 
 
 def _live_samples(live: LiveFacts) -> dict[str, list[Sample]]:
-    problems = [problem.level for problem in live.problems]
     lag = live.ingest.get("lag")
     flying = [
         ((seen.state.gateway, adapter), float(count))
@@ -124,7 +123,6 @@ def _live_samples(live: LiveFacts) -> dict[str, list[Sample]]:
         "adaptd_info": [((__version__,), 1)],
         "adaptd_ready": [((), not not_ready(live.parts))],
         "adaptd_part_ready": [((part.part,), part.problem is None) for part in live.parts],
-        "adaptd_alerts": [((level,), problems.count(level)) for level in ("error", "warning")],
         "adaptd_ingest_lag": [] if lag is None else [((), lag)],
         "adaptd_ingest_partition_lag": [
             ((part["topic"], str(part["partition"])), part["lag"])
@@ -151,6 +149,7 @@ def _live_samples(live: LiveFacts) -> dict[str, list[Sample]]:
 def _store_samples(facts: StoreFacts, live: LiveFacts) -> dict[str, list[Sample]]:
     events = facts.events
     last = {"interaction": events.last_interaction_at, "feedback": events.last_feedback_at}
+    levels = [alert.level for alert in alerts(facts, live.problems)]
     return {
         "adaptd_events_total": [
             (("interaction",), sum(row["interactions"] for row in facts.totals_by_source)),
@@ -168,6 +167,7 @@ def _store_samples(facts: StoreFacts, live: LiveFacts) -> dict[str, list[Sample]
         "adaptd_store_bytes": [((file,), size) for file, size in facts.store_bytes.items()],
         "adaptd_dead_letters_unpublished": [((), events.unpublished_letters)],
         "adaptd_ingest_halted": [((), bool(facts.open_halts))],
+        "adaptd_alerts": [((level,), levels.count(level)) for level in ("error", "warning")],
         "adaptd_ingest_next_offset": [
             ((row["topic"], str(row["partition"])), row["next_offset"])
             for row in facts.offsets

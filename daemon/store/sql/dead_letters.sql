@@ -36,7 +36,8 @@ ORDER BY d.received_at, d.id;
 UPDATE dead_letters SET redriven_at = $now FROM letter_keys k
 WHERE dead_letters.id = k.id AND dead_letters.received_at = k.received_at AND k.reason IS NULL;
 -- name: mark_dead_again
-UPDATE dead_letters SET reason = k.reason, detail = k.detail FROM letter_keys k
+UPDATE dead_letters SET reason = k.reason, detail = k.detail, bytes = CASE WHEN k.reason <> 'erased' THEN bytes END
+FROM letter_keys k
 WHERE dead_letters.id = k.id AND dead_letters.received_at = k.received_at AND k.reason IS NOT NULL;
 -- name: mark_published
 UPDATE dead_letters SET published_at = $now FROM letter_keys k
@@ -44,4 +45,6 @@ WHERE dead_letters.id = k.id AND dead_letters.received_at = k.received_at;
 -- name: drop_copies
 DELETE FROM dead_letters WHERE source = $source AND list_contains($ids, id);
 -- name: uncount_copies
-UPDATE dead_letter_totals SET letters = letters - $letters WHERE reason = 'unstorable';
+UPDATE dead_letter_totals SET letters = dead_letter_totals.letters - copies.letters FROM (
+  SELECT reason, count(*) AS letters FROM dead_letters WHERE source = $source AND list_contains($ids, id) GROUP BY reason
+) copies WHERE dead_letter_totals.reason = copies.reason;

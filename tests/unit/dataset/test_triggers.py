@@ -51,9 +51,13 @@ class World:
             adapters=self.adapters,
             store=TriggerStore(self.database),
             preview=self.preview,
+            seal=self.seal,
             tick_s=0.3,
             clock=self.clock,
         )
+
+    async def seal(self) -> datetime:
+        return self.clock.now
 
     async def preview(self, version: PolicyVersion, *, as_of: datetime) -> Usable:
         self.previews += 1
