@@ -30,8 +30,33 @@ from daemon.store.database import Connection, Database
 CHUNK = 20_000
 EVENTS_OF_ONE = 20
 _WORDS = np.array(
-    "card payment refund transfer account limit pin blocked arrived abroad fee cash top up "
-    "exchange rate pending declined statement support verify identity phone lost stolen".split()
+    [
+        "card",
+        "payment",
+        "refund",
+        "transfer",
+        "account",
+        "limit",
+        "pin",
+        "blocked",
+        "arrived",
+        "abroad",
+        "fee",
+        "cash",
+        "top",
+        "up",
+        "exchange",
+        "rate",
+        "pending",
+        "declined",
+        "statement",
+        "support",
+        "verify",
+        "identity",
+        "phone",
+        "lost",
+        "stolen",
+    ]
 )
 _ADD = """
 INSERT INTO interactions BY NAME SELECT *, now() AS ingested_at, 'support' AS model, 'ok' AS status,
