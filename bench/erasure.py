@@ -29,35 +29,9 @@ from daemon.store.database import Connection, Database
 
 CHUNK = 20_000
 EVENTS_OF_ONE = 20
-_WORDS = np.array(
-    [
-        "card",
-        "payment",
-        "refund",
-        "transfer",
-        "account",
-        "limit",
-        "pin",
-        "blocked",
-        "arrived",
-        "abroad",
-        "fee",
-        "cash",
-        "top",
-        "up",
-        "exchange",
-        "rate",
-        "pending",
-        "declined",
-        "statement",
-        "support",
-        "verify",
-        "identity",
-        "phone",
-        "lost",
-        "stolen",
-    ]
-)
+_TEXT = """card payment refund transfer account limit pin blocked arrived abroad fee cash top up
+exchange rate pending declined statement support verify identity phone lost stolen"""
+_WORDS = np.array(_TEXT.split())
 _ADD = """
 INSERT INTO interactions BY NAME SELECT *, now() AS ingested_at, 'support' AS model, 'ok' AS status,
   true AS trusted, 'kafka' AS source, 'interactions.v1' AS topic, 0 AS "partition" FROM chunk
