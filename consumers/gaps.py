@@ -42,7 +42,10 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
                     f"to {self.end}, excluded)"
                 )
             case "truncated":
-                return f"{where}: the log ends at {self.end}, but {self.next_offset} would be next"
+                return (
+                    f"{where}: the log ends at {self.end}, but {self.next_offset} would be next"
+                    " (after a resync replay what it has: adaptd replay)"
+                )
             case _:
                 return f"{where}: it no longer exists; {self.next_offset} would have been next"
 

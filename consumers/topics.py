@@ -15,6 +15,8 @@ from kafka.errors import (
     BrokerResponseError,
     KafkaError,
     TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+    for_code,
 )
 from kafka.protocol.consumer import OffsetSpec
 from kafka.structs import TopicPartition
@@ -163,7 +165,11 @@ async def _knock(bootstrap: str, options: Mapping[str, Any], timeout_s: float) -
 
 
 def _describe(client: Client, names: Sequence[str]) -> Cluster:
+    """Raises KafkaError where the broker cannot or may not say whether a topic exists."""
     found: list[dict[str, Any]] = client.describe_topics(list(names))
+    for topic in found:
+        if topic["error_code"] not in (0, UnknownTopicOrPartitionError.errno):
+            raise for_code(topic["error_code"])(f"topic {topic['name']}")
     topics = {
         topic["name"]: (_topic_id(topic), len(topic["partitions"]))
         for topic in found

@@ -9,6 +9,7 @@ from typing import Any
 
 from daemon.demo import report
 from daemon.demo.customers import Desk
+from daemon.demo.jars import POM
 from daemon.demo.screen import Screen
 from daemon.demo.story import MEASURED, STAGES, UNSEEN_MEASURED, Story, play
 from daemon.demo.world import DemoError, World
@@ -21,9 +22,12 @@ def run_demo(*, seed: int, home: Path) -> None:
     """Run the whole loop on this machine and write `demo-report.json`.
 
     Raises:
-        DemoError: a stage failed, or a figure of the report is not what adaptd promises; the
-            message says which and where to look.
+        DemoError: this is no checkout, a stage failed, or a figure of the report is not what
+            adaptd promises; the message says which and where to look.
     """
+    if not (POM.exists() and Path("policies").is_dir()):
+        remedy = "Clone adaptd, go to its folder and run make demo"
+        raise DemoError("demo", "it runs in a checkout of the source only", remedy)
     asyncio.run(_run(seed, home))
 
 

@@ -19,6 +19,16 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "train": ("accelerate", "peft", "pyarrow", "torch", "transformers", "trl"),
     "serve-cpu": ("torch", "vllm"),
 }
+_REMEDIES = {
+    "daemon": "pip install 'adaptd[daemon]'",
+    "train": (
+        "pip install 'adaptd[train]', or point ADAPTD_TRAINER_PYTHON at an interpreter that has it"
+    ),
+    "serve-cpu": (
+        "Install vLLM as docs/dependencies.md says, or point ADAPTD_VLLM_PYTHON at an interpreter"
+        " that has it"
+    ),
+}
 _FIND = (
     "import importlib.util as u,sys;"
     "print(' '.join(m for m in sys.argv[1:] if u.find_spec(m) is None))"
@@ -37,9 +47,9 @@ def missing_modules(python: Path | str, modules: Iterable[str]) -> list[str] | s
     return done.stdout.split() if done.returncode == 0 else done.stderr.strip()[-200:]
 
 
-def judge_extra(extra: str, setting: str, missing: list[str] | str) -> Finding:
+def judge_extra(extra: str, missing: list[str] | str) -> Finding:
     """Say whether one process can start with its interpreter."""
-    remedy = f"pip install 'adaptd[{extra}]', or point {setting} at an interpreter that has it"
+    remedy = _REMEDIES[extra]
     if isinstance(missing, str):
         return error(f"extra {extra}", f"the interpreter does not run ({missing})", remedy)
     if missing:
@@ -52,15 +62,12 @@ def check_extras(
 ) -> list[Finding]:
     """Every interpreter, asked for what its process imports."""
     asked = [
-        ("daemon", "no setting", sys.executable),
-        ("train", "ADAPTD_TRAINER_PYTHON", trainer_python or sys.executable),
+        ("daemon", sys.executable),
+        ("train", trainer_python or sys.executable),
     ]
     if manages_vllm:
-        asked.append(("serve-cpu", "ADAPTD_VLLM_PYTHON", vllm_python or sys.executable))
-    return [
-        judge_extra(extra, setting, missing_modules(python, EXTRAS[extra]))
-        for extra, setting, python in asked
-    ]
+        asked.append(("serve-cpu", vllm_python or sys.executable))
+    return [judge_extra(extra, missing_modules(python, EXTRAS[extra])) for extra, python in asked]
 
 
 def check_home(home: Path) -> list[Finding]:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from daemon.store.statements import statements
 T = TypeVar("T")
 Connection = duckdb.DuckDBPyConnection
 _SQL = statements("rewriting")
+_INVALID = 70  # the process ends for a person to look at, as on a halt
 
 
 class Database:
@@ -70,20 +72,26 @@ class Database:
         migrate(connection)
         return cls(connection, Path(path), key)
 
+    @property
+    def is_encrypted(self) -> bool:
+        return self._key is not None
+
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in one transaction on the writer thread; it is rolled back where it raises."""
         return await asyncio.get_running_loop().run_in_executor(self._writer, self.write_now, work)
 
     def write_now(self, work: Callable[[Connection], T]) -> T:
         """The same on the calling thread: for the writer thread itself and for tests."""
-        with transaction(self._write_cursor) as cursor:
+        with _ending_where_invalid(), transaction(self._write_cursor) as cursor:
             return work(cursor)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on the reader thread, against the last committed state."""
-        return await asyncio.get_running_loop().run_in_executor(
-            self._reader, work, self._read_cursor
-        )
+        return await asyncio.get_running_loop().run_in_executor(self._reader, self._read_now, work)
+
+    def _read_now(self, work: Callable[[Connection], T]) -> T:
+        with _ending_where_invalid():
+            return work(self._read_cursor)
 
     async def aside(self, work: Callable[[Connection], T]) -> T:
         """Run long work on a thread and a cursor of its own: neither writes nor reads wait for it.
@@ -182,6 +190,20 @@ def transaction(cursor: Connection) -> Iterator[Connection]:
         cursor.rollback()
         raise
     cursor.commit()
+
+
+@contextmanager
+def _ending_where_invalid() -> Iterator[None]:
+    """After a checkpoint that failed, on a full disk say, DuckDB refuses all work of this process.
+
+    What was committed is safe in the log, and the next process finds it: so make room for that one.
+    """
+    try:
+        yield
+    except duckdb.FatalException:
+        sys.stderr.write("store: DuckDB closed itself (is the disk full?). Restart adaptd\n")
+        sys.stderr.flush()
+        os._exit(_INVALID)
 
 
 def rows(cursor: Connection, statement: str, **values: Any) -> list[dict[str, Any]]:

@@ -42,11 +42,13 @@ def replace_offsets(
 ) -> None:
     """Make what the broker has the new truth: jump into its ranges, forget what it does not have.
 
-    A partition of the same topic id whose offset lies in its range keeps it.
+    A partition of the same topic id whose offset lies in its range keeps it. One whose log now ends
+    before its offset is read on from that end: most of what is left was stored already, maybe
+    longer ago than duplicates are looked for. `adaptd replay` takes what was not.
     """
     stored = load_offsets(cursor, source)
     moved = {
-        partition: found
+        partition: _beginning(stored.get(partition), found)
         for partition, found in ranges.items()
         if (old := stored.get(partition)) is None
         or old.topic_id != found.topic_id
@@ -55,6 +57,11 @@ def replace_offsets(
     _put(cursor, _SQL["replace_offset"], source, moved, cluster_id=cluster_id, now=now)
     for partition in stored.keys() - ranges.keys():
         cursor.execute(_SQL["forget_offset"], _key(source, partition))
+
+
+def _beginning(old: StoredOffset | None, found: LogRange) -> LogRange:
+    shortened = old is not None and old.topic_id == found.topic_id and old.next_offset > found.end
+    return LogRange(found.topic_id, found.end, found.end) if shortened else found
 
 
 def check_spans(

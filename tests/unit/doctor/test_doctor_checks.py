@@ -144,7 +144,7 @@ def test_two_bases_under_one_vllm_are_an_error(tmp_path: Path) -> None:
 def test_a_missing_extra_names_the_modules_and_the_setting() -> None:
     missing = missing_modules(sys.executable, ["json", "no_such_module_of_ours"])
     assert missing == ["no_such_module_of_ours"]
-    found = judge_extra("train", "ADAPTD_TRAINER_PYTHON", missing)
+    found = judge_extra("train", missing)
     assert found.level is Level.ERROR
     assert "adaptd[train]" in found.remedy
     assert "ADAPTD_TRAINER_PYTHON" in found.remedy
@@ -152,7 +152,7 @@ def test_a_missing_extra_names_the_modules_and_the_setting() -> None:
 
 def test_an_interpreter_that_does_not_exist_is_an_error() -> None:
     missing = missing_modules("/nowhere/python", ["json"])
-    assert judge_extra("train", "X", missing).level is Level.ERROR
+    assert judge_extra("train", missing).level is Level.ERROR
 
 
 def test_an_unwritable_home_is_an_error(tmp_path: Path) -> None:

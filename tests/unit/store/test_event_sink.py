@@ -311,6 +311,23 @@ async def test_resync_to_a_topic_made_anew_starts_at_its_beginning(ingesting: In
     assert (stored.next_offset, stored.topic_id) == (0, "another-id")
 
 
+async def test_resync_of_a_log_that_became_shorter_goes_on_at_its_end(
+    ingesting: Ingesting,
+) -> None:
+    await ingesting.add(*[an_interaction() for _ in range(4)])
+
+    await ingesting.sink.resync(
+        KAFKA,
+        {EVENTS: LogRange("topic-id", 0, 3)},
+        cluster_id="c",
+        actor="ada",
+        reason="an unclean election",
+        evidence=None,
+    )
+
+    assert (await ingesting.sink.offsets(KAFKA))[EVENTS].next_offset == 3
+
+
 async def test_feedback_waits_for_its_interaction(ingesting: Ingesting) -> None:
     await ingesting.add(a_rating("i2", id="f1"), a_correction("i1", id="f2"), sender=UNSIGNED)
     await ingesting.add(an_interaction(id="i1"))
