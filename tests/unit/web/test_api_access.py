@@ -80,7 +80,7 @@ def test_a_token_reaches_what_its_scope_allows_and_nothing_else(
 def test_every_route_that_changes_something_needs_more_than_reading(served: ServedParts) -> None:
     for method, path in routes(served):
         if method not in ("GET", "HEAD"):
-            assert needed_scope(method, path) in ("operate", "events")
+            assert needed_scope(method, path) in ("operate", "events", "control")
 
 
 def test_a_token_is_looked_at_before_a_body(client: httpx.Client) -> None:
