@@ -5,7 +5,7 @@ BASE := var/bases/smollm2-135m
 export ADAPTD_DEMO_BEGAN := $(shell date +%s)
 
 .PHONY: demo test check install base-model jars format lint types imports \
-  test-unit test-integration test-acceptance lock clean
+  test-unit test-integration test-acceptance chaos bench-ingest bench-examples lock clean
 
 demo: install
 	@$(BIN)/adaptd demo
@@ -35,6 +35,26 @@ test-integration: install base-model jars
 
 test-acceptance: install base-model jars
 	$(BIN)/pytest -q tests/acceptance
+
+# Breaks ingestion in every way we know, at most 15 minutes; CHAOS_SEED=7 chooses what chance decides.
+chaos: install jars
+	$(BIN)/python -m tests.chaos
+
+# Ingestion against its peers and its own figures, at most 10 minutes: bench/results/ingest.json.
+bench-ingest: .venv-bench/installed jars
+	@.venv-bench/bin/python -m bench.ingest
+
+# Selecting from 10 million interactions, about 6 minutes: bench/results/examples.json.
+bench-examples: install
+	@$(BIN)/python -m bench.examples
+
+# The peers lie over .venv in an environment of their own: one of them asks for an older pydantic.
+.venv-bench/installed: deploy/bench-requirements.txt .venv/installed
+	@$(BIN)/python -m venv --without-pip .venv-bench
+	@$(BIN)/uv pip install --quiet --python .venv-bench/bin/python --no-deps -r deploy/bench-requirements.txt
+	@$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	  > "$$(.venv-bench/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/daemon.pth"
+	@touch $@
 
 format: install
 	$(BIN)/ruff format .
