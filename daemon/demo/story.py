@@ -16,10 +16,10 @@ T = TypeVar("T")
 
 REQUESTS = 600
 POISONED_REQUESTS = 220
-NEW_QUEUE_REQUESTS = 330
+NEW_QUEUE_REQUESTS = 270
 MEASURED = 120
 KILLED_AFTER_STEP = 14
-UNSEEN_MEASURED = 60
+UNSEEN_MEASURED = 40
 _CAPPED = "per_user: 80, per_user_share: 50%"
 _UNCAPPED = "per_user: 100000, per_user_share: 100%"
 _SLOW_PAUSE_S = 4.0  # between two requests while a model trains: both need the same two cores
