@@ -39,6 +39,15 @@ _json = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
     max_leaves=8,
 )
+_finite = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
 _fields = st.sampled_from(
     [*an_interaction(), *a_correction("i1"), "usage", "scale", "choice", "weight", "latency_ms"]
 )
@@ -52,6 +61,15 @@ def _changed_event(draw: st.DrawFn) -> bytes:
     )
     event |= draw(st.dictionaries(_fields, _json, max_size=3))
     return json.dumps(event, allow_nan=True).encode()
+
+
+@st.composite
+def _changed_fields(draw: st.DrawFn) -> dict[str, Any]:
+    event = draw(
+        st.sampled_from([an_interaction(id="i"), a_rating("i", id="f"), a_correction("i", id="f")])
+    )
+    free = st.sampled_from(["request", "choices", "params", "message", "value", "tags", "time"])
+    return event | draw(st.dictionaries(_fields | free, _finite, max_size=3))
 
 
 @st.composite
@@ -113,6 +131,29 @@ def test_every_record_becomes_rows_or_dead_letters_that_the_store_takes(
     store.next = end
 
 
+@settings(max_examples=150, deadline=None)
+@given(event=_changed_fields())
+def test_the_fast_way_reads_what_the_slow_way_reads(event: dict[str, Any]) -> None:
+    odd = event | {"a field that nobody knows": 1}  # only the slow way knows what to do with it
+
+    fast, slow = decoded(event), decoded(odd)
+
+    for table in ("interactions", "feedback", "dead_letters"):
+        assert _read(getattr(fast, table)) == _read(getattr(slow, table))
+
+
+def _read(table: Any) -> list[dict[str, Any]]:
+    rows = table.drop_columns([name for name in ("extra", "bytes") if name in table.column_names])
+    free = ("request", "choices", "params", "message")
+    return [
+        {
+            name: json.loads(value) if name in free and value else value
+            for name, value in row.items()
+        }
+        for row in rows.to_pylist()
+    ]
+
+
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
@@ -129,6 +170,11 @@ def test_every_record_becomes_rows_or_dead_letters_that_the_store_takes(
         (as_bytes(an_interaction(weight=1.5)), "invalid"),
         (as_bytes(an_interaction(usage={"prompt_tokens": 2**70})), "invalid"),
         (as_bytes(an_interaction(request=nested(MAX_DEPTH))), "too_deep"),
+        (as_bytes(an_interaction(request=["a list"])), "invalid"),
+        (as_bytes(an_interaction(choices=[{}, "no object"])), "invalid"),
+        (as_bytes(an_interaction()).replace(b"Where", b"\xffWhere"), "not_utf8"),
+        (as_bytes(an_interaction(request={"n": 0})).replace(b'"n":0', b'"n":1e999'), "not_json"),
+        (as_bytes(a_correction("i1", text=None, message={})), "incomplete"),
         (b'{"request":' * 50_000 + b"1" + b"}" * 50_000, "too_deep"),
         (b" " * (MAX_EVENT_BYTES + 1), "too_large"),
         (as_bytes(an_interaction(schema="adaptd.interaction/2")), "unknown_version"),
@@ -192,6 +238,29 @@ def test_request_and_choices_come_through_unchanged() -> None:
     assert json.loads(row["request"]) == event["request"]
     assert json.loads(row["choices"]) == event["choices"]
     assert row["tags"] == [("product", "cards")]
+
+
+def test_a_long_conversation_is_not_deep() -> None:
+    messages = [{"role": "user", "content": [{"type": "text", "text": "{[{["}]}] * 200
+
+    [row] = decoded(an_interaction(request={"messages": messages})).interactions.to_pylist()
+
+    assert json.loads(row["request"]) == {"messages": messages}
+
+
+@pytest.mark.parametrize("kind", ["interaction", None])
+def test_of_a_good_batch_only_what_cannot_be_used_is_buried(kind: Any) -> None:
+    events = [an_interaction(id=f"i{number}") for number in range(5)]
+    events[1]["time"] = "1969-12-31T23:59:59Z"
+    events[3]["request"] = nested(MAX_DEPTH)
+    record = Record(as_bytes({"batch": events}), "events", 0, 7, SIGNED, kind)
+
+    found = decode([record], source="kafka", spans=[])
+
+    assert found.interactions["batch_index"].to_pylist() == [0, 2, 4]
+    letters = found.dead_letters.to_pylist()
+    assert [letter["batch_index"] for letter in letters] == [1, 3]
+    assert [letter["bytes"] for letter in letters] == [as_bytes(events[1]), as_bytes(events[3])]
 
 
 @pytest.mark.parametrize("envelope", [{}, {"sent_by": "sdk 1.2"}])
