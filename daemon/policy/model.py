@@ -31,6 +31,7 @@ from daemon.policy.values import (
     wrong,
 )
 
+MAX_WITHOUT_EVIDENCE = 0.5  # where evidence comes quickest; past it the guard sees less (D11)
 MIN_HOLDOUT_GROUPS = 30  # a cluster-robust interval on fewer clusters is wrong (statistics)
 
 Metric = Literal["exact_match", "nll"]
@@ -194,11 +195,21 @@ class Step(Strict):
     """One step of a rollout."""
 
     weight: Share = Field(gt=0)
-    """Share of the units that the candidate answers."""
+    """Share of the units that the candidate answers, below 100%: live has to be compared with."""
     at_least: Duration = read_duration("30m")
     """Time before the next step."""
     units: NonNegativeInt = 200
     """Units the candidate must have answered in this step before the next."""
+
+    @field_validator("weight")
+    @classmethod
+    def leaves_some_on_live(cls, weight: float) -> float:
+        if weight >= 1:
+            raise refused(
+                "is 100%, which leaves nothing on live to compare with",
+                "Give less than 100%, such as 95%",
+            )
+        return weight
 
 
 class Guard(Strict):
@@ -215,7 +226,17 @@ class Guard(Strict):
     maturity: Duration = read_duration("24h")
     """Age at which a unit's feedback is counted; longer than most feedback takes to arrive."""
     evidence_above: Share = 0.25
-    """Steps with a larger weight need the promotion test."""
+    """Steps with a larger weight need the promotion test; 50% at most."""
+
+    @field_validator("evidence_above")
+    @classmethod
+    def asks_for_evidence(cls, share: float) -> float:
+        if share > MAX_WITHOUT_EVIDENCE:
+            raise refused(
+                f"is {share:.0%}, which lets a candidate on without evidence",
+                f"Give {MAX_WITHOUT_EVIDENCE:.0%} or less",
+            )
+        return share
 
     @model_validator(mode="after")
     def promotes_on_what_it_watches(self) -> Self:

@@ -108,6 +108,25 @@ def test_watching_on_needs_a_holdback() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("rollout", "said"),
+    [
+        (
+            "{steps: [{weight: 5%}, {weight: 100%}]}",
+            "support.yaml:4: rollout.steps[1].weight is 100%, which leaves nothing on live to"
+            " compare with. Give less than 100%, such as 95%.",
+        ),
+        (
+            "{guard: {evidence_above: 51%}}",
+            "support.yaml:4: rollout.guard.evidence_above is 51%, which lets a candidate on without"
+            " evidence. Give 50% or less.",
+        ),
+    ],
+)
+def test_a_guard_cannot_be_switched_off(rollout: str, said: str) -> None:
+    assert problem_in(MINIMAL + f"rollout: {rollout}\n") == said
+
+
 def test_promotion_needs_a_metric_that_is_watched() -> None:
     text = MINIMAL + "rollout: {guard: {watch: [error], promote_on: [negative]}}\n"
     assert "rollout.guard promotes on negative, which is not watched" in problem_in(text)

@@ -251,7 +251,6 @@ async def test_manual_approval_waits_for_promote(world: RolloutWorld) -> None:
 
 
 async def test_a_paused_rollout_keeps_its_share_and_its_guard(world: RolloutWorld) -> None:
-    world.use(guard={"evidence_above": 1.0})
     service, row, rollout = await on_first_step(world)
     await service.operator.act_on_rollout(rollout.rollout_id, "pause", **OPERATOR)
     await advance(service, 3)
@@ -265,10 +264,10 @@ async def test_a_paused_rollout_keeps_its_share_and_its_guard(world: RolloutWorl
 
 
 async def test_a_resumed_rollout_goes_on(world: RolloutWorld) -> None:
-    world.use(guard={"evidence_above": 1.0})
     service, row, rollout = await on_first_step(world)
     await service.operator.act_on_rollout(rollout.rollout_id, "pause", **OPERATOR)
     await service.operator.act_on_rollout(rollout.rollout_id, "resume", **OPERATOR)
+    world.negatives(rollout, live=40, canary=2, weight=0.25)
     await advance(service, 3)
     assert await world.state(row) is AdapterState.LIVE
 
@@ -703,9 +702,10 @@ async def test_a_guard_that_hangs_lets_the_canarys_lease_run_out(world: RolloutW
 
 async def test_running_it_brings_a_version_live_and_stops_cleanly(world: RolloutWorld) -> None:
     row = await world.accepted()
-    world.use(guard={"evidence_above": 1.0})
     running = asyncio.create_task(world.service().run())
     try:
+        await until(lambda: world.publisher.table and world.route.canary_on, within_s=10)
+        world.negatives(await world.rollout(row), live=40, canary=2, weight=0.25)
         await until(lambda: world.publisher.table and world.route.live == row.name, within_s=10)
     finally:
         running.cancel()
