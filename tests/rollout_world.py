@@ -12,16 +12,17 @@ from daemon.domain.bases import base_digest
 from daemon.domain.policies import StoredPolicy
 from daemon.domain.rollouts import Rollout
 from daemon.domain.routes import Route
-from daemon.domain.states import AdapterState, RolloutState, RunState
+from daemon.domain.states import AdapterState, RolloutState, RunState, Verdict
 from daemon.policy.book import PolicyBook
 from daemon.rollout.receipt import ReceiptService
 from daemon.rollout.service import RolloutService
 from daemon.store.adapters import AdapterRow, AdapterStore, Origin
 from daemon.store.database import Connection, Database
+from daemon.store.evaluations import Evaluation, EvaluationStore, Outcome, new_evaluation_id
 from daemon.store.receipts import ReceiptStore
 from daemon.store.rollouts import RolloutStore
 from daemon.store.routes import RouteStore
-from daemon.store.runs import RunStore
+from daemon.store.runs import Run, RunStore
 from tests.fakes import FakeHost, FakePublisher, write_probes
 
 T = TypeVar("T")
@@ -106,7 +107,7 @@ class RolloutWorld:
         return ReceiptService(self.host, receipts, self.adapters, base_dir=self.base_dir)
 
     async def accepted(self, model: str = MODEL) -> AdapterRow:
-        """A version whose run was accepted by the gate."""
+        """A version whose run was accepted by the gate, as better than what is live."""
         run = await self.runs.create(
             model, policy_version=1, trigger={}, start_from=None, actor="test", now=_now()
         )
@@ -116,10 +117,33 @@ class RolloutWorld:
             RunState.TRAINING,
             RunState.TRAINED,
             RunState.EVALUATING,
-            RunState.ACCEPTED,
         ):
             await self.runs.move(run.run_id, state, actor="test", reason="test", now=_now())
+        await self._accept(run, row)
         return row
+
+    async def _accept(self, run: Run, row: AdapterRow) -> None:
+        versions = await self.adapters.list(run.model)
+        live = next((v.name for v in versions if v.state is AdapterState.LIVE), None)
+        evaluation = Evaluation(
+            evaluation_id=new_evaluation_id(),
+            run_id=run.run_id,
+            model=run.model,
+            candidate=row.name,
+            live=live,
+            holdout_version=1,
+            k=1,
+            alpha=0.03,
+            verdict=Verdict.PASSED,
+            report={},
+            policy_version=1,
+            created_at=_now(),
+        )
+        outcome = Outcome(
+            run_id=run.run_id, run_to=RunState.ACCEPTED, adapter=row.name, reason="test"
+        )
+        store = EvaluationStore(self.database)
+        await store.settle(outcome, evaluation, actor="test", now=_now())
 
     async def version(self, model: str = MODEL, run_id: str | None = None) -> AdapterRow:
         """A trained version that the host serves as trained."""

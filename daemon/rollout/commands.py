@@ -7,15 +7,16 @@ import msgspec
 
 from daemon.domain.errors import RefusedError
 from daemon.domain.rollouts import Rollout, Waiver
-from daemon.domain.states import AdapterState, RolloutState, RunState
+from daemon.domain.states import AdapterState, RolloutState
 from daemon.policy.book import PolicyBook
 from daemon.rollout import changes
 from daemon.rollout.changes import By
 from daemon.rollout.desk import RolloutDesk
+from daemon.rollout.verdicts import objection
 from daemon.rollout.world import World
 from daemon.store.adapters import AdapterRow, AdapterStore
+from daemon.store.evaluations import Evaluation, EvaluationStore
 from daemon.store.rollouts import Change, RolloutStore, is_active, label
-from daemon.store.runs import RunStore
 
 RolloutAction = Literal["pause", "resume", "promote", "abort"]
 
@@ -44,15 +45,15 @@ class RolloutOperator:
         self,
         desk: RolloutDesk,
         rollouts: RolloutStore,
-        runs: RunStore,
         adapters: AdapterStore,
+        evaluations: EvaluationStore,
         policies: PolicyBook,
         took_back: TookBack,
     ) -> None:
         self._desk = desk
         self._rollouts = rollouts
-        self._runs = runs
         self._adapters = adapters
+        self._evaluations = evaluations
         self._policies = policies
         self._took_back = took_back
 
@@ -60,23 +61,25 @@ class RolloutOperator:
         self, adapter: str, *, override_reason: str | None, actor: str
     ) -> Rollout:
         """Begin a rollout: of an accepted version, or of any with a reason. It takes every step."""
-        row = await self._adapters.get(adapter)
-        accepted = await self._is_accepted(adapter)
-        _check_startable(row, accepted=accepted, reason=override_reason)
-        if (version := self._policies.current(row.model)) is None:
-            raise RefusedError(f"model {row.model}", "it has no policy", "Write one: adaptd init")
-        rollout = Rollout(
-            model=row.model,
-            candidate=adapter,
-            previous=self._desk.world.live(row.model),
-            run_id=row.run_id,
-            approved_by=actor,
-            override_reason=None if accepted else override_reason,
-            policy_version=version.version,
-            created_at=datetime.now(UTC),
-        )
-        reason = override_reason or "started by an operator"
         async with self._desk.lock:
+            world, row = await self._desk.look(), await self._adapters.get(adapter)
+            live = world.live(row.model)
+            why_not = objection(await self._verdicts(row), live)
+            _check_startable(row, why_not=why_not, reason=override_reason)
+            if (version := self._policies.current(row.model)) is None:
+                where = f"model {row.model}"
+                raise RefusedError(where, "it has no policy", "Write one: adaptd init")
+            rollout = Rollout(
+                model=row.model,
+                candidate=adapter,
+                previous=live,
+                run_id=row.run_id,
+                approved_by=actor,
+                override_reason=override_reason if why_not else None,
+                policy_version=version.version,
+                created_at=datetime.now(UTC),
+            )
+            reason = override_reason or "started by an operator"
             return await self._rollouts.create(rollout, actor=actor, reason=reason)
 
     async def act_on_rollout(
@@ -111,21 +114,20 @@ class RolloutOperator:
             published=published,
         )
 
-    async def _is_accepted(self, adapter: str) -> bool:
-        accepted = await self._runs.in_state(RunState.ACCEPTED)
-        return any(run.adapter == adapter for run in accepted)
+    async def _verdicts(self, row: AdapterRow) -> list[Evaluation]:
+        return await self._evaluations.of_run(row.run_id) if row.run_id else []
 
 
-def _check_startable(row: AdapterRow, *, accepted: bool, reason: str | None) -> None:
+def _check_startable(row: AdapterRow, *, why_not: str | None, reason: str | None) -> None:
     where = f"adapter {row.name}"
     if row.state not in (AdapterState.CANDIDATE, AdapterState.RETIRED):
         raise RefusedError(where, f"it is {row.state}", "Only a candidate or retired one can start")
     if row.tainted_by:
         remedy = "Wait for the run that replaces it: adaptd status"
         raise RefusedError(where, "it learnt from a person who was erased", remedy)
-    if not accepted and not reason:
+    if why_not and not reason:
         remedy = "Give a reason to override: adaptd rollout start --override REASON"
-        raise RefusedError(where, "no evaluation accepted it", remedy)
+        raise RefusedError(where, why_not, remedy)
 
 
 def _rollback_change(world: World, model: str, by: By) -> tuple[str, Change]:

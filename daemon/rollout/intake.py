@@ -6,7 +6,9 @@ from daemon.domain.rollouts import Rollout
 from daemon.domain.states import AdapterState, RunState
 from daemon.policy.book import PolicyBook, PolicyVersion
 from daemon.rollout.desk import RolloutDesk
+from daemon.rollout.verdicts import objection
 from daemon.store.adapters import AdapterRow, AdapterStore
+from daemon.store.evaluations import EvaluationStore
 from daemon.store.rollouts import RolloutStore
 from daemon.store.runs import Run, RunStore
 
@@ -22,12 +24,14 @@ class Intake:
         rollouts: RolloutStore,
         runs: RunStore,
         adapters: AdapterStore,
+        evaluations: EvaluationStore,
         policies: PolicyBook,
     ) -> None:
         self._desk = desk
         self._rollouts = rollouts
         self._runs = runs
         self._adapters = adapters
+        self._evaluations = evaluations
         self._policies = policies
 
     async def start_accepted(self) -> None:
@@ -45,20 +49,26 @@ class Intake:
     async def _pass_over(self, run: Run) -> None:
         """A newer version was accepted before this one's turn: it keeps no place on the host."""
         if (row := await self._waiting(run)) is not None:
-            reason = "a newer version was accepted before its turn"
-            now = datetime.now(UTC)
-            await self._adapters.move(
-                row.name, AdapterState.RETIRED, actor=ACTOR, reason=reason, now=now
-            )
+            await self._retire(row, "a newer version was accepted before its turn")
+
+    async def _retire(self, row: AdapterRow, reason: str) -> None:
+        now = datetime.now(UTC)
+        await self._adapters.move(
+            row.name, AdapterState.RETIRED, actor=ACTOR, reason=reason, now=now
+        )
 
     async def _start(self, run: Run, version: PolicyVersion) -> None:
         if (row := await self._waiting(run)) is None:
+            return
+        live = self._desk.world.live(run.model)
+        if why_not := objection(await self._evaluations.of_run(run.run_id), live):
+            await self._retire(row, why_not)
             return
         automatic = version.policy.rollout.approval == "automatic"
         rollout = Rollout(
             model=run.model,
             candidate=row.name,
-            previous=self._desk.world.live(run.model),
+            previous=live,
             run_id=run.run_id,
             approved_by="policy" if automatic else None,
             policy_version=version.version,

@@ -25,6 +25,7 @@ from daemon.rollout.steps import Act, Action, Situation, next_action
 from daemon.rollout.watch import GuardWatch, outage
 from daemon.store.adapters import AdapterStore
 from daemon.store.database import Database
+from daemon.store.evaluations import EvaluationStore
 from daemon.store.guard import GuardStore
 from daemon.store.receipts import ReceiptStore
 from daemon.store.rollouts import RolloutStore
@@ -55,7 +56,7 @@ class RolloutService:
     ) -> None:
         self._tick_s = tick_s
         self._rollouts = RolloutStore(database)
-        runs = RunStore(database)
+        runs, evaluations = RunStore(database), EvaluationStore(database)
         self._guard = GuardStore(database)
         adapters, receipts = AdapterStore(database), ReceiptStore(database)
         self._adapters, self._publisher = adapters, publisher
@@ -72,10 +73,10 @@ class RolloutService:
             self._rollouts, adapters, policies, self.keeper, self.residency, bases=bases
         )
         self._watch = GuardWatch(self._guard, receipts, self._rollouts, self.keeper, self.residency)
-        self._intake = Intake(self._desk, self._rollouts, runs, adapters, policies)
+        self._intake = Intake(self._desk, self._rollouts, runs, adapters, evaluations, policies)
         self._unpublished: dict[int, str] = {}  # epoch -> rollout that was taken back with it
         self.operator = RolloutOperator(
-            self._desk, self._rollouts, runs, adapters, policies, self.took_back
+            self._desk, self._rollouts, adapters, evaluations, policies, self.took_back
         )
 
     async def run(self) -> None:

@@ -381,6 +381,31 @@ async def test_only_the_newest_accepted_version_is_rolled_out(world: RolloutWorl
     assert (await world.rollout(new)).state is RolloutState.STEP
 
 
+async def test_a_version_judged_against_what_is_no_longer_live_is_not_rolled_out(
+    world: RolloutWorld,
+) -> None:
+    service, first, rollout = await on_first_step(world)
+    late = await world.accepted()  # as better than the base
+    world.negatives(rollout, live=40, canary=2, weight=0.25)
+    await advance(service, 4)
+    assert world.route.live == first.name
+    assert await world.state(late) is AdapterState.RETIRED
+    assert await world.rollouts.of_candidate(late.name) == []
+
+    said = f"it was judged against the base; live is {first.name} now"
+    with pytest.raises(RefusedError, match=said):
+        await service.operator.start_rollout(late.name, override_reason=None, actor="ada")
+    forced = await service.operator.start_rollout(late.name, override_reason="yes", actor="ada")
+    assert (forced.previous, forced.override_reason) == (first.name, "yes")
+
+
+async def test_an_aborted_version_may_start_again_on_its_verdict(world: RolloutWorld) -> None:
+    service, row, rollout = await on_first_step(world)
+    await service.operator.act_on_rollout(rollout.rollout_id, "abort", **OPERATOR)
+    again = await service.operator.start_rollout(row.name, override_reason=None, actor="ada")
+    assert again.override_reason is None
+
+
 async def test_two_aliases_share_the_server_one_after_the_other(world: RolloutWorld) -> None:
     world.use("sales")
     first = await world.accepted("sales")
