@@ -36,6 +36,7 @@ def carry_out(world: World, rollout: Rollout, action: Action, by: By, frozen: Fr
         Act.PROMOTE: lambda: promote(world, rollout, by),
         Act.ROLL_BACK: lambda: take_back(world, rollout, by),
         Act.ABORT: lambda: abort(rollout, AdapterState.QUARANTINED, by),
+        Act.DROP: lambda: abort(rollout, AdapterState.RETIRED, by),
         Act.PAUSE: lambda: pause(rollout, by, withdraw=False),
         Act.WITHDRAW: lambda: pause(rollout, by, withdraw=True),
         Act.ALERT: lambda: _moved(rollout, alert),

@@ -19,6 +19,7 @@ class Act(StrEnum):
     PROMOTE = "promote"
     ROLL_BACK = "roll back"
     ABORT = "abort"  # it never took traffic
+    DROP = "drop"  # the same, and nothing speaks against it
     PAUSE = "pause"
     WITHDRAW = "withdraw"  # pause, and its traffic goes to live
     ALERT = "alert"
@@ -37,13 +38,15 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one rollout now.
 
     `receipt` is of the host's present process, `problem` why there is none yet. `behind` names what
-    has the server's one place. `blind` says why the guard cannot see what the canary does.
+    has the server's one place. `outdated` says why its verdict no longer counts, and `blind` why
+    the guard cannot see what the canary does.
     """
 
     problem: str | None = None
     receipt: Receipt | None = None
     health: Health | None = None
     behind: str | None = None
+    outdated: str | None = None
     blind: str | None = None
 
 
@@ -81,6 +84,8 @@ def _first_step(rollout: Rollout, situation: Situation) -> Action:
 
 
 def _not_begun(rollout: Rollout, situation: Situation) -> Action | None:
+    if situation.outdated:
+        return Action(Act.DROP, situation.outdated)
     if rollout.approved_by is None:
         return Action(Act.HOLD, "it waits for approval", asks=True)
     if rollout.paused:

@@ -14,6 +14,7 @@ from daemon.rollout.keeper import RouteKeeper
 from daemon.rollout.plan import Plan
 from daemon.rollout.residency import Residency
 from daemon.rollout.steps import Situation, is_watched
+from daemon.rollout.verdicts import outdated
 from daemon.rollout.world import World
 from daemon.store.guard import GuardStore
 from daemon.store.receipts import ReceiptStore
@@ -77,6 +78,7 @@ class GuardWatch:
             receipt=await self._receipt(rollout.candidate),
             problem=self._residency.problems.get(rollout.candidate),
             behind=world.behind(rollout),
+            outdated=_outdated(world, rollout),
             blind=await self._halted(),
         )
 
@@ -122,6 +124,13 @@ class GuardWatch:
         if now - since < SILENCE:
             return None
         return f"no event stored since {since:%H:%M} UTC though the canary answers"
+
+
+def _outdated(world: World, rollout: Rollout) -> str | None:
+    """An operator's override needs no verdict."""
+    if rollout.override_reason:
+        return None
+    return outdated(rollout.previous, world.live(rollout.model))
 
 
 def outage(rollout: Rollout, *, now: datetime) -> str | None:

@@ -399,6 +399,21 @@ async def test_a_version_judged_against_what_is_no_longer_live_is_not_rolled_out
     assert (forced.previous, forced.override_reason) == (first.name, "yes")
 
 
+async def test_a_rollback_of_live_ends_a_rollout_that_waits_to_be_approved(
+    world: RolloutWorld,
+) -> None:
+    service, first = await promoted(world)
+    world.use(approval="manual")
+    second = await world.accepted()
+    await advance(service)
+    assert (await world.rollout(second)).state is RolloutState.LOADING
+    await service.operator.roll_back(MODEL, **OPERATOR)
+    await advance(service)
+    rollout = await world.rollout(second)
+    assert (rollout.state, rollout.previous) == (RolloutState.ABORTED, first.name)
+    assert await world.state(second) is AdapterState.RETIRED
+
+
 async def test_an_aborted_version_may_start_again_on_its_verdict(world: RolloutWorld) -> None:
     service, row, rollout = await on_first_step(world)
     await service.operator.act_on_rollout(rollout.rollout_id, "abort", **OPERATOR)

@@ -70,6 +70,13 @@ def test_it_does_not_begin_unapproved_paused_or_out_of_turn(
     )
 
 
+@pytest.mark.parametrize("state", [RolloutState.LOADING, RolloutState.VERIFIED])
+def test_it_ends_before_it_begins_once_its_verdict_is_outdated(state: RolloutState) -> None:
+    waiting = replace(BEGUN, state=state, approved_by=None)
+    situation = Situation(receipt=PASSED, outdated="live is another")
+    assert act(waiting, situation) == Action(Act.DROP, "live is another")
+
+
 def test_verified_it_takes_the_first_step_unless_the_guard_would_be_blind() -> None:
     verified = replace(BEGUN, state=RolloutState.VERIFIED)
     assert act(verified, Situation(receipt=PASSED)) == Action(Act.STEP, "verified", step=1)
