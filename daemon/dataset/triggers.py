@@ -129,20 +129,21 @@ class TriggerService:
 
     async def _start_from(self, version: PolicyVersion) -> str | None:
         """The live version, unless it learnt from an erased person: that would be handed on."""
-        live = await self._live(version.model)
+        live = await self._in_state(version.model, AdapterState.LIVE)
         if version.policy.train.start_from == "base" or live is None or live.tainted_by:
             return None
         return live.name
 
-    async def _live(self, model: str) -> AdapterRow | None:
+    async def _in_state(self, model: str, state: AdapterState) -> AdapterRow | None:
         found = await self._adapters.list(model)
-        return next((row for row in found if row.state == AdapterState.LIVE), None)
+        return next((row for row in found if row.state == state), None)
 
     async def _facts(self, version: PolicyVersion, now: datetime) -> Facts:
         model = version.model
         active, last = await self._runs.active(model), await self._runs.last_finished(model)
         crons_due = await self._crons_due(version, now)
-        live = await self._live(model)
+        live = await self._in_state(model, AdapterState.LIVE)
+        canary = await self._in_state(model, AdapterState.CANARY)
         return Facts(
             active_run=active.run_id if active else None,
             last_finished_at=last.finished_at if last else None,
@@ -150,6 +151,7 @@ class TriggerService:
             judged=await self._judged(version, now),
             crons_due=crons_due,
             tainted_live=live.name if live and live.tainted_by else None,
+            canary=canary.name if canary else None,
         )
 
     async def _at_most_new(self, version: PolicyVersion, now: datetime) -> int:

@@ -37,7 +37,8 @@ class Facts:
     """What is known of one alias. `judged` is by window, `crons_due` by expression.
 
     `usable` is None where it was not worth counting; `at_most_new` is the cheap count that says so.
-    `tainted_live` is the live version where it learnt from a person who was erased.
+    `tainted_live` is the live version where it learnt from a person who was erased. `canary` is the
+    version whose rollout is on its steps.
     """
 
     active_run: str | None = None
@@ -47,6 +48,7 @@ class Facts:
     crons_due: Mapping[str, datetime] = field(default_factory=dict)
     usable: Usable | None = None
     tainted_live: str | None = None
+    canary: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ class Decision:
 
 def decide(policy: Policy, facts: Facts, *, now: datetime) -> Decision:
     """Start a run where a trigger holds and nothing forbids it; else say what is waited for."""
-    if facts.active_run is not None:
-        return _wait(f"run {facts.active_run} is not finished")
+    if (busy := _busy(facts)) is not None:
+        return _wait(busy)
     if (left := _cooldown_left(policy, facts, now)) > timedelta(0):
         return _wait(f"cooldown, {_whole(left)} left")
     trigger, why_not = _first_trigger(policy, facts)
@@ -80,10 +82,23 @@ def decide(policy: Policy, facts: Facts, *, now: datetime) -> Decision:
 
 def wants_count(policy: Policy, facts: Facts, *, now: datetime) -> bool:
     """Whether counting usable examples could change the decision: it takes a child process."""
-    if facts.active_run is not None or _cooldown_left(policy, facts, now) > timedelta(0):
+    if _busy(facts) is not None or _cooldown_left(policy, facts, now) > timedelta(0):
         return False
     optimist = Usable(facts.at_most_new, 1, policy.curate.holdout.at_least, MIN_HOLDOUT_GROUPS)
     return decide(policy, replace(facts, usable=optimist), now=now).starts
+
+
+def _busy(facts: Facts) -> str | None:
+    """What has to end first.
+
+    A candidate is judged against what is live, so it would be made in vain while a rollout may
+    change that. What replaces a tainted version does not wait: a rollout may be paused for long.
+    """
+    if facts.active_run is not None:
+        return f"run {facts.active_run} is not finished"
+    if facts.canary is not None and facts.tainted_live is None:
+        return f"{facts.canary} is being rolled out"
+    return None
 
 
 def _cooldown_left(policy: Policy, facts: Facts, now: datetime) -> timedelta:

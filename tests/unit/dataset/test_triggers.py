@@ -189,6 +189,27 @@ async def test_a_run_continues_from_the_live_version_unless_the_policy_says_base
     assert [run.start_from for run in await world.all_runs()] == [row.name, None]
 
 
+async def test_no_run_is_queued_while_a_rollout_is_on_its_steps(world: World) -> None:
+    row = await world.adapters.add(
+        "support",
+        Origin(content_hash="ab" * 32, base_digest="b"),
+        folder=Path("adapters"),
+        actor="test",
+        now=NOON,
+    )
+    await world.adapters.move(row.name, AdapterState.CANARY, actor="test", reason="test", now=NOON)
+    await world.policy(
+        "train_when: {any: [{new_examples: 1}], cooldown: 0s}\nselect: {caps: {min_age: 0s}}\n"
+    )
+    await corrected(world, 5)
+    later = NOON + timedelta(seconds=1)
+    assert await world.tick(later) == f"{row.name} is being rolled out"
+    assert world.previews == 0
+    await world.adapters.move(row.name, AdapterState.LIVE, actor="test", reason="test", now=NOON)
+    await world.tick(later + timedelta(seconds=1))
+    assert len(await world.all_runs()) == 1
+
+
 # Negative share ----------------------------------------------------------------------------------
 
 

@@ -48,6 +48,15 @@ def test_an_unfinished_run_comes_before_everything() -> None:
     assert decision.reason == "run run-1 is not finished"
 
 
+def test_a_rollout_on_its_steps_is_waited_for_unless_live_is_tainted() -> None:
+    policy, on_steps = a_policy(), facts(canary="support@v2-aaaaaaaa")
+    decision = decide(policy, on_steps, now=NOW)
+    assert decision.reason == "support@v2-aaaaaaaa is being rolled out"
+    assert not wants_count(policy, on_steps, now=NOW)
+    tainted = facts(canary="support@v2-aaaaaaaa", tainted_live="support@v1-bbbbbbbb")
+    assert decide(policy, tainted, now=NOW).starts
+
+
 def test_cooldown_counts_from_the_end_of_the_last_run() -> None:
     policy = a_policy()
     soon = decide(policy, facts(last_finished_at=NOW - timedelta(hours=5)), now=NOW)
