@@ -154,7 +154,7 @@ async def build(settings: Settings, keys: Keys, database: Database, stack: Async
     services = _services(rollouts, policies, serving, ingestion, pipeline, restoration)
     services["backups"] = backups.run
     services["orphans"] = OrphanCount(database).run
-    services |= forgetting.services()
+    services |= {name: restoration.hold(run) for name, run in forgetting.services().items()}
     return Parts(backend, policies, supervisor, serving.engine, services)
 
 

@@ -25,6 +25,8 @@ def remove_run(directory: Path) -> bool:
 
 def remove_tree(directory: Path) -> None:
     """Remove a directory, sealed ones too. Safe to repeat."""
+    if not directory.exists():
+        return
     for folder in (directory, *(p for p in directory.rglob("*") if p.is_dir())):
         if folder.exists() and not folder.is_symlink():
             folder.chmod(_OWNER)

@@ -31,10 +31,13 @@ class RetentionService:
         *,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        """`keep`: seconds, by kind; one that is not named is kept for good."""
+        """`keep`: seconds, by kind; one that is not named is kept for good.
+
+        Tombstones have their own end.
+        """
         self._store = store
         self._erasures = erasures
-        self._keep = keep
+        self._keep: dict[Kind, float] = {**keep, "tombstones": 0}
         self._clock = clock
 
     async def run(self) -> None:
@@ -52,10 +55,12 @@ class RetentionService:
                 continue
             removed = await self._remove(kind, now - timedelta(seconds=keep_s))
             await self._store.note_run(kind, removed, now=now)
-            await self._erasures.drop_old_tombstones(now)
             _log.info("retention", kind=kind, removed=removed)
 
     async def _remove(self, kind: Kind, before: datetime) -> int:
+        if kind == "tombstones":
+            await self._erasures.drop_old_tombstones(self._clock())
+            return 0
         if kind in ("events", "dead_letters"):
             return await self._store.drop_rows(kind, before=before, limit=_BATCH_ROWS)
         found = [p for p in await self._store.directories(kind, before=before) if p.exists()]

@@ -1,6 +1,8 @@
 """A person is found in bytes however they are written, and only they are overwritten."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,22 @@ def test_what_a_gateway_sent_is_overwritten_and_what_it_holds_is_waited_for(tmp_
     content = (tmp_path / "000000000003.ndjson").read_bytes()
     assert content == b'**************\n{"user":"eve"}\n**************\n'
     assert clear_spool(tmp_path / "none", ADA)
+
+
+def test_what_a_running_gateway_still_has_to_send_is_left_to_it(tmp_path: Path) -> None:
+    (tmp_path / "000000000003.ndjson").write_bytes(b'{"user":"ada"}\n{"user":"ada"}\n')
+    (tmp_path / "position.json").write_text('{"segment": 3, "offset": 15}')
+    hold = "import fcntl,sys; f=open('lock','w'); fcntl.lockf(f,fcntl.LOCK_EX); print(1,flush=True)"
+    command = [sys.executable, "-c", f"{hold}; sys.stdin.read()"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as gateway:
+        assert gateway.stdout is not None
+        gateway.stdout.readline()
+
+        assert not clear_spool(tmp_path, ADA)
+
+    assert (tmp_path / "000000000003.ndjson").read_bytes().endswith(b'*\n{"user":"ada"}\n')
 
 
 def test_a_run_is_removed_once_its_trainer_is_gone(tmp_path: Path) -> None:
