@@ -44,7 +44,7 @@ _HELD = (
     _EVENTS.format("interactions"),
     _EVENTS.format("feedback"),
     """SELECT "partition", position FROM dead_letters ORDER BY rowid""",
-    "SELECT * EXCLUDE source FROM ingest_totals",
+    "SELECT interactions, feedback, dead_letters, duplicates, fenced FROM ingest_totals",
 )
 
 

@@ -4,5 +4,5 @@ from hypothesis import settings
 
 from tests.chaos.sink_machine import SinkMachine
 
-SinkMachine.TestCase.settings = settings(max_examples=6, stateful_step_count=20, deadline=None)
+SinkMachine.TestCase.settings = settings(max_examples=5, stateful_step_count=20, deadline=None)
 test_the_sink_holds_what_the_model_says = SinkMachine.TestCase
