@@ -9,7 +9,14 @@ import pyarrow as pa
 
 from consumers.decode import Record, Sender, decode
 from consumers.parse import Kind
-from daemon.domain.dead_letters import DeadLetter, LetterBook, LetterChoice, LetterCursor, Redriven
+from daemon.domain.dead_letters import (
+    ERASED,
+    DeadLetter,
+    LetterBook,
+    LetterChoice,
+    LetterCursor,
+    Redriven,
+)
 from daemon.domain.ingest import (
     HTTP_PARTITION,
     KAFKA,
@@ -72,9 +79,7 @@ class Redriver:
             _result(letter, sender, fates.get(start + index, {}))
             for index, (letter, sender) in enumerate(zip(letters, senders, strict=True))
         ]
-        again = [
-            f"{REDRIVE}/{a.topic}/{a.partition}/{a.position}/{a.index}" for a in written.unstorable
-        ]
+        again = [_letter_id(address) for address in written.unstorable | written.barred]
         await self._book.settle(results, buried_again=again)
         return results
 
@@ -123,12 +128,20 @@ def _fates(decoded: Decoded, written: Written) -> dict[int, Fates]:
             if address in written.unstorable:
                 detail = "the store takes one of its JSON fields for malformed"
                 fate = ("dead", "unstorable", detail)
+            elif address in written.barred:
+                fate = ("dead", ERASED, "it is of a person who was erased")
             found.setdefault(address.position, {})[address.index] = fate
     letters = decoded.dead_letters
     told = zip(letters["reason"].to_pylist(), letters["detail"].to_pylist(), strict=True)
     for address, (reason, detail) in zip(_addresses(letters), told, strict=True):
         found.setdefault(address.position, {})[address.index] = ("dead", reason, detail)
     return found
+
+
+def _letter_id(address: Address) -> str:
+    """Of the copy that the sink buried."""
+    where = (REDRIVE, address.topic, address.partition, address.position, address.index)
+    return "/".join(map(str, where))
 
 
 def _addresses(table: pa.Table) -> list[Address]:

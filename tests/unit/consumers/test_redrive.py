@@ -13,6 +13,7 @@ from daemon.domain.dead_letters import LetterChoice
 from daemon.domain.ingest import KAFKA, Span
 from daemon.store.database import Database
 from daemon.store.dead_letters import DeadLetterStore
+from daemon.store.unstorable import addresses
 from tests.event_samples import a_rating, an_interaction, as_bytes
 from tests.ingesting import EVENTS, UNSIGNED, Ingesting
 
@@ -154,6 +155,48 @@ async def test_what_the_store_refuses_leaves_one_letter(world: World) -> None:
         "unknown_version": 1,
         "unstorable": 0,
     }
+
+
+async def test_the_letter_of_an_erased_person_loses_its_bytes(world: World) -> None:
+    """The sink bars the event and buries a blank copy of it: the letter itself is what stays."""
+    await world.ingesting.add(as_bytes(NOT_YET))
+    await world.release(b"interaction/9", b"interaction/1")
+    sink = _Barring(world.ingesting.sink)
+    redriver = Redriver(sink, world.letters, kinds={}, unsigned_sources=frozenset())  # pyright: ignore
+
+    [result], _ = await redriver.redrive(LetterChoice())
+
+    assert (result.result, result.reason) == ("dead", "erased")
+    [letter] = await world.letters.list()
+    assert (letter.reason, letter.source, letter.size_bytes) == ("erased", "kafka", 0)
+    assert {row.reason: row.letters for row in await world.letters.by_reason()}["erased"] == 0
+
+
+class _Barring:
+    """The sink, as it is where everybody was erased."""
+
+    def __init__(self, sink: object) -> None:
+        self._sink = sink
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._sink, name)
+
+    async def write(self, decoded: object) -> object:
+        rows = decoded.interactions  # pyright: ignore
+        blank = [
+            {
+                "id": f"redrive//0/{row['position']}/{row['batch_index']}",
+                "reason": "erased",
+                "detail": "it is of a person who was erased",
+            }
+            | {name: row[name] for name in ("source", "topic", "partition", "position")}
+            | {"batch_index": row["batch_index"]}
+            for row in rows.to_pylist()
+        ]
+        letters = pa.Table.from_pylist(blank, schema=decoded.dead_letters.schema)  # pyright: ignore
+        kept = replace(decoded, interactions=rows.slice(0, 0), dead_letters=letters)  # pyright: ignore
+        written = await self._sink.write(kept)  # pyright: ignore
+        return replace(written, barred=addresses(rows))
 
 
 class _Breaking:
