@@ -14,6 +14,8 @@ import pytest
 from daemon.domain.erasures import ErasureState, Person
 from daemon.domain.states import AdapterState
 from daemon.erasure.leftovers import remove_tree
+from daemon.store.database import Database
+from daemon.store.encryption import StoreKey, is_encrypted
 from tests.erasure_world import (
     KEPT_TOKENS,
     OTHER,
@@ -27,6 +29,7 @@ from tests.erasure_world import (
 )
 from tests.event_samples import NOON as NOW
 from tests.event_samples import a_rating, an_interaction
+from tests.ingesting import Ingesting
 
 IDS = ("pzq-1", "pzq-2", "pzqf-1", "pzqf-2", f"talk-{PERSON}")
 POINTS = [
@@ -156,6 +159,22 @@ async def test_the_store_serves_on_while_it_is_rewritten(world: ErasureWorld) ->
     await world.ingesting.add(an_interaction(id="after"))
     await world.database.rewrite()
     assert (await world.ingesting.add(an_interaction(id="after"))).duplicates
+
+
+async def test_an_encrypted_store_stays_encrypted_when_it_is_rewritten(tmp_path: Path) -> None:
+    path, key = tmp_path / "store.duckdb", StoreKey("k" * 32)
+    ingesting = Ingesting(Database.open(path, key=key))
+    await ingesting.add(an_interaction(id="marked-interaction"))
+
+    await ingesting.database.rewrite()
+
+    assert not (await ingesting.add(an_interaction(id="marked-interaction"))).interactions
+    ingesting.database.close()
+    assert is_encrypted(path)
+    assert b"marked-interaction" not in path.read_bytes()
+    reopened = Ingesting(Database.open(path, key=key))
+    assert len(await reopened.ask("SELECT id FROM interactions")) == 1
+    reopened.database.close()
 
 
 @pytest.fixture(scope="module")
