@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from daemon.dataset.build import SnapshotBuilder
+from daemon.dataset.sealing import SealingService
 from daemon.dataset.service import DatasetService
 from daemon.dataset.triggers import TriggerService
 from daemon.domain.ports import AdapterHost, ReceiptCheck
@@ -15,8 +16,8 @@ from daemon.settings import Settings
 from daemon.store.adapters import AdapterStore
 from daemon.store.database import Database
 from daemon.store.datasets import HoldoutStore, SnapshotStore
-from daemon.store.event_reads import EventReads
 from daemon.store.events import EventStore
+from daemon.store.example_files import ExampleFiles
 from daemon.store.runs import RunStore
 from daemon.store.sandbox import Sandbox
 from daemon.store.triggers import TriggerStore
@@ -31,10 +32,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Four services that meet only in the store."""
+    """Services that meet only in the store."""
 
     triggers: TriggerService
     datasets: DatasetService
+    sealing: SealingService
     training: TrainingService
     evaluate: Service
 
@@ -42,6 +44,7 @@ class Pipeline:
         return {
             "triggers": self.triggers.run,
             "dataset": self.datasets.run,
+            "sealing": self.sealing.run,
             "training": self.training.run,
             "evaluation": self.evaluate,
         }
@@ -58,8 +61,9 @@ def build_pipeline(
     receipts: ReceiptCheck,
 ) -> Pipeline:
     runs, tick_s = RunStore(database), settings.tick_s
+    examples = ExampleFiles(database, settings.home / "examples")
     builder = SnapshotBuilder(
-        events=EventReads(database),
+        examples=examples,
         snapshots=SnapshotStore(database),
         holdouts=HoldoutStore(database),
         sandbox=sandbox,
@@ -82,7 +86,9 @@ def build_pipeline(
         kind = await asyncio.to_thread(_evaluation_service)
         await kind(database, book, host, receipts, tick_s=tick_s).run()
 
-    return Pipeline(triggers, datasets, _training(settings, database, book), evaluate)
+    # Sealed files would lie beside an encrypted store in plain text.
+    sealing = SealingService(examples, book, seals=not database.is_encrypted)
+    return Pipeline(triggers, datasets, sealing, _training(settings, database, book), evaluate)
 
 
 def _training(settings: Settings, database: Database, book: PolicyBook) -> TrainingService:

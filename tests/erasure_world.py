@@ -23,6 +23,7 @@ from daemon.store.adapters import AdapterRow, AdapterStore, Origin
 from daemon.store.database import Database
 from daemon.store.datasets import HoldoutStore, Member, Snapshot, SnapshotStore
 from daemon.store.events import EventStore
+from daemon.store.example_files import ExampleFiles
 from daemon.store.runs import RunStore
 from daemon.store.tombstones import Tombstones
 from tests.event_samples import NOON, a_correction, a_rating, an_interaction
@@ -63,7 +64,8 @@ class ErasureWorld:
         self.adapters = AdapterStore(self.database)
         self.runs = RunStore(self.database)
         self.snapshots = SnapshotStore(self.database)
-        self.stores = Stores(self.database, SECRET)
+        self.examples = ExampleFiles(self.database, home / "examples")
+        self.stores = Stores(self.database, SECRET, self.examples)
         places = Places(
             home=home,
             spool_dir=home / SPOOL,
@@ -166,6 +168,9 @@ class ErasureWorld:
         logs, spool = self.home / "logs", self.home / SPOOL
         logs.mkdir()
         (logs / "vllm.log").write_text(f"began\nrequest of {PERSON}: {WORDS}\nrequest of {OTHER}\n")
+        sealed = self.home / "examples" / "support"
+        sealed.mkdir(parents=True)
+        (sealed / "2026-11-01-aa.parquet").write_text(f"sealed {PERSON} {WORDS}")
         spool.mkdir(parents=True)
         lines = [
             json.dumps({"id": f"s{n}", "user": user}) for n, user in enumerate((PERSON, OTHER))

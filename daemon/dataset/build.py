@@ -25,7 +25,7 @@ from daemon.policy.files import Unreadable
 from daemon.policy.golden import Golden, read_golden
 from daemon.policy.model import MIN_HOLDOUT_GROUPS, Holdout
 from daemon.store.datasets import HoldoutStore, HoldoutVersion, Snapshot, SnapshotStore, fresh_suite
-from daemon.store.event_reads import EventReads
+from daemon.store.example_files import ExampleFiles
 from daemon.store.sandbox import Sandbox, SandboxError
 
 
@@ -60,14 +60,14 @@ class SnapshotBuilder:
     def __init__(
         self,
         *,
-        events: EventReads,
+        examples: ExampleFiles,
         snapshots: SnapshotStore,
         holdouts: HoldoutStore,
         sandbox: Sandbox,
         bases: Mapping[str, Path],
         directory: Path,
     ) -> None:
-        self._events = events
+        self._examples = examples
         self._snapshots = snapshots
         self._holdouts = holdouts
         self._sandbox = sandbox
@@ -164,10 +164,9 @@ class SnapshotBuilder:
         where = version.policy.select.where
         self._directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=self._exports, dir=self._directory) as folder:
-            path = Path(folder) / "examples.parquet"
-            await self._events.export_examples(path, as_of=as_of, model=version.model)
+            found = await self._examples.gather(version.model, as_of=as_of, into=Path(folder))
             try:
-                return await self._sandbox.select(path, where, as_of=as_of, judged_only=True)
+                return await self._sandbox.select(found, where, as_of=as_of, judged_only=True)
             except SandboxError as error:
                 place = version.where("select", "where")
                 problem = f"select.where: {error.problem}"

@@ -7,6 +7,7 @@ from daemon.erasure.service import ErasureService, Places, Rollouts, Stores
 from daemon.settings import Settings
 from daemon.store.database import Database
 from daemon.store.erasures import ErasureStore
+from daemon.store.example_files import ExampleFiles
 from daemon.store.retention import Kind, RetentionStore
 from daemon.supervision import Service
 
@@ -34,7 +35,8 @@ def build_forgetting(
         rewrite_every_s=settings.erasure_rewrite_every_s,
         tick_s=settings.tick_s,
     )
-    erasures = ErasureService(Stores(database, secret), places, rollouts=rollouts)
+    stores = Stores(database, secret, ExampleFiles(database, settings.home / "examples"))
+    erasures = ErasureService(stores, places, rollouts=rollouts)
     keep: dict[Kind, float | None] = {
         "events": settings.keep_events_s,
         "dead_letters": settings.keep_dead_letters_s,

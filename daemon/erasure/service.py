@@ -30,10 +30,12 @@ from daemon.erasure.spool_files import clear_spool
 from daemon.store.database import Database
 from daemon.store.datasets import SnapshotStore
 from daemon.store.erasures import ErasureStore
+from daemon.store.example_files import ExampleFiles
 from daemon.store.forgetting import ForgettingStore, SnapshotFiles
 from daemon.store.runs import RunStore
 
 _ACTOR = "erasure"
+_EXAMPLES = "examples"  # below the home folder: files for sandboxed children
 _log = structlog.get_logger(__name__)
 
 
@@ -59,9 +61,10 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
 class Stores:
     """The tables an erasure works on."""
 
-    def __init__(self, database: Database, secret: str) -> None:
+    def __init__(self, database: Database, secret: str, examples: ExampleFiles) -> None:
         """`secret`: hex, derived for erasures; see `pseudonym`."""
         self.database = database
+        self.examples = examples
         self.erasures = ErasureStore(database, secret)
         self.people = ForgettingStore(database, secret)
         self.snapshots = SnapshotStore(database)
@@ -235,6 +238,7 @@ class ErasureService:
                 *places.home.glob("store.duckdb*"),
                 *places.home.glob("adapters/*/adapter_model.safetensors"),
                 places.spool_dir,
+                places.home / _EXAMPLES,
             ]
         )
         found = await asyncio.to_thread(clear_home, places.home, matcher, skip=skip)
@@ -251,17 +255,17 @@ class ErasureService:
     async def _rewrite(self, waiting: "list[Erasure]") -> None:
         """One new file for all that wait."""
         places = self._places
-        left_s = self._rewritten + places.rewrite_every_s - time.monotonic()
-        if left_s > 0:
+        await self._stores.examples.sweep()  # taken back with the rows
+        if time.monotonic() < self._rewritten + places.rewrite_every_s:
             for erasure in waiting:
-                await self._wait(erasure, f"the next rewrite of the store, in {left_s:.0f} s")
+                await self._wait(erasure, "the next rewrite of the store")
             return
         began = time.monotonic()
         try:
             pause = await self._stores.database.rewrite()
-        except AdaptdError as error:
+        except (AdaptdError, OSError) as error:
             for erasure in waiting:
-                await self._wait(erasure, str(error))
+                await self._wait(erasure, _words(error))
             return
         self._rewritten = time.monotonic()
         figures = {"rewrite_s": self._rewritten - began} | pause._asdict()

@@ -7,6 +7,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 
 from daemon.domain.ingest import (
     LIVE_SOURCES,
@@ -253,11 +254,11 @@ def _fresh(
     """The rows that are new, and the addresses of the others."""
     if table.num_rows == 0:
         return table, frozenset()
-    ids = table["id"].to_pylist()
-    row = pa.array(range(table.num_rows), pa.int64())
+    low_high: Any = pyarrow.compute.min_max(table["id"]).as_py()  # pyright: ignore[reportAttributeAccessIssue] - made at import
+    row = pa.array(np.arange(table.num_rows))
     cursor.register("chunk_keys", table.select(key).append_column("row", row))
     try:
-        values = {"since": since, "low": min(ids), "high": max(ids)}
+        values = {"since": since, "low": low_high["min"], "high": low_high["max"]}
         found = arrow(cursor, _SQL[statement], **values)["row"].to_numpy()
     finally:
         cursor.unregister("chunk_keys")

@@ -16,6 +16,7 @@ from daemon.domain.words import Matcher, matcher_of
 from daemon.store.adapters import move_adapter
 from daemon.store.database import Connection, Database, rows
 from daemon.store.erasures import move_erasure
+from daemon.store.example_files import unseal
 from daemon.store.runs import move_run
 from daemon.store.statements import statements
 from daemon.store.transitions import record_transition
@@ -150,6 +151,7 @@ class ForgettingStore:
             cursor.execute(_SQL["drop_lineage"], values | {"erasure_id": erasure_id})
             for table in ("interactions", "feedback"):
                 cursor.execute(_SQL[f"drop_{table}"], {"erasure_id": erasure_id})
+            unseal(cursor)
             cursor.execute(_SQL["drop_members"], {"members": list(members)})
             told["mentions"] = rows(cursor, _SQL["mentions"], user=person.user)[0]
             cursor.execute(_SQL["drop_work"], {"erasure_id": erasure_id})

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from daemon.store.database import Connection, Database, rows
+from daemon.store.example_files import unseal
 from daemon.store.statements import statements
 
 _SQL = statements("retention")
@@ -13,7 +14,7 @@ _TABLES = {
     "dead_letters": (("drop_old_dead_letters",),),
 }
 
-Kind = Literal["events", "dead_letters", "snapshots", "runs"]
+Kind = Literal["events", "dead_letters", "snapshots", "runs", "tombstones"]
 
 
 class RetentionStore:
@@ -61,4 +62,6 @@ def _drop(cursor: Connection, names: tuple[str, ...], before: datetime, limit: i
     for name in names:
         found = cursor.execute(_SQL[name], {"before": before, "limit": limit}).fetchone()
         gone = found[0] if found else 0
+    if gone and names != _TABLES["dead_letters"][0]:
+        unseal(cursor)
     return gone

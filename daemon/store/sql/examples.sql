@@ -44,7 +44,13 @@ INSERT INTO example_files VALUES ($model, $day, $path, $examples);
 -- name: put_seal
 INSERT INTO example_seals VALUES ($model, $sealed_to, $columns)
 ON CONFLICT DO UPDATE SET sealed_to = excluded.sealed_to, columns = excluded.columns;
--- name: drop_seal
-DELETE FROM example_seals WHERE $model IS NULL OR model = $model;
 -- name: drop_files
-DELETE FROM example_files WHERE $model IS NULL OR model = $model RETURNING path;
+DELETE FROM example_files WHERE model = $model;
+-- name: drop_all_seals
+DELETE FROM example_seals;
+-- name: drop_all_files
+DELETE FROM example_files;
+-- name: count_unsealing
+UPDATE example_unsealings SET times = times + 1;
+-- name: unsealings
+SELECT times FROM example_unsealings;

@@ -17,6 +17,7 @@ from daemon.policy.book import PolicyVersion
 from daemon.policy.load import Limits, load_policy
 from daemon.store.database import Database
 from daemon.store.datasets import HoldoutStore, HoldoutVersion, SnapshotStore
+from daemon.store.example_files import ExampleFiles
 from daemon.store.sandbox import Sandbox
 from tests.event_samples import NOON, a_correction, an_interaction
 from tests.ingesting import Ingesting
@@ -43,7 +44,7 @@ def ingesting() -> Iterator[Ingesting]:
 
 def a_builder(ingesting: Ingesting, base: Path, directory: Path) -> SnapshotBuilder:
     return SnapshotBuilder(
-        events=ingesting.reads,
+        examples=ExampleFiles(ingesting.database, directory.parent / "examples"),
         snapshots=SnapshotStore(ingesting.database),
         holdouts=HoldoutStore(ingesting.database),
         sandbox=Sandbox(memory_mb=256),
