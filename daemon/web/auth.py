@@ -11,6 +11,7 @@ from daemon.web.errors import problem_response
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 _EVENTS_PATH = "/v1/events"
 _ERASURES_PATH = "/v1/erasures"
+_BACKUP_PATH = "/v1/backup"  # writes secrets where it is told to
 _LETTER_PATH = "/v1/deadletters/"
 _CONTROL = "control"  # the local operator's token: may do everything here
 
@@ -45,13 +46,13 @@ class RequireToken:
 
 
 def needed_scope(method: str, path: str) -> str:
-    """Reading needs `read`, events `events`, erasing people `control`, all else `operate`.
+    """Reading needs `read`, events `events`, erasing and backups `control`, all else `operate`.
 
     So does a dead letter's content: it may be a prompt of any tenant.
     """
     if path == _EVENTS_PATH:
         return "events"
-    if path.startswith(_ERASURES_PATH) and method == "POST":
+    if path.startswith((_ERASURES_PATH, _BACKUP_PATH)) and method not in ("GET", "HEAD"):
         return _CONTROL
     reads = method in ("GET", "HEAD") and not path.startswith(_LETTER_PATH)
     return "read" if reads else "operate"
