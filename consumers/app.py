@@ -5,11 +5,11 @@ Stock Faust delivers 4-8 k messages/s, whole chunks 64-77 k. Offsets come from t
 tests/unit/consumers/test_faust_contract.py: `_new_transport`, `_thread`, `_new_consumer_thread`,
 `_create_worker_consumer`, `_wait_next_records`, `_buffered_partitions`, `_to_message`, and
 aiokafka's `_isolation_level`, `_coordinator.request_rejoin` and `check_errors`,
-`_subscription.wait_for_assignment`.
+`_subscription.wait_for_assignment`, and `_client.send`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,9 +20,11 @@ import aiokafka
 import faust
 import msgspec
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.protocol.fetch import FetchRequest
 from faust.auth import Credentials, SASLCredentials, SSLCredentials
 from faust.transport.drivers import aiokafka as driver
 
+from consumers.batches import bound_answer
 from consumers.budget import Budget, parts
 from consumers.faults import ClientFellError, blaming_client
 from daemon.domain.ingest import Partition
@@ -34,6 +36,7 @@ _BUFFERED_CHUNKS = 8
 _AFTER_FAILURE_S = 1  # the app is being stopped: do not spin meanwhile
 _POSITION_S = 0.2
 _NOT_PLACED = (-1, 0)  # a position before its end: something waits
+_FETCH_KEY = FetchRequest.API_KEY
 _ROOM_S = 0.1  # how often a full budget looks whether the flow was stopped meanwhile
 _GATHER_S = 0.05  # how long small chunks wait for company in one transaction
 
@@ -93,6 +96,8 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         # Faust reads committed records only in its exactly-once mode, which we do not use.
         consumer._isolation_level = "read_committed"  # noqa: SLF001 - it has no setter
+        client: Any = consumer._client  # noqa: SLF001 - the only place before batches are unpacked
+        client.send = partial(_send, client.send)
         return consumer
 
     async def progress(self) -> dict[Partition, tuple[int, int]]:
@@ -102,6 +107,11 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
             KafkaError: the group does not take us, for lack of rights say.
         """
         return await self.call_thread(self._progress)
+
+    async def check_group(self) -> None:
+        """Raises KafkaError where the group does not take us."""
+        if self._consumer is not None:
+            await self.call_thread(self._ask_group)
 
     async def tell_group(self, offsets: Mapping[Partition, int]) -> bool:
         """Commit to Kafka, for lag tools only. False where the group is elsewhere just now."""
@@ -129,6 +139,9 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
                 found[Partition(tp.topic, tp.partition)] = (position, end if known else position)
         return found
 
+    async def _ask_group(self) -> None:
+        self._check_group(self._ensure_consumer())
+
     def _check_group(self, consumer: Any) -> None:
         """aiokafka tells such errors only to those who wait for records; nobody does just then."""
         if self._joining is not None and self._joining.done():
@@ -153,6 +166,14 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         except KafkaError:
             return False  # rebalancing, or the broker is away: the store has the truth
         return True
+
+
+async def _send(send: Callable[..., Awaitable[Any]], *request: Any, **options: Any) -> Any:
+    """What the client's `send` answers; of fetches only what may be unpacked."""
+    response = await send(*request, **options)
+    if response.API_KEY == _FETCH_KEY:
+        bound_answer(response)
+    return response
 
 
 class ChunkConsumer(driver.Consumer):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from consumers.batches import REFUSED_HEADER
 from consumers.decode import SIGNED, Record, Sender
 from consumers.parse import Kind, UnreadableError
 from daemon.domain.events import SIGNATURE_HEADER
@@ -38,10 +39,18 @@ class LogRecords:
             (value for name, value in record.headers if name == SIGNATURE_HEADER), None
         )
         if signature is None:
-            return self._unsigned
+            return _refusal(record) or self._unsigned
         if record.value is not None and is_signed(self._key, record.value, signature):
             return SIGNED
         return UnreadableError("bad_signature", "it is not signed with this installation's secret")
+
+
+def _refusal(record: Any) -> UnreadableError | None:
+    """Of a batch that would have unpacked to too much: see batches.py."""
+    for name, value in record.headers:
+        if name == REFUSED_HEADER:
+            return UnreadableError("unpacks_too_large", value.decode(errors="replace"))
+    return None
 
 
 def record_time(record: Any) -> datetime | None:

@@ -231,6 +231,7 @@ class IngestService:
                 self._become("running", None)
                 await self._watch(app, reader, cluster)
         finally:
+            self._stored_at = reader.stored_at or self._stored_at  # also since the last look
             reader.close()
 
     async def _check_topics(self) -> None:
@@ -316,8 +317,7 @@ async def _running(app: IngestApp) -> AsyncIterator[IngestApp]:
     app.finalize()
     try:
         with blaming_client():
-            async with asyncio.timeout(_START_S):
-                await app.maybe_start()
+            await _start(app)
         yield app
     finally:
         try:
@@ -329,6 +329,19 @@ async def _running(app: IngestApp) -> AsyncIterator[IngestApp]:
                 f"it does not stop within {_STOP_S:.0f} s",
                 "The process ends; started again it reads on from the store",
             ) from error
+
+
+async def _start(app: IngestApp) -> None:
+    """Faust waits for its first partitions, and so for ever where the group does not take us."""
+    starting = asyncio.ensure_future(app.maybe_start())
+    try:
+        async with asyncio.timeout(_START_S):
+            while not starting.done():
+                await asyncio.wait([starting], timeout=_TICK_S)
+                await _consumer(app).thread.check_group()
+        starting.result()
+    finally:
+        starting.cancel()
 
 
 def _raise_failure(app: IngestApp, reader: ChunkReader) -> None:

@@ -14,6 +14,7 @@ _GZIP_WINDOW = 31  # zlib: a gzip header is expected
 _ZSTD_WINDOW_BYTES = 8 << 20  # a frame may ask for gigabytes; this is what RFC 8878 wants supported
 
 ENCODINGS = ("gzip", "zstd")
+BROKEN = (zlib.error, zstandard.ZstdError, EOFError)
 
 
 def inflate(body: bytes, encoding: str, *, limit_bytes: int) -> bytes:
@@ -25,17 +26,22 @@ def inflate(body: bytes, encoding: str, *, limit_bytes: int) -> bytes:
     """
     out = bytearray()
     try:
-        for part in _gzip_parts(body) if encoding == "gzip" else _zstd_parts(body):
+        for part in pieces(body, encoding):
             out += part
             if len(out) > limit_bytes:
                 raise TooLargeError(
                     "body", f"more than {limit_bytes} bytes once unpacked", "Send it in parts"
                 )
-    except (zlib.error, zstandard.ZstdError, EOFError) as error:
+    except BROKEN as error:
         raise MalformedError(
             "body", f"it is not the {encoding} it says it is ({error})", "Send it whole"
         ) from error
     return bytes(out)
+
+
+def pieces(body: bytes, encoding: str) -> Iterator[bytes]:
+    """The content part by part, a few MiB at the most at once. Raises one of `BROKEN`."""
+    return _gzip_parts(body) if encoding == "gzip" else _zstd_parts(body)
 
 
 def _gzip_parts(body: bytes) -> Iterator[bytes]:

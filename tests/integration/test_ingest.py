@@ -447,3 +447,43 @@ async def test_without_a_broker_it_waits_and_says_so(tmp_path: Path) -> None:
 
     async with consuming(Nowhere, names(), tmp_path) as running:  # pyright: ignore[reportArgumentType] - only its address is read
         assert "does not answer" in str(await until(lambda: problem(running), within_s=20))
+
+
+@pytest.mark.parametrize("compression", ["gzip", "snappy", "lz4", "zstd"])
+async def test_compressed_messages_are_stored(
+    broker: Broker, topics: Topics, tmp_path: Path, compression: str
+) -> None:
+    values = [as_bytes(an_interaction()) for _ in range(200)]
+    await asyncio.to_thread(broker.send, topics.interactions, values, compression=compression)
+    async with consuming(broker, topics, tmp_path) as running:
+        await until(lambda: caught_up(running, 200), within_s=20)
+
+
+async def test_a_bomb_is_a_dead_letter_and_what_follows_is_stored(
+    broker: Broker, tmp_path: Path
+) -> None:
+    topics = names()
+    for name in (topics.interactions, topics.feedback):
+        broker.create_topic(name, partitions=1)
+    bomb = [b" " * 900_000] * 60  # of one batch: 54 MB in 60 kB
+    producer = AIOKafkaProducer(
+        bootstrap_servers=broker.bootstrap,
+        compression_type="gzip",
+        max_request_size=1 << 30,
+        max_batch_size=1 << 30,
+        linger_ms=500,
+    )
+    await producer.start()
+    try:
+        sent = [await producer.send(topics.interactions, value) for value in bomb]
+        await asyncio.gather(*sent)
+    finally:
+        await producer.stop()
+    await send(broker, topics.interactions, an_interaction(id="after"))
+
+    async with consuming(broker, topics, tmp_path) as running:
+        await until(lambda: caught_up(running, 1), within_s=20)
+
+        [letter] = await running.letters.list()
+        assert letter.reason == "unpacks_too_large"
+        assert letter.detail.startswith("60 records, offsets 0 to 59, packed in")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import aiokafka
 import faust
+from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
 from faust.tables.recovery import Recovery
@@ -90,6 +91,15 @@ def test_credentials_reach_aiokafka_as_we_give_them(tmp_path: Path) -> None:
     assert driver.credentials_to_aiokafka_auth(
         _credentials(KafkaSecurity(protocol="SSL"))
     ).keys() == {"security_protocol", "ssl_context"}
+
+
+def test_fetches_go_through_the_send_that_we_wrap() -> None:
+    assert "self._client = AIOKafkaClient" in inspect.getsource(aiokafka.AIOKafkaConsumer.__init__)
+    assert "await self._client.send(node_id, request)" in inspect.getsource(
+        Fetcher._proc_fetch_request
+    )
+    assert "self._client" in inspect.getsource(aiokafka.AIOKafkaConsumer.start)
+    assert "MemoryRecords(part_data[-1])" in inspect.getsource(Fetcher._proc_fetch_request)
 
 
 def test_records_tell_their_size() -> None:

@@ -1,0 +1,95 @@
+"""Batches that unpack to too much become one record; all others stay as they are."""
+
+import gzip
+import struct
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+
+from consumers.batches import REFUSED_HEADER, bound_answer, bounded
+
+CODECS = {"gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
+MIB = 1 << 20
+
+
+def a_batch(base: int, *values: bytes, codec: int = 0, producer: int = -1) -> bytes:
+    builder = DefaultRecordBatchBuilder(2, codec, producer >= 0, producer, -1, -1, 1 << 30)
+    for offset, value in enumerate(values):
+        builder.append(offset, 1_793_534_400_000, b"key", value, [])
+    made = bytearray(builder.build())
+    struct.pack_into(">q", made, 0, base)
+    return bytes(made)
+
+
+def read(fetched: bytes) -> list[Any]:
+    records, found = MemoryRecords(fetched), []
+    while records.has_next():
+        batch = records.next_batch()
+        assert batch is not None
+        assert batch.validate_crc()
+        found.append((batch.next_offset, [record for record in batch]))  # noqa: C416 - list() finds none
+    return found
+
+
+@pytest.mark.parametrize("codec", [0, *CODECS.values()])
+def test_usual_batches_stay_as_they_are(codec: int) -> None:
+    fetched = a_batch(5, b"one", b"two", codec=codec) + a_batch(7, b"x" * 100_000, codec=codec)
+    assert bounded(fetched) == fetched
+    assert bounded(fetched + fetched[:50]) == fetched + fetched[:50], "the cut end stays too"
+    assert bounded(b"") == b""
+
+
+@pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS.keys())
+def test_a_bomb_becomes_one_record_in_its_place(codec: int) -> None:
+    bomb = a_batch(10, *[b"\0" * MIB] * 40, codec=codec, producer=7)
+    fetched = a_batch(9, b"before") + bomb + a_batch(50, b"after", codec=codec)
+
+    (_, [before]), (end, [letter]), (_, [after]) = read(bounded(fetched, batch_bytes=4 * MIB))
+
+    assert (before.value, after.value) == (b"before", b"after")
+    assert (letter.offset, end) == (49, 50)
+    assert letter.value == bomb
+    assert letter.timestamp == 1_793_534_400_000
+    [(name, why)] = letter.headers
+    assert name == REFUSED_HEADER
+    assert why.decode().startswith("40 records, offsets 10 to 49, packed in ")
+
+
+@pytest.mark.parametrize("codec", [1, 3, 4])  # brokers refuse such batches; snappy's cannot be told
+def test_what_does_not_unpack_becomes_one_record_too(codec: int) -> None:
+    sound = a_batch(0, b"one", b"two " * 100_000, codec=codec)
+    broken = bytearray(sound)
+    broken[61:] = bytes(len(sound) - 61)
+
+    [(end, [letter])] = read(bounded(bytes(broken), batch_bytes=1000))
+
+    assert (letter.offset, end) == (1, 2)
+    assert letter.value == bytes(broken)
+
+
+def test_an_answer_is_cut_where_all_of_it_would_be_too_much() -> None:
+    batches = [a_batch(n, b"x" * MIB, codec=1) for n in range(5)]
+    fetched = b"".join(batches)
+    assert bounded(fetched, batch_bytes=2 * MIB, all_bytes=3 * MIB) == b"".join(batches[:2])
+    assert bounded(fetched, batch_bytes=2 * MIB, all_bytes=100) == batches[0]
+
+
+def test_every_partition_of_an_answer_is_bounded() -> None:
+    bomb, sound = a_batch(0, b"\0" * 40 * MIB, codec=1), a_batch(1, b"sound")
+    response = SimpleNamespace(
+        topics=[("a", [(0, 0, 9, 9, [], bomb), (1, 0, 9, 9, [], sound)]), ("b", [(0, 3, 0, None)])]
+    )
+    bound_answer(response)
+    [(_, [first, second]), (_, [third])] = response.topics
+    assert first[:-1] == (0, 0, 9, 9, [])
+    assert read(first[-1])[0][1][0].value == bomb
+    assert (second[-1], third) == (sound, (0, 3, 0, None))
+
+
+def test_old_formats_are_left_alone() -> None:
+    old = bytearray(a_batch(0, gzip.compress(b"x")))
+    old[16] = 1
+    assert bounded(bytes(old)) == bytes(old)
