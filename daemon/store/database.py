@@ -34,12 +34,18 @@ class Database:
     """
 
     def __init__(
-        self, connection: Connection, path: Path | None = None, key: StoreKey | None = None
+        self,
+        connection: Connection,
+        path: Path | None = None,
+        key: StoreKey | None = None,
+        *,
+        threads: int = 2,
     ) -> None:
         """`path` is None for a store in memory."""
         self._connection = connection
         self._path = path
         self._key = key
+        self._threads = threads
         self._long_work = asyncio.Lock()
         self._write_cursor = utc_cursor(connection)
         self._read_cursor = utc_cursor(connection)
@@ -57,20 +63,23 @@ class Database:
     ) -> Self:
         """Open or create the store and bring it to the newest schema.
 
+        `threads` are for work `aside`. Else there is one: a second makes inserts no faster and
+        costs them as much processor time again (9.6 instead of 5.3 µs an event).
+
         Raises:
             SettingsError: a key is missing, wrong, or given for a plain store.
             StoreError: the file is held by another process, unwritable, or of a newer release.
         """
         if path != MEMORY:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-        connection = open_store(path, key=key, memory_limit=memory_limit, threads=threads)
+        connection = open_store(path, key=key, memory_limit=memory_limit, threads=1)
         if path == MEMORY:
             migrate(connection)
-            return cls(connection)
+            return cls(connection, threads=threads)
         os.chmod(path, 0o600)  # noqa: PTH101 - same call, one import less to read
         _clean_up(Path(path))
         migrate(connection)
-        return cls(connection, Path(path), key)
+        return cls(connection, Path(path), key, threads=threads)
 
     @property
     def is_encrypted(self) -> bool:
@@ -103,7 +112,7 @@ class Database:
 
     async def _aside(self, work: Callable[[Connection], T]) -> T:
         cursor = utc_cursor(self._connection)
-        working = asyncio.get_running_loop().run_in_executor(None, work, cursor)
+        working = asyncio.get_running_loop().run_in_executor(None, self._spread, work, cursor)
         try:
             return await asyncio.shield(working)
         except asyncio.CancelledError:
@@ -112,6 +121,14 @@ class Database:
             raise
         finally:
             cursor.close()
+
+    def _spread(self, work: Callable[[Connection], T], cursor: Connection) -> T:
+        """With all threads; the setting is the whole instance's, so writes pay for it meanwhile."""
+        cursor.execute(f"SET threads = {self._threads:d}")
+        try:
+            return work(cursor)
+        finally:
+            cursor.execute("SET threads = 1")
 
     async def rewrite(self) -> Pause:
         """Write the store into a fresh file and go on with that: what was deleted leaves the disk.
