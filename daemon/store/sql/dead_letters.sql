@@ -36,7 +36,7 @@ ORDER BY d.received_at, d.id;
 UPDATE dead_letters SET redriven_at = $now FROM letter_keys k
 WHERE dead_letters.id = k.id AND dead_letters.received_at = k.received_at AND k.reason IS NULL;
 -- name: mark_dead_again
-UPDATE dead_letters SET reason = k.reason, detail = k.detail, bytes = CASE WHEN k.reason <> 'erased' THEN bytes END
+UPDATE dead_letters SET reason = k.reason, detail = k.detail, bytes = CASE WHEN k.reason <> 'erased' THEN dead_letters.bytes END
 FROM letter_keys k
 WHERE dead_letters.id = k.id AND dead_letters.received_at = k.received_at AND k.reason IS NOT NULL;
 -- name: mark_published
