@@ -167,7 +167,10 @@ def test_the_share_of_one_person_is_capped_but_one_example_is_always_allowed() -
     assert len(selected(*rows, per_user_share=0.01).examples) == 8 + 1
 
 
-@given(st.lists(st.integers(1, 50), min_size=1, max_size=12), st.floats(0.01, 1))
+@given(
+    st.lists(st.integers(1, 50), min_size=1, max_size=12),
+    st.floats(0.01, 0.99) | st.just(1.0),  # a policy gives percent
+)
 def test_nobody_gets_more_than_the_share_and_a_flood_buys_nothing(
     counts: list[int], share: float
 ) -> None:
