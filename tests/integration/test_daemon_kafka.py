@@ -1,6 +1,7 @@
 """`adaptd run` with a broker of its own: events over SIGKILL, and a halt that a person lifts."""
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +67,17 @@ def stored(daemon: DaemonProcess) -> int:
     return daemon.status()["events"]["interactions"]
 
 
+def committed(broker: Broker) -> int:
+    """What Kafka's own lag tools see of the group."""
+    group = os.environ["ADAPTD_KAFKA_GROUP"]
+    admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
+    try:
+        told = admin.list_group_offsets(group)[group]
+    finally:
+        admin.close()
+    return sum(at.offset for place, at in told.items() if place.topic == INTERACTIONS_TOPIC)
+
+
 def make_topic_anew(broker: Broker, name: str) -> None:
     admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
     try:
@@ -85,7 +97,10 @@ def test_events_sent_while_it_is_dead_are_stored_once_it_lives(
     own_broker.send(INTERACTIONS_TOPIC, interactions(300, 300))
     daemon.start()
     daemon.wait_until_answers()
+    # Static membership: without it the dead member's session, 10 s, would have to end first.
+    until_blocking(lambda: stored(daemon) > 300, within_s=3)
     until_blocking(lambda: stored(daemon) == 600, within_s=60)
+    until_blocking(lambda: committed(own_broker) >= 600, within_s=10)
 
 
 @pytest.mark.timeout(300)
