@@ -165,7 +165,6 @@ def _store_samples(facts: StoreFacts, live: LiveFacts) -> dict[str, list[Sample]
         ],
         "adaptd_feedback_orphans": [((), events.orphans)],
         "adaptd_store_bytes": [((file,), size) for file, size in facts.store_bytes.items()],
-        "adaptd_dead_letters_unpublished": [((), events.unpublished_letters)],
         "adaptd_ingest_halted": [((), bool(facts.open_halts))],
         "adaptd_alerts": [((level,), levels.count(level)) for level in ("error", "warning")],
         "adaptd_ingest_next_offset": [
