@@ -15,7 +15,7 @@ from daemon.demo.world import ALIAS, DemoError, World
 T = TypeVar("T")
 
 REQUESTS = 600
-POISONED_REQUESTS = 220
+POISONED_REQUESTS = 320  # with 220 the gate saw too small a loss to reject it
 NEW_QUEUE_REQUESTS = 270
 MEASURED = 120
 KILLED_AFTER_STEP = 14
