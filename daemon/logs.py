@@ -69,10 +69,10 @@ def _last_steps(*, as_json: bool) -> list[structlog.typing.Processor]:
 
 
 def frames_only(
-    raised: tuple[type[BaseException], BaseException, TracebackType | None],
+    exc_info: tuple[type[BaseException], BaseException, TracebackType | None],
 ) -> str:
     """Where it was raised, and of what kind. No message and no variable: they may hold a prompt."""
-    kind, error, frames = raised
+    kind, error, frames = exc_info
     causes = []
     while (cause := error.__cause__) is not None and len(causes) < _MOST_CAUSES:
         causes.append(type(cause).__qualname__)

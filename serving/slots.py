@@ -4,6 +4,8 @@ Its own route only forgets the name: weights and slot stay until others push the
 are more than waste on CPUs, see `serving.launch.SPARE_LORAS`.
 """
 
+from typing import Any
+
 import structlog
 
 from serving.asgi import App, Receive, Scope, Send
@@ -25,7 +27,7 @@ async def unload(
     loaded at this moment may be freed too; vLLM then reads it again at its first request.
     """
     await app(scope, receive, send)
-    state = getattr(scope.get("app"), "state", None)
+    state: Any = getattr(scope.get("app"), "state", None)
     models = getattr(state, "openai_serving_models", None)
     if models is None:  # a reverse proxy: the engine is in another process
         return
