@@ -98,7 +98,7 @@ def test_events_sent_while_it_is_dead_are_stored_once_it_lives(
     daemon.start()
     daemon.wait_until_answers()
     # Static membership: without it the dead member's session, 10 s, would have to end first.
-    until_blocking(lambda: stored(daemon) > 300, within_s=3)
+    until_blocking(lambda: stored(daemon) > 300, within_s=8)
     until_blocking(lambda: stored(daemon) == 600, within_s=60)
     until_blocking(lambda: committed(own_broker) >= 600, within_s=10)
 

@@ -11,7 +11,7 @@ from daemon.demo.broker import free_port
 from daemon.doctor.findings import Finding, Level
 from daemon.doctor.serving import judge_bases, judge_vllm, probe_vllm
 from serving.engine import EngineSupervisor
-from serving.launch import EngineSettings
+from serving.launch import SPARE_LORAS, EngineSettings
 from tests.tiny_model import make_tiny_base
 from tests.vllm_server import START_LIMIT_S, TinyServer, run_apart
 
@@ -49,7 +49,7 @@ def errors(findings: list[Finding]) -> list[str]:
 
 def test_a_server_as_adaptd_starts_it_has_nothing_wrong(vllm: TinyServer) -> None:
     facts = probe_vllm(vllm.url, vllm.control_token)
-    assert facts.max_loras == vllm.settings.max_loras
+    assert facts.max_loras == vllm.settings.max_loras + SPARE_LORAS
     found = judge_vllm(vllm.url, facts, managed=True, aliases=1)
     found += judge_bases([("support", "tiny")], {"tiny": vllm.base_dir}, facts.base_root)
     assert errors(found) == []
@@ -60,7 +60,7 @@ def test_a_server_with_too_few_slots_or_another_base_is_found(
 ) -> None:
     facts = probe_vllm(vllm.url, vllm.control_token)
     few = judge_vllm(vllm.url, facts, managed=True, aliases=2)
-    assert errors(few) == ["too few LoRA slots: 4, and 2 aliases need 6"]
+    assert errors(few) == [f"too few LoRA slots: {4 + SPARE_LORAS}, and 2 aliases need 6"]
     other = make_tiny_base(tmp_path / "other", seed=5)
     wrong = judge_bases([("support", "tiny")], {"tiny": other}, facts.base_root)
     assert "other weights" in errors(wrong)[0]
