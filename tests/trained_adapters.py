@@ -99,6 +99,13 @@ def changed(
     return out
 
 
+def reseal(adapter: Path, content_hash: str) -> None:
+    """Say that these are the files of the version with that hash."""
+    file = adapter / "manifest.json"
+    file.chmod(0o644)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"content_hash": content_hash}))
+
+
 def hash_of(adapter: Path) -> str:
     """Its content hash, as its manifest says."""
     return json.loads((adapter / "manifest.json").read_text())["content_hash"]
