@@ -4,14 +4,15 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Coroutine, Iterator
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from consumers.decode import SIGNED, Record, Sender, decode
+from consumers.outcomes import EventResult, outcomes
 from consumers.parse import MAX_BATCH, MAX_EVENT_BYTES, UnreadableError, count_events
 from daemon.domain.errors import BusyError, RefusedError, StoreError, TooLargeError
-from daemon.domain.ingest import HTTP, HTTP_PARTITION, Address, Decoded, LogRange, Span, Written
+from daemon.domain.ingest import HTTP, HTTP_PARTITION, LogRange, Span
 from daemon.domain.meters import Meter
 from daemon.domain.ports import EventSink
 from daemon.domain.tokens import Principal
@@ -26,20 +27,6 @@ class BodyTooLargeError(TooLargeError):
 
 class DoorBusyError(BusyError):
     """Answer 429 with Retry-After: the store is behind."""
-
-
-class EventResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of one event. `item` counts the body's lines or list items, `index` its batch.
-
-    A duplicate was stored before and is no error. `id` is absent where it could not be read.
-    """
-
-    item: int
-    index: int = 0
-    result: Literal["stored", "duplicate", "dead_letter"]
-    id: str | None = None
-    reason: str | None = None
-    detail: str | None = None
 
 
 class _Request:
@@ -159,7 +146,8 @@ class EventDoor:
                 "Run one daemon per store and send the events again",
             )
         self._next = span.end
-        return list(_results(group, start, decoded, written))
+        sizes = [len(request.items) for request in group]
+        return list(outcomes(sizes, start, decoded, written))
 
     async def _next_position(self) -> int:
         if self._next is None:
@@ -219,51 +207,3 @@ def _records(group: list[_Request], start: int, max_event_bytes: int) -> Iterato
 
 def _too_large(item: bytes, max_event_bytes: int) -> UnreadableError:
     return UnreadableError("too_large", f"{len(item)} bytes, at most {max_event_bytes}")
-
-
-def _results(
-    group: list[_Request], start: int, decoded: Decoded, written: Written
-) -> Iterator[list[EventResult]]:
-    by_position: dict[int, list[EventResult]] = {}
-    for address, result in _each(decoded, written):
-        by_position.setdefault(address.position, []).append(result)
-    for request in group:
-        end = start + len(request.items)
-        found = [
-            msgspec.structs.replace(result, item=position - start)
-            for position in range(start, end)
-            for result in sorted(by_position[position], key=lambda result: result.index)
-        ]
-        start = end
-        yield found
-
-
-def _each(decoded: Decoded, written: Written) -> Iterator[tuple[Address, EventResult]]:
-    columns = ["topic", "partition", "position", "batch_index"]
-    for table in (decoded.interactions, decoded.feedback):
-        for row in table.select(["id", *columns]).to_pylist():
-            address = Address(*(row[name] for name in columns))
-            yield address, _result(row["id"], address, written)
-    for row in decoded.dead_letters.select(["reason", "detail", *columns]).to_pylist():
-        address = Address(*(row[name] for name in columns))
-        yield (
-            address,
-            EventResult(
-                item=0,
-                index=address.index,
-                result="dead_letter",
-                reason=row["reason"],
-                detail=row["detail"],
-            ),
-        )
-
-
-def _result(event_id: str, address: Address, written: Written) -> EventResult:
-    if address in written.unstorable:
-        return EventResult(
-            item=0, index=address.index, result="dead_letter", id=event_id, reason="unstorable"
-        )
-    if address in written.barred:
-        return EventResult(item=0, index=address.index, result="dead_letter", reason="erased")
-    result = "duplicate" if address in written.duplicates else "stored"
-    return EventResult(item=0, index=address.index, result=result, id=event_id)
