@@ -16,6 +16,7 @@ import duckdb
 from tests.chaos.ledger import Place, Sent
 
 _SHOWN = 3  # of each kind of finding
+_PACKED = "unpacks_too_large"  # its bytes are those of the packed batch, which no reader shows
 _ROWS = """
 SELECT topic, "partition", position, batch_index, id, epoch_us(ingested_at) AS ingested, rowid AS r
 FROM {table} WHERE source = 'kafka' ORDER BY rowid
@@ -217,7 +218,7 @@ def _wrong_letters(
         if reason not in reasons:
             yield f"{place} was refused as {reason}, due was {reasons or 'none'}"
         sent = log.get(_head(place), b'{"batch"')
-        whole = place.index == 0 and not (sent or b"").startswith(b'{"batch"')
+        whole = place.index == 0 and reason != _PACKED and not (sent or b"").startswith(b'{"batch"')
         in_log = any(one.life == newest for one in refused[place])
         if whole and in_log and not _kept(value, sent):
             yield f"{place} has other bytes than its record"

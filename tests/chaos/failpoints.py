@@ -15,6 +15,7 @@ from typing import Any, Literal
 import duckdb
 
 from consumers.app import ChunkThread
+from daemon.domain.errors import StoreError
 from daemon.domain.ingest import Decoded, Partition, Written
 from daemon.store.database import Connection, Database
 from daemon.store.events import EventStore
@@ -119,10 +120,14 @@ class WatchedSink(EventStore):
         self._failpoints = failpoints
 
     async def write(self, decoded: Decoded) -> Written:
-        self._failpoints.check(BEFORE_BEGIN)
+        self._fail(BEFORE_BEGIN)
         written = await super().write(decoded)
-        self._failpoints.check(BEFORE_ANSWER)
+        self._fail(BEFORE_ANSWER)
         return written
+
+    def _fail(self, place: str) -> None:
+        if self._failpoints.trips(place):
+            raise StoreError("store", f"made to fail {place}", "Try again")
 
 
 class WatchedThread(ChunkThread):

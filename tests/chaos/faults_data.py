@@ -80,7 +80,9 @@ def poison(world: World, *, rounds: int = 3) -> Outcome:
             bad = [*SMALL, NO_VALUE, *(LARGE if turn == 0 else [])]
             arena.rng.shuffle(bad)
             for value, reason in bad:
-                sender.send(_refused(arena, value, reason), partition=arena.rng.randrange(3))
+                sender.send(
+                    _refused(arena, value, reason), partition=arena.rng.randrange(3), key=b"poison"
+                )
                 sender.send(arena.mix.interaction(), partition=arena.rng.randrange(3))
             value, reason = BOMB
             packed.send(_refused(arena, value, reason), partition=turn % 3)

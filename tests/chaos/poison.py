@@ -44,5 +44,6 @@ LARGE: list[tuple[bytes, str]] = [
     (b'{"batch": [' + b"1," * 20_000 + b"1]}", "batch_too_long"),
     (b"[" * 4 * _MB, "too_deep"),
 ]
-# A few kilobytes of gzip that unpack to this. The broker takes it: its limit is for packed bytes.
-BOMB = (b" " * 64 * _MB, "too_large")
+# Some kilobytes of gzip that unpack to this. The broker takes it: its limit is for packed bytes.
+# It is refused as it came, packed.
+BOMB = (b" " * 64 * _MB, "unpacks_too_large")

@@ -74,8 +74,13 @@ class Model:
         self.rows: dict[str, list[Stored]] = {"interactions": [], "feedback": []}
         self.letters: list[tuple[int, int]] = []
         self.totals: Counter[str] = Counter()
-        self.newest = datetime(1970, 1, 1, tzinfo=UTC)
         self.sent: list[Entry] = []
+
+    @property
+    def newest(self) -> datetime:
+        """When the last row was stored."""
+        times = [rows[-1].ingested_at for rows in self.rows.values() if rows]
+        return max(times, default=datetime(1970, 1, 1, tzinfo=UTC))
 
     def take(self, part: Partition, entries: list[Entry], end: int, now: datetime) -> None:
         """A chunk that was committed at `now`."""
@@ -269,15 +274,11 @@ class SinkMachine(RuleBasedStateMachine):
             committed = place in _COMMITTED
         self.failpoints.disarm()
         if committed:
-            # The time is the sink's to choose, but later than any before it.
-            found = self._ask(
-                "SELECT max(updated_at) AS at FROM offsets WHERE record_at IS NOT NULL"
-            )
-            now = found[0][0]["at"]
+            # The time is the sink's to choose, but later than of any row before it.
+            now = self._run(self.sink.offsets(KAFKA))[chunks[-1][0]].updated_at
             assert now > self.model.newest
             assert now >= self.now
             assert all(now > as_of for as_of, _ in self.seals)
-            self.model.newest = now
             for part, _, end, entries in chunks:
                 self.model.take(part, entries, end, now)
 

@@ -1,6 +1,5 @@
 """Rows and offsets in one transaction: fence, chain, pin, and duplicates."""
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,14 +9,11 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from consumers.decode import SIGNED, Sender
 from daemon.domain.errors import ChainError, HaltError, StoreError
 from daemon.domain.ingest import KAFKA, Address, LogRange, Partition, Span
-from daemon.store.database import Database, rows
+from daemon.store.database import Database
 from daemon.store.events import EventStore
 from daemon.store.statements import statements
 from tests.event_samples import a_correction, a_rating, an_interaction
@@ -367,53 +363,6 @@ def test_every_statement_prepares(ingesting: Ingesting) -> None:
                 cursor.execute(f"PREPARE {name} AS {statement}")
 
     ingesting.database.write_now(work)
-
-
-# A log in which the seventh of every seven events is a copy of the one before it.
-LOG = [an_interaction(id=f"m{number - (number % 7 == 6)}") for number in range(60)]
-
-
-class SinkMachine(RuleBasedStateMachine):
-    """The sink alone against a fake log: rewinds, overlaps, holes, restarts in any order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.database = Database.open(":memory:")
-        self.sink = EventStore(self.database, dedupe_window=timedelta(days=1))
-        self.stored = 0
-        self.run(self.sink.pin(KAFKA, {EVENTS: LogRange("t", 0, 0)}, cluster_id="c"))
-
-    def run(self, work: Any) -> Any:
-        return asyncio.run(work)
-
-    @rule(start=st.integers(0, 59), length=st.integers(1, 12))
-    def deliver(self, start: int, length: int) -> None:
-        events = LOG[start : start + length]
-        decoded = chunk(events, start=start)
-        if start > self.stored:
-            with pytest.raises(ChainError):
-                self.run(self.sink.write(decoded))
-            return
-        self.run(self.sink.write(decoded))
-        self.stored = max(self.stored, start + len(events))
-
-    @rule()
-    def restart(self) -> None:
-        self.sink = EventStore(self.database, dedupe_window=timedelta(days=1))
-
-    @invariant()
-    def every_event_before_the_offset_is_stored_once(self) -> None:
-        found = self.run(
-            self.database.read(lambda c: rows(c, "SELECT id FROM interactions ORDER BY id"))
-        )
-        assert [row["id"] for row in found] == sorted({event["id"] for event in LOG[: self.stored]})
-
-    def teardown(self) -> None:
-        self.database.close()
-
-
-SinkMachine.TestCase.settings = settings(max_examples=12, stateful_step_count=15, deadline=None)
-test_any_order_of_delivery_stores_every_event_once = SinkMachine.TestCase
 
 
 async def test_a_store_reopened_after_a_crash_knows_how_far_it_was(tmp_path: Path) -> None:
