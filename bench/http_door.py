@@ -11,11 +11,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from bench.machine import peak_mb
 from daemon.demo.broker import free_port
 from daemon.domain.tokens import create_token
 from daemon.settings import Settings
 
-CONNECTIONS = 16
+CONNECTIONS = 64
 _START_S = 60
 _POLICY = "version: 1\nmodel: support\nbase: none\nselect: {where: 'true'}\n"
 
@@ -41,7 +42,7 @@ def measure(home: Path, bodies: Sequence[bytes], *, events: int, python: Path) -
         took_s = _post_all(settings.listen_port, token, bodies)
         lasted_s = time.monotonic() - began_s
         cpu_s = _cpu_s(daemon.pid) - before_s
-        peak_mb = _peak_mb(daemon.pid)
+        peak_rss_mb = peak_mb(daemon.pid)
     finally:
         daemon.terminate()
         daemon.wait(30)
@@ -49,7 +50,7 @@ def measure(home: Path, bodies: Sequence[bytes], *, events: int, python: Path) -
     return HttpAnswer(
         events_per_s=events / lasted_s,
         cpu_s_per_million=cpu_s / events * 1e6,
-        peak_rss_mb=peak_mb,
+        peak_rss_mb=peak_rss_mb,
         commit_p50_ms=p50_ms,
         commit_p99_ms=p99_ms,
     )
@@ -123,10 +124,3 @@ def _post_all(port: int, token: str, bodies: Sequence[bytes]) -> list[float]:
 def _cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _peak_mb(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) / 1024
-    return 0.0

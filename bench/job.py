@@ -7,6 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from bench.machine import peak_mb
+
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Read `topic` into the store until it has `events` rows more, or for `limit_s`.
@@ -79,10 +81,9 @@ class Progress:
 
     def answer(self) -> None:
         """Print what was measured."""
-        peak_rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         cpu_s = _cpu_s() - self._cpu_s
         commits = [commit for commit in self._commits if commit.rows]
-        found = Answer(commits=commits, cpu_s=cpu_s, peak_rss_mb=peak_rss_mb)
+        found = Answer(commits=commits, cpu_s=cpu_s, peak_rss_mb=peak_mb("self"))
         _tell(msgspec.json.encode(found))
 
 

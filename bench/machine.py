@@ -23,3 +23,11 @@ def machine() -> dict[str, Any]:
         "duckdb": duckdb.__version__,
         "system": platform.platform(terse=True),
     }
+
+
+def peak_mb(pid: int | str) -> float:
+    """The most memory a process had since it began. Its `ru_maxrss` counts its parent's too."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    return 0.0

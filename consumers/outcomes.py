@@ -1,12 +1,12 @@
 """What became of each event of a transaction, for those who sent them. The hot path of the door."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import pyarrow as pa
 
-from daemon.domain.ingest import Decoded, Written
+from daemon.domain.ingest import Address, Decoded, Written
 
 
 class EventResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -60,12 +60,13 @@ def _places(table: pa.Table) -> tuple[list[int], list[int]]:
 
 def _correct(found: list[list[EventResult]], start: int, written: Written) -> None:
     """Not everything that could be read was stored."""
-    changes: dict[tuple[int, int], dict[str, str | None]] = {}
-    for addresses, change in (
+    changes: dict[tuple[int, int], dict[str, Any]] = {}
+    kinds: list[tuple[frozenset[Address], dict[str, Any]]] = [
         (written.duplicates, {"result": "duplicate"}),
         (written.barred, {"result": "dead_letter", "id": None, "reason": "erased"}),
         (written.unstorable, {"result": "dead_letter", "reason": "unstorable"}),
-    ):
+    ]
+    for addresses, change in kinds:
         changes |= dict.fromkeys(((at.position - start, at.index) for at in addresses), change)
     for item in {item for item, _ in changes}:
         found[item] = [

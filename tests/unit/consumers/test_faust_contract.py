@@ -106,10 +106,11 @@ def test_records_tell_their_size() -> None:
     assert "serialized_value_size" in aiokafka.ConsumerRecord.__dataclass_fields__
 
 
-def test_aiokafka_takes_its_isolation_level_at_the_start_and_not_when_made() -> None:
+def test_aiokafka_takes_isolation_and_waiting_time_at_the_start_and_not_when_made() -> None:
     start = inspect.getsource(aiokafka.AIOKafkaConsumer.start)
 
     assert "isolation_level=self._isolation_level" in start
+    assert "fetch_max_wait_ms=self._fetch_max_wait_ms" in start
     assert callable(aiokafka.AIOKafkaConsumer.last_stable_offset)
 
 
