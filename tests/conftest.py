@@ -9,15 +9,35 @@ from tests.broker import ROOT, Broker
 from tests.tiny_model import make_tiny_base
 from tests.vllm_server import START_LIMIT_S, TinyServer
 
+TESTS = Path(__file__).parent
+# Files whose tests start a vLLM of their own, or train.
+HEAVY = {
+    "test_doctor_vllm",
+    "test_engine",
+    "test_evaluation",
+    "test_loop",
+    "test_receipt_vllm",
+    "test_training",
+    "test_training_parts",
+}
 SMOLLM2 = ROOT / "var" / "bases" / "smollm2-135m"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The first test to use vLLM waits for its start, which the usual limit has no room for."""
+    """Place each test where its partner runs, and give the first to use vLLM time for its start."""
     for item in items:
-        uses_vllm = "vllm" in getattr(item, "fixturenames", ())
-        if uses_vllm and item.get_closest_marker("timeout") is None:
+        partners = {"vllm", "broker"}.intersection(getattr(item, "fixturenames", ()))
+        if "unit" not in item.path.relative_to(TESTS).parts:
+            item.add_marker(pytest.mark.xdist_group(_group(item, partners)))
+        if "vllm" in partners and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(START_LIMIT_S + 120))
+
+
+def _group(item: pytest.Item, partners: set[str]) -> str:
+    """What runs on one worker, one after the other: two brokers or two vLLMs are one too many."""
+    if item.path.stem in HEAVY or partners:
+        return "kafka" if partners == {"broker"} and item.path.stem not in HEAVY else "vllm"
+    return item.path.stem
 
 
 @pytest.fixture(scope="session")

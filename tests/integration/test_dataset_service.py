@@ -14,7 +14,7 @@ from daemon.store.database import Database
 from daemon.store.policies import PolicyStore
 from daemon.store.runs import Run, RunStore
 from tests.ingesting import Ingesting
-from tests.unit.dataset.test_build import AS_OF, a_builder, a_version, fill
+from tests.integration.test_dataset_build import AS_OF, a_builder, a_version, fill
 from tests.waiting import until
 
 
