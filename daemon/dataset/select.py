@@ -4,6 +4,7 @@ A correction counts by its text; an approved answer (rated above zero, never bel
 nobody) counts as it was served. A thumb down alone never trains.
 """
 
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -57,7 +58,7 @@ def select_examples(rows: Iterable[Row], policy: Select, *, as_of: datetime) -> 
     """Apply a policy to rows of `examples` (as_of already applied, `where` too).
 
     Caps come before equal prompts are settled: what one person may not add to the training set he
-    may not take out of it either.
+    may not take out of it either. The share is counted on what is left after that.
     """
     refused: Counter[str] = Counter()
     usable: list[Example] = []
@@ -75,19 +76,18 @@ def select_examples(rows: Iterable[Row], policy: Select, *, as_of: datetime) -> 
     return Selection(ordered, {reason: n for reason, n in sorted(refused.items()) if n})
 
 
-def fair_cap(counts: Sequence[int], share: float) -> int:
-    """The most examples one person may have so that nobody has more than `share` of what is kept.
+def fair_cap(places: Sequence[int], share: float, *, most: int) -> int:
+    """The most examples, up to `most`, one person may have: no more than `share` of what is kept.
 
-    With too few people for that to be possible it is 1: one example is always allowed.
+    `places` has one number for each prompt: the lowest place it has in anybody's own list, newest
+    first from 1. So many prompts are kept under a cap as lie within it, whoever settles them. That
+    number never falls by what one person adds, so he cannot lower the cap of the others. With too
+    few prompts for a share it is 1: one example is always allowed.
     """
-    low, high = 1, max(counts, default=1)
-    while low < high:  # what fits is an interval: the sum grows ever slower than the cap
-        most = (low + high + 1) // 2
-        if most <= share * sum(min(count, most) for count in counts) + 1e-9:
-            low = most
-        else:
-            high = most - 1
-    return low
+    ordered = sorted(places)
+    while most > 1 and most > share * bisect_right(ordered, most) + 1e-9:
+        most -= 1
+    return max(1, most)
 
 
 def _examples(
@@ -185,12 +185,19 @@ def _answer_text(message: Any) -> str:
 
 
 def _capped(examples: Sequence[Example], caps: Caps) -> list[Example]:
-    """At most so many of one author, the newest first. `examples` come the oldest first."""
+    """At most so many of one author, the newest first. `examples` come the oldest first.
+
+    No author gives one prompt twice. The share is of what is left once equal prompts are settled.
+    """
     by_author: dict[str, list[Example]] = defaultdict(list)
     for example in examples:
         by_author[example.author].append(example)
-    counts = [min(len(mine), caps.per_user) for mine in by_author.values()]
-    most = min(caps.per_user, fair_cap(counts, caps.per_user_share))
+    places: dict[str, int] = {}
+    for mine in by_author.values():
+        for place, example in enumerate(reversed(mine), 1):
+            places[example.prompt] = min(place, places.get(example.prompt, place))
+    longest = max(map(len, by_author.values()), default=1)
+    most = fair_cap(list(places.values()), caps.per_user_share, most=min(caps.per_user, longest))
     return [example for mine in by_author.values() for example in mine[-most:]]
 
 

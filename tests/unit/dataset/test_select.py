@@ -1,5 +1,6 @@
 """Which answers are learnt from."""
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -174,12 +175,69 @@ def test_the_share_of_one_person_is_capped_but_one_example_is_always_allowed() -
 def test_nobody_gets_more_than_the_share_and_a_flood_buys_nothing(
     counts: list[int], share: float
 ) -> None:
-    most = fair_cap(counts, share)
+    most = cap_of(counts, share)
     kept = sum(min(count, most) for count in counts)
     assert most == 1 or most <= share * kept + 1e-6
-    flooded = fair_cap([*counts[1:], counts[0] + 1000], share)
+    flooded = cap_of([*counts[1:], counts[0] + 1000], share)
     others = sum(min(count, flooded) for count in counts[1:])
     assert flooded == 1 or share == 1 or flooded <= share * others / (1 - share) + 1e-6
+
+
+def cap_of(counts: list[int], share: float) -> int:
+    """Of people who all asked something else."""
+    places = [place for count in counts for place in range(1, count + 1)]
+    return fair_cap(places, share, most=max(counts))
+
+
+def test_the_share_is_of_what_is_kept_once_equal_prompts_are_settled() -> None:
+    """Ada has 4 of 20 before, and 4 of 8 after: everybody else corrected the same few answers."""
+    rows = [a_row(n, corrections=[said(n, text="x")]) for n in range(1, 5)]
+    for n in range(20, 24):
+        by = [said(10 * n + k, f"u{n}-{k}", text="x") for k in range(4)]
+        rows.append(a_row(n, corrections=by))
+
+    selection = selected(*rows, per_user_share=0.2)
+
+    assert sum(example.author == "ada" for example in selection.examples) == 1
+    assert len(selection.examples) == 5
+
+
+SAID = st.tuples(st.integers(0, 5), st.integers(1, 12))  # who, of which answer
+SAYINGS = st.lists(SAID, min_size=1, max_size=60, unique=True)
+
+
+def said_by(sayings: list[tuple[int, int]]) -> list[dict[str, Any]]:
+    """Rows with everybody's corrections, each said after the one before."""
+    corrections: dict[int, list[dict[str, Any]]] = {}
+    for number, (who, answer) in enumerate(sayings):
+        at = EARLIER + timedelta(seconds=number)
+        by = said(number, f"u{who}", text=f"by u{who}", effective_at=at)
+        corrections.setdefault(answer, []).append(by)
+    return [a_row(answer, corrections=by) for answer, by in corrections.items()]
+
+
+@given(SAYINGS, st.floats(0.05, 1), st.integers(1, 8))
+def test_nobody_owns_more_of_what_is_kept_than_his_share(
+    sayings: list[tuple[int, int]], share: float, per_user: int
+) -> None:
+    kept = selected(*said_by(sayings), per_user=per_user, per_user_share=share).examples
+
+    owned = Counter(example.author for example in kept)
+    assert all(n == 1 or n <= min(per_user, share * len(kept) + 1e-6) for n in owned.values())
+
+
+@given(SAYINGS, st.floats(0.05, 1))
+def test_what_one_person_adds_takes_out_no_more_than_his_cap(
+    sayings: list[tuple[int, int]], share: float
+) -> None:
+    others = [saying for saying in sayings if saying[0] != 0]
+    mallory = [saying for saying in sayings if saying[0] == 0]
+    before = selected(*said_by(others), per_user_share=share).examples
+    after = selected(*said_by([*others, *mallory]), per_user_share=share)
+
+    mine = sum(example.author == "u0" for example in after.examples)
+    assert len(after.examples) - mine >= len(before) - mine
+    assert len(after.examples) >= len(before)
 
 
 def test_what_a_policy_does_not_use_is_left_out() -> None:
