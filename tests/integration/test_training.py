@@ -120,7 +120,9 @@ async def test_a_killed_child_resumes_to_the_very_same_adapter(
     async with asyncio.TaskGroup() as group:
         group.create_task(world.service.train(run))
         await until(lambda: world.at_step(run, 5), within_s=90)
-        os.kill((await world.runs.get(run.run_id)).pid or 0, signal.SIGKILL)
+        pid = (await world.runs.get(run.run_id)).pid
+        assert pid, "0 would be everybody in our own process group"
+        os.kill(pid, signal.SIGKILL)
 
     done = await world.runs.get(run.run_id)
     assert (done.state, done.attempts) == (RunState.TRAINED, 2), done.reason
