@@ -1,6 +1,7 @@
 """From stored examples to a snapshot: export, policy SQL in the sandbox, select, split, render."""
 
 import asyncio
+import re
 import secrets
 import shutil
 import tempfile
@@ -27,6 +28,8 @@ from daemon.policy.model import MIN_HOLDOUT_GROUPS, Holdout
 from daemon.store.datasets import HoldoutStore, HoldoutVersion, Snapshot, SnapshotStore, fresh_suite
 from daemon.store.example_files import ExampleFiles
 from daemon.store.sandbox import Sandbox, SandboxError
+
+_LITERAL_OR_COMMENT = re.compile(r"'[^']*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
 class NotEnoughError(AdaptdError):
@@ -139,6 +142,7 @@ class SnapshotBuilder:
 
     async def _gather(self, version: PolicyVersion, as_of: datetime) -> _Gathered:
         table = await self._selected(version, as_of)
+        _check_tenants(table, version)
         model, holdout = version.model, version.policy.curate.holdout
         golden = await asyncio.to_thread(_read_golden, version)
         current, joining = await self._holdouts.current(model, now=as_of)
@@ -196,6 +200,21 @@ def choose_version(current: HoldoutVersion, joining: int, split: Split, holdout:
 def _is_enough(split: Split, version: int, holdout: Holdout) -> bool:
     groups = [group for _, group, of in split.holdout if of == version]
     return len(groups) >= holdout.at_least and len(set(groups)) >= MIN_HOLDOUT_GROUPS
+
+
+def names_tenant(where: str) -> bool:
+    """Whether an expression that was checked says which tenants it wants."""
+    return re.search(r"\btenant\b", _LITERAL_OR_COMMENT.sub(" ", where), re.IGNORECASE) is not None
+
+
+def _check_tenants(table: pa.Table, version: PolicyVersion) -> None:
+    """What one tenant wrote never trains what another is served, unless the policy says so."""
+    tenants = [name for name in table["tenant"].unique().to_pylist() if name is not None]
+    if len(tenants) > 1 and not names_tenant(version.policy.select.where):
+        place = version.where("select", "where")
+        problem = f"examples of {len(tenants)} tenants meet ({', '.join(sorted(tenants)[:3])})"
+        remedy = "Say in select.where whose are learnt from, as in tenant = 'app', for this alias"
+        raise PolicyError(place, problem, remedy)
 
 
 def _rows(table: pa.Table) -> list[dict[str, Any]]:

@@ -66,7 +66,10 @@ class Select(Strict):
     """Which answers are learnt from."""
 
     where: str = Field(default="true", min_length=1, max_length=10_000)
-    """One SQL expression over the columns of `examples`; now() is the snapshot's time, in UTC."""
+    """One SQL expression over the columns of `examples`; now() is the snapshot's time, in UTC.
+
+    Where several tenants use the alias it has to name `tenant`, or nothing is trained.
+    """
     use: Annotated[tuple[Literal["correction", "rating"], ...], AtLeastOne] = (
         "correction",
         "rating",

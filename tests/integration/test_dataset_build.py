@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from daemon.dataset.build import NotEnoughError, SnapshotBuilder
+from daemon.dataset.build import NotEnoughError, SnapshotBuilder, names_tenant
 from daemon.dataset.render import Renderer
 from daemon.domain.errors import PolicyError
 from daemon.policy.book import PolicyVersion
@@ -201,6 +201,51 @@ async def test_a_golden_file_that_broke_meanwhile_is_named(
 
     with pytest.raises(PolicyError, match=said):
         await builder.build("run-1", version, as_of=AS_OF)
+
+
+async def test_what_one_tenant_wrote_does_not_train_what_another_is_served(
+    ingesting: Ingesting, tiny_base: Path, tmp_path: Path
+) -> None:
+    for tenant in ("app", "desk", None):  # a sender without one is the operator's own
+        asked = an_interaction(id=f"t-{tenant}", tenant=tenant)
+        await ingesting.add(asked, a_correction(f"t-{tenant}", tenant=tenant))
+    builder = a_builder(ingesting, tiny_base, tmp_path / "snapshots")
+    version = a_version(tmp_path / "policies")
+
+    with pytest.raises(PolicyError, match=r"support\.yaml:5: examples of 2 tenants meet \(app, d"):
+        await builder.preview(version, as_of=AS_OF)
+
+
+@pytest.mark.parametrize(("tenants", "count"), [("= 'app'", 1), ("IN ('app', 'desk')", 2)])
+async def test_a_policy_that_names_tenants_learns_from_these(
+    ingesting: Ingesting, tiny_base: Path, tmp_path: Path, tenants: str, count: int
+) -> None:
+    for number, tenant in enumerate(("app", "desk")):
+        request = {"messages": [{"role": "user", "content": f"question {number}?"}]}
+        asked = an_interaction(id=f"t{number}", tenant=tenant, request=request)
+        await ingesting.add(asked, a_correction(f"t{number}", tenant=tenant))
+    builder = a_builder(ingesting, tiny_base, tmp_path / "snapshots")
+    where = POLICY.replace("tags['product'] = 'cards'", f"tenant {tenants}")
+
+    found = await builder.preview(a_version(tmp_path / "policies", where), as_of=AS_OF)
+
+    assert found.examples == count
+
+
+@pytest.mark.parametrize(
+    ("where", "named"),
+    [
+        ("true", False),
+        ("tags['tenant'] = 'app'", False),
+        ("true -- whatever tenant", False),
+        ("id > '' /* of any\ntenant */", False),
+        ("tags['it''s'] = 'tenant' AND model = 'tenant'", False),
+        ("Tenant = 'app' -- only", True),
+        ('"tenant" IS NOT NULL', True),
+    ],
+)
+def test_only_the_column_names_a_tenant(where: str, named: bool) -> None:
+    assert names_tenant(where) is named
 
 
 HOSTILE: list[Any] = [
