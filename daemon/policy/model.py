@@ -112,7 +112,7 @@ class Trigger(Strict):
     """One reason to train. Exactly one of its keys is given."""
 
     new_examples: PositiveInt | None = None
-    """Usable examples that the last snapshot did not have."""
+    """Usable examples that no version saw yet. Runs that failed on them are tried twice again."""
     negative_share: NegativeShare | None = None
     cron: Cron | None = None
     """Minute hour day month weekday, in the policy's time zone; weekday 0 and 7 are Sunday."""

@@ -104,7 +104,10 @@ class SnapshotStore:
         return await self._many("list_snapshots", model=model)
 
     async def seen_feedback(self, model: str) -> frozenset[str]:
-        """Ids of the feedback that the alias's newest snapshot used, on either side."""
+        """Ids of the feedback that the alias's newest snapshot used, on either side.
+
+        It is the newest one that a version came of, or the third in a row that none did.
+        """
         found = await self._database.read(lambda c: rows(c, _SQL["seen_feedback"], model=model))
         return frozenset(row["feedback"] for row in found)
 

@@ -65,6 +65,7 @@ class TriggerStore:
         return [row["model"] for row in await self._read("cron_models")]
 
     async def newest_snapshot(self, model: str) -> SnapshotMark | None:
+        """The newest that a version came of, or the third in a row that none did."""
         found = await self._read("newest_snapshot", model=model)
         return SnapshotMark(**found[0]) if found else None
 

@@ -13,11 +13,13 @@ import pytest
 from daemon.dataset.build import NotEnoughError, SnapshotBuilder, names_tenant
 from daemon.dataset.render import Renderer
 from daemon.domain.errors import PolicyError
+from daemon.domain.states import RunState
 from daemon.policy.book import PolicyVersion
 from daemon.policy.load import Limits, load_policy
 from daemon.store.database import Database
-from daemon.store.datasets import HoldoutStore, HoldoutVersion, SnapshotStore
+from daemon.store.datasets import HoldoutStore, HoldoutVersion, Snapshot, SnapshotStore
 from daemon.store.example_files import ExampleFiles
+from daemon.store.runs import RunStore
 from daemon.store.sandbox import Sandbox
 from tests.event_samples import NOON, a_correction, an_interaction
 from tests.ingesting import Ingesting
@@ -156,13 +158,23 @@ async def test_a_preview_counts_what_the_last_snapshot_did_not_have(
     version = a_version(tmp_path / "policies")
     builder = a_builder(ingesting, tiny_base, tmp_path / "snapshots")
     before = await builder.preview(version, as_of=AS_OF)
-    await builder.build("run-1", version, as_of=AS_OF)
+    await a_version_came_of(ingesting, await builder.build("run-1", version, as_of=AS_OF))
     await ingesting.add(an_interaction(id="new"), a_correction("new"))
 
     after = await builder.preview(version, as_of=AS_OF)
 
     assert (before.examples, before.new_examples) == (149, 149)  # question 7 is golden
     assert (after.examples, after.new_examples) == (150, 1)
+
+
+async def a_version_came_of(ingesting: Ingesting, snapshot: Snapshot) -> None:
+    runs = RunStore(ingesting.database)
+    run = await runs.create(
+        "support", policy_version=1, trigger={}, start_from=None, actor="test", now=AS_OF
+    )
+    await runs.set_snapshot(run.run_id, snapshot.snapshot_id)
+    for state in (RunState.BUILDING, RunState.TRAINING, RunState.TRAINED):
+        await runs.move(run.run_id, state, actor="test", reason="so", now=AS_OF)
 
 
 async def test_a_policy_cannot_reach_beyond_its_examples(

@@ -16,9 +16,9 @@ SELECT * FROM snapshots WHERE snapshot_id = $snapshot_id;
 -- name: list_snapshots
 SELECT * FROM snapshots WHERE model = $model ORDER BY created_at DESC, snapshot_id;
 -- name: seen_feedback
--- What the newest snapshot of the alias held, on either side.
+-- What the newest snapshot that counts as seen held, on either side.
 SELECT feedback FROM snapshot_rows WHERE snapshot_id = (
-  SELECT snapshot_id FROM snapshots WHERE model = $model ORDER BY created_at DESC, snapshot_id LIMIT 1
+  SELECT snapshot_id FROM seen_snapshots($model) ORDER BY as_of DESC, snapshot_id DESC LIMIT 1
 );
 -- name: group_members
 SELECT member, "group", side, holdout_version FROM example_groups WHERE model = $model;

@@ -17,7 +17,7 @@ DELETE FROM fired_jobs WHERE model = $model AND NOT list_contains($kept, job);
 -- name: cron_models
 SELECT DISTINCT model FROM fired_jobs ORDER BY model;
 -- name: newest_snapshot
-SELECT as_of, policy_version FROM snapshots WHERE model = $model ORDER BY as_of DESC LIMIT 1;
+SELECT as_of, policy_version FROM seen_snapshots($model) ORDER BY as_of DESC, snapshot_id DESC LIMIT 1;
 -- name: count_new
 -- Answers with feedback of a kind in use that became known after $since and no later than $until.
 SELECT count(DISTINCT i.id) AS answers
