@@ -46,6 +46,10 @@ class DatasetService:
         except OSError as error:
             await self._fail(run, FailureCause.DISK, error.strerror or type(error).__name__)
             return
+        except Exception as error:  # noqa: BLE001 - one run must not keep the others waiting
+            _log.exception("snapshot_broke", run=run.run_id)
+            await self._fail(run, FailureCause.ERROR, f"{type(error).__name__}; see the log")
+            return
         await self._runs.set_snapshot(run.run_id, snapshot.snapshot_id)
         _log.info("snapshot_built", run=run.run_id, train=snapshot.train_rows)
 

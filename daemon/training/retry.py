@@ -16,13 +16,13 @@ class Again(msgspec.Struct, frozen=True):
 def after_failure(
     cause: FailureCause, *, attempts: int, lowered_to: int | None, micro_batch: int
 ) -> Again | None:
-    """Whether to try again; None fails the run.
+    """Whether to try again; None fails the run. No run is started more than MAX_ATTEMPTS times.
 
     Out of memory is tried once more with half the micro-batch (`lowered_to` is set from then on);
-    a killed child resumes, up to MAX_ATTEMPTS starts in all. Anything else would fail again.
+    a killed child resumes. Anything else would fail again.
     """
+    if attempts >= MAX_ATTEMPTS:
+        return None
     if cause is FailureCause.OOM and lowered_to is None and micro_batch > 1:
         return Again(micro_batch // 2)
-    if cause is FailureCause.KILLED and attempts < MAX_ATTEMPTS:
-        return Again(lowered_to)
-    return None
+    return Again(lowered_to) if cause is FailureCause.KILLED else None

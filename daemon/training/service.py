@@ -18,7 +18,7 @@ from daemon.training.job import Job, Progress
 from daemon.training.launcher import CancelledRunError, LockedError, TrainingError, start
 from daemon.training.preparation import Preparation, TrainerSettings
 from daemon.training.publication import Publication
-from daemon.training.retry import after_failure
+from daemon.training.retry import MAX_ATTEMPTS, after_failure
 
 _log = structlog.get_logger(__name__)
 _ACTOR = "training"
@@ -67,6 +67,9 @@ class TrainingService:
             await self._fail(run, FailureCause.ERROR, str(error))
         except OSError as error:
             await self._fail(run, FailureCause.DISK, str(error))
+        except Exception as error:  # noqa: BLE001 - one run must not keep the others waiting
+            _log.exception("training_broke", run=run.run_id)
+            await self._fail(run, FailureCause.ERROR, f"{type(error).__name__}; see the log")
         await self._publication.tidy(run)
 
     async def _next(self) -> Run | None:
@@ -78,6 +81,8 @@ class TrainingService:
     async def _until_done(self, run: Run) -> None:
         """Start children until one is done. Raises the failure that is not tried again."""
         directory = self._settings.directory(run)
+        if run.attempts >= MAX_ATTEMPTS:  # each time the daemon went down with it, or before it
+            raise TrainingError(FailureCause.KILLED, f"it was started {run.attempts} times in vain")
         while True:
             run = await self._runs.begin_attempt(
                 run.run_id, directory=directory, micro_batch=run.micro_batch

@@ -1,6 +1,7 @@
 """Queued runs get their snapshots, or say why not; a kill in between loses nothing."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,8 +26,12 @@ class World:
         self.book = PolicyBook()
         self.folder = folder
         self.database = database
-        self.builder = a_builder(self.events, base, folder / "snapshots")
-        self.service = DatasetService(self.runs, self.builder, self.book, tick_s=0.02)
+        self.base = base
+        self.service = self.a_service(base)
+
+    def a_service(self, base: Path) -> DatasetService:
+        builder = a_builder(self.events, base, self.folder / "snapshots")
+        return DatasetService(self.runs, builder, self.book, tick_s=0.02)
 
     async def policy(self) -> None:
         version = a_version(self.folder / "policies")
@@ -101,6 +106,19 @@ async def test_a_full_disk_fails_the_run_with_its_cause(world: World) -> None:
     run = await world.served(await world.queue(), RunState.FAILED)
     assert run.reason is not None
     assert run.reason.startswith("disk: ")
+
+
+async def test_what_nobody_thought_of_fails_the_run_and_not_the_service(world: World) -> None:
+    await fill(world.events, 3)
+    await world.policy()
+    base = world.folder / "base"
+    shutil.copytree(world.base, base)
+    (base / "tokenizer.json").write_text("{")
+    world.service = world.a_service(base)
+    run = await world.served(await world.queue(), RunState.FAILED)
+    assert run.reason is not None
+    assert run.reason.startswith("error: ")
+    assert run.reason.endswith("; see the log")
 
 
 async def test_a_run_cancelled_while_it_is_built_stays_cancelled(world: World) -> None:

@@ -25,6 +25,12 @@ def test_a_killed_child_resumes_as_it_was_and_not_for_ever() -> None:
     assert last is None
 
 
+@pytest.mark.parametrize("cause", FailureCause)
+def test_nothing_is_started_more_often_than_the_maximum(cause: FailureCause) -> None:
+    last = after_failure(cause, attempts=MAX_ATTEMPTS, lowered_to=None, micro_batch=16)
+    assert last is None
+
+
 @pytest.mark.parametrize(
     "cause", sorted(set(FailureCause) - {FailureCause.OOM, FailureCause.KILLED})
 )

@@ -82,6 +82,29 @@ async def test_a_child_that_keeps_being_killed_is_given_up(world: World) -> None
     assert failed.attempts == MAX_ATTEMPTS
 
 
+async def test_a_run_that_took_the_daemon_along_each_time_is_given_up(world: World) -> None:
+    there = world("exit 1")  # must not be started any more
+    run = await there.claimed_run()
+    for _ in range(MAX_ATTEMPTS):
+        run = await there.runs.begin_attempt(run.run_id, directory="runs", micro_batch=None)
+
+    await there.a_service().train(run)
+
+    failed = await there.runs.get(run.run_id)
+    assert (failed.state, failed.attempts) == (RunState.FAILED, MAX_ATTEMPTS)
+    assert failed.reason == f"killed: it was started {MAX_ATTEMPTS} times in vain"
+
+
+async def test_what_nobody_thought_of_fails_the_run_and_not_the_service(world: World) -> None:
+    there = world("head -c 200000 /dev/zero | tr '\\0' x; sleep 60")  # more than one line may hold
+    run = await there.claimed_run()
+
+    await there.service.train(run)
+
+    failed = await there.runs.get(run.run_id)
+    assert (failed.state, failed.reason) == (RunState.FAILED, "error: ValueError; see the log")
+
+
 async def test_a_child_that_ends_without_a_word_is_an_error(world: World) -> None:
     there = world("exit 3")
     run = await there.claimed_run()
