@@ -5,7 +5,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from daemon.store.datasets import HoldoutStore, HoldoutVersion, Snapshot, Snapsh
 from daemon.store.example_files import ExampleFiles
 from daemon.store.sandbox import Sandbox, SandboxError
 
+_ROWS_AT_ONCE = 1024
 _LITERAL_OR_COMMENT = re.compile(r"'[^']*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
@@ -217,8 +218,10 @@ def _check_tenants(table: pa.Table, version: PolicyVersion) -> None:
         raise PolicyError(place, problem, remedy)
 
 
-def _rows(table: pa.Table) -> list[dict[str, Any]]:
-    return table.to_pylist(maps_as_pydicts="lossy")
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """A part at a time: as Python objects rows take several times their size."""
+    for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
+        yield from batch.to_pylist(maps_as_pydicts="lossy")
 
 
 def _read_golden(version: PolicyVersion) -> Golden | None:

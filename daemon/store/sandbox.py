@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from daemon.domain.errors import AdaptdError
 
 _MESSAGE_LIMIT = 400
+_READ_ROWS = 1024  # at a time
 
 
 class SandboxError(AdaptdError):
@@ -41,9 +42,19 @@ class Sandbox:
     """Runs one expression at a time over Parquet files of examples."""
 
     def __init__(
-        self, *, memory_mb: int = 1024, cpu_s: int = 60, wall_s: float = 90, threads: int = 2
+        self,
+        *,
+        memory_mb: int = 1024,
+        cpu_s: int = 60,
+        wall_s: float = 90,
+        threads: int = 2,
+        result_mb: int = 1024,
     ) -> None:
-        """`memory_mb` is DuckDB's; the process as a whole may have 1 GiB more."""
+        """`memory_mb` is DuckDB's; the process as a whole may have 1 GiB more.
+
+        `result_mb` is what the rows it finds may take in ours, as Arrow.
+        """
+        self._result_mb = result_mb
         self._limits = {"memory_mb": memory_mb, "cpu_s": cpu_s, "threads": threads}
         self._wall_s = wall_s
 
@@ -55,7 +66,7 @@ class Sandbox:
         `judged_only` leaves out rows that nobody rated or corrected.
 
         Raises:
-            SandboxError: the expression is refused, or failed, or took too much.
+            SandboxError: the expression is refused, or failed, or took or found too much.
         """
         given = Examples(examples) if isinstance(examples, Path) else examples
         with tempfile.TemporaryDirectory(prefix="sandbox-", dir=given.tail.parent) as name:
@@ -64,7 +75,7 @@ class Sandbox:
             files = await asyncio.to_thread(_linked, given, Path(name))
             job = files | {"out": str(out), "where": where, "judged_only": judged_only}
             await self._run(job | {"as_of": as_of.astimezone(UTC).isoformat()} | self._limits)
-            return await asyncio.to_thread(pq.read_table, out)
+            return await asyncio.to_thread(_read, out, self._result_mb)
 
     async def check(self, examples: Path, where: str, *, as_of: datetime) -> None:
         """Try the expression on one example without any value. Give it a file without rows.
@@ -127,6 +138,20 @@ def _linked(examples: Examples, folder: Path) -> dict[str, Any]:
         "touched": touched and str(touched),
         "sealed": [str(path) for path in sealed],
     }
+
+
+def _read(path: Path, most_mb: int) -> pa.Table:
+    """A result, as long as it fits. A small file can hold much: the same text over and over."""
+    batches: list[pa.RecordBatch] = []
+    left_bytes = most_mb << 20
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_READ_ROWS):
+            batches.append(batch)
+            left_bytes -= batch.nbytes
+            if left_bytes < 0:
+                problem = f"it holds for more than {most_mb} MiB of examples"
+                raise SandboxError("where", problem, "Narrow it, for instance to fewer days")
+        return pa.Table.from_batches(batches, file.schema_arrow)
 
 
 def link(source: Path, target: Path) -> None:

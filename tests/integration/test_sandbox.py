@@ -118,3 +118,17 @@ async def test_the_wall_limit_kills(examples: Path) -> None:
 
     with pytest.raises(SandboxError, match="longer than"):
         await hurried.select(examples, "true", as_of=AS_OF)
+
+
+async def test_more_examples_than_fit_are_refused_however_small_their_file(tmp_path: Path) -> None:
+    path = tmp_path / "examples.parquet"
+    repeated = pa.table(
+        {"id": [f"i{n:05}" for n in range(20_000)], "request": ["the same again " * 10] * 20_000}
+    )
+    pq.write_table(repeated, path, compression="zstd")
+    assert path.stat().st_size < 1 << 20
+
+    with pytest.raises(SandboxError, match="it holds for more than 1 MiB of examples"):
+        await Sandbox(memory_mb=256, result_mb=1).select(path, "true", as_of=AS_OF)
+    fits = await Sandbox(memory_mb=256, result_mb=1).select(path, "id < 'i03000'", as_of=AS_OF)
+    assert fits.num_rows == 3000
