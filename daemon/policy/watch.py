@@ -5,7 +5,7 @@ A broken file changes nothing but the problems: the last good version stays in f
 
 import asyncio
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +14,7 @@ import structlog
 from watchfiles import awatch
 
 from daemon.domain.errors import AdaptdError, PolicyError
-from daemon.domain.policies import PolicyLog
+from daemon.domain.policies import PolicyLog, StoredPolicy
 from daemon.policy.book import PolicyBook, PolicyVersion
 from daemon.policy.document import read_document
 from daemon.policy.load import Limits, Loaded, load_policy
@@ -139,8 +139,11 @@ class PolicyService:
             if file.policy is not None:
                 version = await self._version(file, now)
                 in_force[version.model] = version
-        for kept in await self._last_good([file for file in files if file.policy is None]):
+        stored = _newest_of_each(await self._log.all())
+        broken = {str(file.path) for file in files if file.policy is None}
+        for kept in self._last_good(stored, broken):
             in_force.setdefault(kept.model, kept)
+        await self._withdraw(stored, in_force, broken, any_file=bool(files), now=now)
         problems = [problem for file in files for problem in file.problems]
         if not self._folder.is_dir():
             what = "there is no such policy folder"
@@ -157,13 +160,38 @@ class PolicyService:
         assert version is not None  # it has just been checked
         return version
 
-    async def _last_good(self, broken: Sequence[Loaded]) -> list[PolicyVersion]:
-        """What stays in force for broken files: what was, before a restart too, newest first."""
-        paths = {str(file.path) for file in broken}
-        stored = [row for row in await self._log.all() if row.path in paths] if paths else []
-        stored.sort(key=lambda row: (row.applied_at, row.version), reverse=True)
-        known = [self._book.current(row.model) or self._book.remember(row) for row in stored]
-        return [version for version in known if version is not None and version.path in paths]
+    def _last_good(
+        self, stored: Sequence[StoredPolicy], broken: Collection[str]
+    ) -> list[PolicyVersion]:
+        """What stays in force for broken files: what was, before a restart too, one for a file."""
+        latest: dict[str, StoredPolicy] = {}
+        for row in stored:
+            if row.path in broken:
+                latest.setdefault(row.path, row)
+        known = [
+            self._book.current(row.model) or self._book.remember(row) for row in latest.values()
+        ]
+        return [version for version in known if version is not None and version.path in broken]
+
+    async def _withdraw(
+        self,
+        stored: Sequence[StoredPolicy],
+        in_force: Collection[str],
+        broken: Collection[str],
+        *,
+        any_file: bool,
+        now: datetime,
+    ) -> None:
+        """Note which aliases no file names any more, so that no broken file brings them back.
+
+        A folder that is empty from the start may not be mounted yet: that says nothing.
+        """
+        if not self._folder.is_dir():
+            return
+        for row in stored:
+            known = any_file or self._book.current(row.model) is not None
+            if known and row.model not in in_force and row.path not in broken:
+                await self._log.withdraw(row.model, now=now)
 
     def _report(self, in_force: dict[str, PolicyVersion], problems: list[PolicyError]) -> None:
         for version in in_force.values():
@@ -175,6 +203,14 @@ class PolicyService:
                 _log.warning("policy_gone", model=gone.model, path=gone.path)
         for problem in problems:
             _log.warning("policy_problem", where=problem.where, problem=problem.problem)
+
+
+def _newest_of_each(stored: Sequence[StoredPolicy]) -> list[StoredPolicy]:
+    """The version that was in force last of each alias that a file names, newest first."""
+    latest: dict[str, StoredPolicy] = {}
+    for row in sorted(stored, key=lambda row: (row.applied_at, row.version), reverse=True):
+        latest.setdefault(row.model, row)
+    return [row for row in latest.values() if row.withdrawn_at is None]
 
 
 def _one_file_an_alias(files: Sequence[Loaded]) -> list[Loaded]:

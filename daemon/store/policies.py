@@ -26,6 +26,10 @@ class PolicyStore:
         values = {"model": model, "yaml": yaml, "sha256": sha256, "path": path, "now": now}
         return await self._database.write(lambda cursor: _apply(cursor, values))
 
+    async def withdraw(self, model: str, *, now: datetime) -> None:
+        """Note that no file names an alias any more. Safe to repeat."""
+        await self._database.write(lambda cursor: _withdraw(cursor, model, now))
+
     async def all(self) -> list[StoredPolicy]:
         """Every version, oldest first."""
         found = await self._database.read(lambda cursor: rows(cursor, _SQL["all_policies"]))
@@ -36,7 +40,8 @@ def _apply(cursor: Connection, values: dict[str, Any]) -> StoredPolicy:
     model, now = values["model"], values["now"]
     known = _by_text(cursor, values)
     in_force = rows(cursor, _SQL["newest_applied"], model=model)
-    if known and in_force[0]["version"] == known.version and known.path == values["path"]:
+    same = known and in_force[0]["version"] == known.version and known.path == values["path"]
+    if known and same and known.withdrawn_at is None:
         return known
     if known is None:
         cursor.execute(_SQL["add_policy"], values)
@@ -50,6 +55,14 @@ def _apply(cursor: Connection, values: dict[str, Any]) -> StoredPolicy:
         cursor, actor="policy", action="policy.applied", subject=model, detail=detail, now=now
     )
     return applied
+
+
+def _withdraw(cursor: Connection, model: str, now: datetime) -> None:
+    values = {"model": model, "now": now}
+    if rows(cursor, _SQL["withdraw_policy"], **values):
+        append_audit(
+            cursor, actor="policy", action="policy.withdrawn", subject=model, detail={}, now=now
+        )
 
 
 def _by_text(cursor: Connection, values: dict[str, Any]) -> StoredPolicy | None:

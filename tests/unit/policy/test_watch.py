@@ -167,6 +167,70 @@ async def test_a_file_removed_while_the_daemon_was_down_is_out_of_force(desk: De
         again.book.version("support", 2)
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("others", [False, True])
+async def test_a_policy_whose_file_was_removed_is_not_brought_back_by_a_broken_one(
+    desk: Desk, restarted: bool, others: bool
+) -> None:
+    path = write_policy(desk.folder)
+    if others:
+        write_policy(desk.folder, MINIMAL.replace("support", "sales"), name="sales.yml")
+    await desk.service.start()
+    path.unlink()
+    await desk.service.refresh()
+    path.write_text(BROKEN)
+    desk = desk.restarted() if restarted else desk
+    await desk.service.start()
+
+    assert desk.in_force() == ([("sales", 1)] if others else [])
+    path.write_text(MINIMAL)
+    await desk.service.refresh()
+    path.write_text(BROKEN)
+    again = desk.restarted()
+    await again.service.start()
+    assert ("support", 1) in again.in_force(), "the file is back, and this is its last good version"
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_an_alias_that_its_file_gave_up_is_not_brought_back(
+    desk: Desk, restarted: bool
+) -> None:
+    path = write_policy(desk.folder)
+    await desk.service.start()
+    path.write_text(MINIMAL.replace("support", "sales"))
+    await desk.service.refresh()
+    path.write_text(BROKEN)
+    desk = desk.restarted() if restarted else desk
+    await desk.service.start()
+
+    assert desk.in_force() == [("sales", 1)]
+
+
+async def test_a_policy_removed_while_the_daemon_was_down_is_not_brought_back(desk: Desk) -> None:
+    path = write_policy(desk.folder)
+    write_policy(desk.folder, MINIMAL.replace("support", "sales"), name="sales.yml")
+    await desk.service.start()
+    path.unlink()
+    again = desk.restarted()
+    await again.service.start()
+    path.write_text(BROKEN)
+    await again.service.refresh()
+
+    assert again.in_force() == [("sales", 1)]
+
+
+async def test_a_folder_that_is_mounted_late_loses_no_policy(desk: Desk) -> None:
+    path = write_policy(desk.folder)
+    await desk.service.start()
+    path.unlink()
+    again = desk.restarted()
+    await again.service.start()
+    path.write_text(BROKEN)
+    await again.service.refresh()
+
+    assert again.in_force() == [("support", 1)]
+
+
 async def test_two_files_for_one_alias_are_a_problem_in_both(desk: Desk) -> None:
     write_policy(desk.folder)
     await desk.service.start()

@@ -45,3 +45,20 @@ async def test_applying_what_is_in_force_changes_nothing(database: Database) -> 
     assert first == again
     found = await database.read(lambda c: rows(c, "SELECT action, subject FROM audit"))
     assert found == [{"action": "policy.applied", "subject": "a"}]
+
+
+async def test_an_alias_is_withdrawn_once_and_until_it_is_applied_again(database: Database) -> None:
+    store = PolicyStore(database)
+    await apply(store, "x", minutes=0)
+    await store.withdraw("a", now=NOW + timedelta(minutes=1))
+    await store.withdraw("a", now=NOW + timedelta(minutes=2))
+    await store.withdraw("b", now=NOW)
+    (gone,) = await store.all()
+    back = await apply(store, "x", minutes=3)
+
+    assert gone.withdrawn_at == NOW + timedelta(minutes=1)
+    assert (back.version, back.withdrawn_at) == (1, None)
+    assert back.applied_at == NOW + timedelta(minutes=3)
+    found = await database.read(lambda c: rows(c, "SELECT action FROM audit ORDER BY sequence"))
+    actions = [row["action"] for row in found]
+    assert actions == ["policy.applied", "policy.withdrawn", "policy.applied"]
