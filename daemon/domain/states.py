@@ -32,7 +32,8 @@ _FINAL_RUNS = frozenset(
 
 
 class FailureCause(StrEnum):
-    """Why a run failed. OOM is retried once with half the micro-batch, killed resumes.
+    """Why a run failed. OOM is retried once with half the micro-batch, killed resumes; killed twice
+    at the same step is OOM.
 
     ERROR is the trainer's own: a missing package, a base that is not there, a job it cannot do.
     """

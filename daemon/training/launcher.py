@@ -29,12 +29,16 @@ Wanted = Callable[[], Awaitable[bool]]
 
 
 class TrainingError(Exception):
-    """A child ended without an adapter: expected, it becomes the run's state."""
+    """A child ended without an adapter: expected, it becomes the run's state.
 
-    def __init__(self, cause: FailureCause, message: str) -> None:
+    `killed_at` is the step it had reported last where SIGKILL ended it, by whatever hand.
+    """
+
+    def __init__(self, cause: FailureCause, message: str, *, killed_at: int | None = None) -> None:
         super().__init__(f"{cause}: {message}")
         self.cause = cause
         self.message = message
+        self.killed_at = killed_at
 
 
 class LockedError(Exception):
@@ -71,10 +75,12 @@ class TrainingChild:
             CancelledRunError: it is no longer wanted.
         """
         last: Line | None = None
+        step: int | None = None
         deadline = time.monotonic() + limit_s
         while (raw := await self._raw_line()) != b"":
             line = decode_line(raw) if raw else None
             if isinstance(line, Progress):
+                step = line.step
                 await on_progress(line)
             elif line is not None:
                 last = line
@@ -82,7 +88,7 @@ class TrainingChild:
         code = await self._process.wait()
         if isinstance(last, Done) and code == 0:
             return last
-        raise _failure(last, code)
+        raise _failure(last, code, step)
 
     async def _raw_line(self) -> bytes | None:
         """A line; b"" at the end of the output; None where there was none for `poll_s`."""
@@ -172,12 +178,14 @@ def _environment(python: Path | None) -> dict[str, str]:
     return kept | {PARENT_PID: str(os.getpid())}
 
 
-def _failure(last: Line | None, code: int) -> Exception:
+def _failure(last: Line | None, code: int, step: int | None) -> Exception:
     if isinstance(last, Failed):
         return TrainingError(last.cause, last.message)
     if code == EXIT_LOCKED:
         return LockedError()
     if code < 0:
         name = signal.Signals(-code).name
-        return TrainingError(FailureCause.KILLED, f"the trainer was ended by {name}")
+        killed_at = step if -code == signal.SIGKILL else None
+        message = f"the trainer was ended by {name}"
+        return TrainingError(FailureCause.KILLED, message, killed_at=killed_at)
     return TrainingError(FailureCause.ERROR, f"the trainer ended with code {code}; see {LOG_FILE}")

@@ -14,15 +14,23 @@ class Again(msgspec.Struct, frozen=True):
 
 
 def after_failure(
-    cause: FailureCause, *, attempts: int, lowered_to: int | None, micro_batch: int
-) -> Again | None:
-    """Whether to try again; None fails the run. No run is started more than MAX_ATTEMPTS times.
+    cause: FailureCause,
+    *,
+    attempts: int,
+    lowered_to: int | None,
+    micro_batch: int,
+    killed_again: bool = False,
+) -> Again | FailureCause:
+    """Another child, or the cause that the run fails with. None has more than MAX_ATTEMPTS.
 
     Out of memory is tried once more with half the micro-batch (`lowered_to` is set from then on);
-    a killed child resumes. Anything else would fail again.
+    a killed child resumes. One that SIGKILL ended twice at the same step (`killed_again`) ran out
+    of memory: without a GPU nobody raises, the system kills. Anything else would fail again.
     """
+    if cause is FailureCause.KILLED and killed_again:
+        cause = FailureCause.OOM
     if attempts >= MAX_ATTEMPTS:
-        return None
+        return cause
     if cause is FailureCause.OOM and lowered_to is None and micro_batch > 1:
         return Again(micro_batch // 2)
-    return Again(lowered_to) if cause is FailureCause.KILLED else None
+    return Again(lowered_to) if cause is FailureCause.KILLED else cause

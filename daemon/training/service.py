@@ -83,6 +83,7 @@ class TrainingService:
         directory = self._settings.directory(run)
         if run.attempts >= MAX_ATTEMPTS:  # each time the daemon went down with it, or before it
             raise TrainingError(FailureCause.KILLED, f"it was started {run.attempts} times in vain")
+        killed_at: set[int] = set()
         while True:
             run = await self._runs.begin_attempt(
                 run.run_id, directory=directory, micro_batch=run.micro_batch
@@ -92,17 +93,23 @@ class TrainingService:
                 await self._attempt(run, job)
                 return
             except TrainingError as error:
-                run = self._again(run, job, error)
+                run = self._again(run, job, error, killed_again=error.killed_at in killed_at)
+                killed_at |= set() if error.killed_at is None else {error.killed_at}
 
-    def _again(self, run: Run, job: Job, error: TrainingError) -> Run:
+    def _again(self, run: Run, job: Job, error: TrainingError, *, killed_again: bool) -> Run:
         again = after_failure(
             error.cause,
             attempts=run.attempts,
             lowered_to=run.micro_batch,
             micro_batch=job.micro_batch,
+            killed_again=killed_again,
         )
-        if again is None:
+        if again is error.cause:
             raise error
+        if isinstance(again, FailureCause):
+            raise TrainingError(
+                again, f"{error.message} twice at step {error.killed_at}"
+            ) from error
         _log.warning("training_retried", run=run.run_id, cause=error.cause, attempt=run.attempts)
         return msgspec.structs.replace(run, micro_batch=again.micro_batch)
 

@@ -82,6 +82,32 @@ async def test_a_child_that_keeps_being_killed_is_given_up(world: World) -> None
     assert failed.attempts == MAX_ATTEMPTS
 
 
+async def test_a_child_killed_twice_at_the_same_step_ran_out_of_memory(world: World) -> None:
+    line = encode_line(Progress(phase="training", step=3, total=12)).decode().strip()
+    there = world(f"printf '%s\\n' '{line}'; kill -9 $$")
+    run = await there.claimed_run()
+
+    await there.service.train(run)
+
+    failed = await there.runs.get(run.run_id)
+    assert failed.reason == "oom: the trainer was ended by SIGKILL twice at step 3"
+    assert (failed.attempts, failed.micro_batch) == (3, 4)
+
+
+async def test_a_child_killed_further_on_each_time_keeps_its_micro_batch(world: World) -> None:
+    line = encode_line(Progress(phase="training", step=7, total=12)).decode().strip()
+    counted = line.replace('"step":7', "\"step\":'$(wc -l < n)'")
+    there = world(f"echo >> n; printf '%s\\n' '{counted}'; kill -9 $$")
+    run = await there.claimed_run()
+
+    await there.service.train(run)
+
+    failed = await there.runs.get(run.run_id)
+    assert failed.reason == "killed: the trainer was ended by SIGKILL"
+    assert (failed.attempts, failed.micro_batch) == (MAX_ATTEMPTS, None)
+    assert (failed.progress or {})["step"] == 1  # the others came too fast to be stored
+
+
 async def test_a_run_that_took_the_daemon_along_each_time_is_given_up(world: World) -> None:
     there = world("exit 1")  # must not be started any more
     run = await there.claimed_run()
