@@ -29,7 +29,7 @@ class Keys:
         """Read them, made on first use.
 
         Raises:
-            SettingsError: the folder cannot be written.
+            SettingsError: the folder cannot be written, or the secret is not whole.
         """
         try:
             settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -1,5 +1,6 @@
 """One secret file, one derived key per purpose: ids prove their tenant, events their gateway."""
 
+import contextlib
 import hashlib
 import hmac
 import os
@@ -7,24 +8,45 @@ import secrets
 import time
 from pathlib import Path
 
+from daemon.domain.errors import SettingsError
+from daemon.domain.files import replace_file, sync_directory
+
+_SECRET_BYTES = 32
 _MAC_BITS = 48
 _RANDOM_BITS = 14
 
 
 def load_secret(path: Path) -> bytes:
-    """The installation's 32-byte secret, made on first use with mode 0600. Safe to race."""
+    """The installation's 32-byte secret, made on first use with mode 0600. Safe to race.
+
+    Raises:
+        SettingsError: the file is not whole.
+        OSError: it cannot be read or made.
+    """
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
-        fresh.touch(mode=0o600)
-        fresh.write_bytes(secrets.token_bytes(32))
-        try:
-            os.link(fresh, path)  # fails where another process was first: its secret wins
-        except FileExistsError:
-            pass
-        finally:
-            fresh.unlink()
-    return path.read_bytes()
+        _make_secret(path)
+    secret = path.read_bytes()
+    if len(secret) != _SECRET_BYTES:
+        problem = f"it holds {len(secret)} bytes, not {_SECRET_BYTES}"
+        remedy = (
+            "Take it from a backup. Without one delete it: a new one is made, which takes no "
+            "feedback on earlier answers and does not know who was erased"
+        )
+        raise SettingsError(str(path), problem, remedy)
+    return secret
+
+
+def _make_secret(path: Path) -> None:
+    """Whole under its name or not there, after a power cut too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        replace_file(fresh, secrets.token_bytes(_SECRET_BYTES), mode=0o600)
+        with contextlib.suppress(FileExistsError):  # another process was first: its secret wins
+            os.link(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+    sync_directory(path.parent)
 
 
 def derive(secret: bytes, purpose: str) -> bytes:
