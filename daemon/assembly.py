@@ -129,6 +129,7 @@ async def build(settings: Settings, keys: Keys, database: Database, stack: Async
         events,
         host=serving.host,
         receipts=serving.receipts,
+        key=derive(keys.secret, "holdouts"),
     )
     ingestion = _ingestion(settings, keys, database, events)
     restoration = await _restoration(settings, database, serving, ingestion)

@@ -59,7 +59,9 @@ def build_pipeline(
     *,
     host: AdapterHost,
     receipts: ReceiptCheck,
+    key: bytes,
 ) -> Pipeline:
+    """`key` is derive(secret, "holdouts")."""
     runs, tick_s = RunStore(database), settings.tick_s
     examples = ExampleFiles(database, settings.home / "examples")
     builder = SnapshotBuilder(
@@ -69,6 +71,7 @@ def build_pipeline(
         sandbox=sandbox,
         bases=settings.bases,
         directory=settings.home / "snapshots",
+        key=key,
     )
     triggers = TriggerService(
         book,

@@ -70,7 +70,10 @@ class SnapshotBuilder:
         sandbox: Sandbox,
         bases: Mapping[str, Path],
         directory: Path,
+        key: bytes,
     ) -> None:
+        """`key` decides on which side a new group falls: derive(secret, "holdouts")."""
+        self._key = key
         self._examples = examples
         self._snapshots = snapshots
         self._holdouts = holdouts
@@ -153,7 +156,12 @@ class SnapshotBuilder:
         def work() -> _Gathered:
             selection = select_examples(_rows(table), version.policy.select, as_of=as_of)
             split = split_examples(
-                selection.examples, known, _keys(golden), share=holdout.share, joining=joining
+                selection.examples,
+                known,
+                _keys(golden),
+                share=holdout.share,
+                joining=joining,
+                key=self._key,
             )
             chosen = choose_version(current, joining, split, holdout)
             rendered = render(

@@ -1,13 +1,15 @@
 """Training or holdout, by group and for good (design: Holdouts). Pure.
 
 A group is a set of conversations linked by shared normalised last messages. Its side is decided
-once, by hash, and recorded member by member. Groups that later turn out to be linked keep both
-records: if their sides differ, their examples go to neither.
+once, by a hash with the installation's key, and recorded member by member: whoever knows the code
+cannot choose texts that fall on a side. Groups that later turn out to be linked keep both records:
+if their sides differ, their examples go to neither.
 """
 
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -33,21 +35,37 @@ def split_examples(
     *,
     share: float,
     joining: int,
+    key: bytes,
 ) -> Split:
     """Put every example on its side.
 
     `known` are recorded members, `golden` the member keys of golden messages (their groups are on
-    no side), `share` the part of new groups held out, `joining` the holdout version they join.
-    Only corrections are held out: a served answer is no reference (D13).
+    no side), `share` the part of new groups held out, `joining` the holdout version they join,
+    `key` (at most 64 bytes) what their sides are hashed with. Only corrections are held out: a
+    served answer is no reference (D13).
     """
     reserved = frozenset(golden)
     groups = _components(examples, known)
     split = Split([], [], defaultdict(int), [])
+    held_out = _HeldOut(share, joining, key)
     for members, held in groups:
-        _place(split, members, held, known, reserved, share=share, joining=joining)
+        _place(split, members, held, known, reserved, held_out)
     split.train.sort(key=lambda pair: (pair[0].interaction, pair[0].feedback))
     split.holdout.sort(key=lambda triple: (triple[0].interaction, triple[0].feedback))
     return msgspec.structs.replace(split, left_out=dict(sorted(split.left_out.items())))
+
+
+class _HeldOut(NamedTuple):
+    """Which new groups are held out: a share of them, for one holdout version."""
+
+    share: float
+    joining: int
+    key: bytes
+
+    def side(self, group: str) -> tuple[str, int | None]:
+        digest = hashlib.blake2b(f"side\0{group}".encode(), digest_size=8, key=self.key)
+        held = int(digest.hexdigest(), 16) / 2**64 < self.share
+        return (HOLDOUT, self.joining) if held else (TRAIN, None)
 
 
 def members_of(example: Example) -> tuple[str, str]:
@@ -96,9 +114,7 @@ def _place(
     examples: list[Example],
     known: Mapping[str, Member],
     reserved: frozenset[str],
-    *,
-    share: float,
-    joining: int,
+    held_out: _HeldOut,
 ) -> None:
     if members & reserved:
         split.left_out["golden_group"] += len(examples)
@@ -114,7 +130,7 @@ def _place(
         version = min((m.holdout_version for m in recorded if m.holdout_version), default=None)
     else:
         group = _group_id(fresh)
-        side, version = _side(group, share=share, joining=joining)
+        side, version = held_out.side(group)
     split.new.extend(
         Member(member=key, group=group, side=side, holdout_version=version) for key in fresh
     )
@@ -122,15 +138,10 @@ def _place(
         split.train.extend((example, group) for example in examples)
         return
     corrections = [example for example in examples if example.kind == "correction"]
-    split.holdout.extend((example, group, version or joining) for example in corrections)
+    split.holdout.extend((example, group, version or held_out.joining) for example in corrections)
     if len(corrections) < len(examples):
         split.left_out["approved_in_holdout"] += len(examples) - len(corrections)
 
 
 def _group_id(members: Sequence[str]) -> str:
     return hashlib.blake2b(members[0].encode(), digest_size=8).hexdigest()
-
-
-def _side(group: str, *, share: float, joining: int) -> tuple[str, int | None]:
-    position = int(hashlib.blake2b(f"side\0{group}".encode(), digest_size=8).hexdigest(), 16)
-    return (HOLDOUT, joining) if position / 2**64 < share else (TRAIN, None)

@@ -34,7 +34,7 @@ base: tiny
 select:
   where: "tags['product'] = 'cards'"
   caps: {per_user: 1000, per_user_share: 100%, min_age: 0s}
-curate: {holdout: {share: 30%, at_least: 30}}
+curate: {holdout: {share: 35%, at_least: 30}}
 train_when: {any: [{new_examples: 100}], cooldown: 0s}
 train: {rank: 8, steps: 24, batch: 16, learning_rate: 0.01, max_tokens: 128}
 gate: {must_improve: [{metric: nll, on: fresh}]}

@@ -52,6 +52,7 @@ def a_builder(ingesting: Ingesting, base: Path, directory: Path) -> SnapshotBuil
         sandbox=Sandbox(memory_mb=256),
         bases={"tiny": base},
         directory=directory,
+        key=b"of a test",
     )
 
 

@@ -35,8 +35,9 @@ def split(
     golden: Sequence[str] = (),
     share: float = 0.5,
     joining: int = 1,
+    key: bytes = b"of a test",
 ) -> Split:
-    return split_examples(examples, known or {}, golden, share=share, joining=joining)
+    return split_examples(examples, known or {}, golden, share=share, joining=joining, key=key)
 
 
 def recorded(*splits: Split) -> dict[str, Member]:
@@ -54,6 +55,29 @@ def test_about_the_asked_share_is_held_out() -> None:
 
     assert 160 <= len(made.holdout) <= 240
     assert len(made.train) + len(made.holdout) == 1000
+
+
+def test_the_side_of_a_new_group_is_not_to_be_known_without_the_key() -> None:
+    examples = [an_example(n, f"c{n}", f"text {n}") for n in range(1000)]
+    here, there = split(examples), split(examples, key=b"of another installation")
+
+    assert held(here) == held(split(examples)), "the same key decides the same"
+    both = len(held(here) & held(there))
+    assert 200 <= both <= 300, "as often as by chance"
+
+
+def test_a_group_stays_on_its_side_under_another_key() -> None:
+    """As after a restore without secrets."""
+    examples = [an_example(n, f"c{n}", f"text {n}") for n in range(100)]
+    before = split(examples)
+
+    after = split(examples, recorded(before), key=b"of another installation")
+
+    assert (after.train, after.holdout) == (before.train, before.holdout)
+
+
+def held(made: Split) -> set[str]:
+    return {example.feedback for example, _, _ in made.holdout}
 
 
 def test_only_corrections_are_references() -> None:
@@ -114,13 +138,13 @@ def test_nothing_held_out_or_golden_is_ever_trained_on(
     examples = [an_example(n, conversation, text) for n, (conversation, text) in enumerate(drawn)]
     known: dict[str, Member] = {}
     keys = [message_key(text) for text in golden]
-    held: set[str] = set()
+    kept: set[str] = set()
     for turn in range(1, rounds + 1):
         made = split(examples[: len(examples) * turn // rounds], known, keys, share, turn)
         known |= recorded(made)
-        held |= {key for example, _, _ in made.holdout for key in members_of(example)}
+        kept |= {key for example, _, _ in made.holdout for key in members_of(example)}
         trained = {key for example, _ in made.train for key in members_of(example)}
-        assert not trained & (held | set(keys))
+        assert not trained & (kept | set(keys))
         assert all(known[key].side == "train" for key in trained)
 
 
