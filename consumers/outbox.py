@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import msgspec
@@ -22,6 +22,7 @@ _MAX_VALUE_BYTES = 900_000  # brokers take 1 MiB by default, headers included
 _LOOK_S = 1.0
 _AGAIN_S = 15.0
 _ANSWER_S = 15.0
+_CLOSE_S = 3.0  # not more at the daemon's end, even where a step still waits for the broker
 
 
 class OutboxSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +64,8 @@ class DeadLetterOutbox:
                     self._become(f"dead letters wait to be published: {error.problem}")
                     await asyncio.sleep(_AGAIN_S)
         finally:
-            thread.submit(self._close)
+            closing = thread.submit(self._close)
+            await asyncio.to_thread(wait, [closing], _CLOSE_S)  # else its sockets stay open
             thread.shutdown(wait=False)
 
     async def _publish(self, letters: Sequence[DeadLetter], thread: ThreadPoolExecutor) -> None:

@@ -25,13 +25,14 @@ WHERE redriven_at IS NULL AND received_at <= $until AND (received_at, id) > ($re
   AND ($reason IS NULL OR reason = $reason) AND (len($ids) = 0 OR list_contains($ids, id))
 ORDER BY received_at, id LIMIT $limit;
 -- name: unpublished_letters
+-- Letters of one chunk share a time; their ids sort as text, position 10 before 9.
 SELECT id, received_at, coalesce(octet_length(bytes), 0) AS size_bytes FROM dead_letters
-WHERE published_at IS NULL ORDER BY received_at, id LIMIT $limit;
+WHERE published_at IS NULL ORDER BY received_at, source, topic, "partition", position, batch_index LIMIT $limit;
 -- name: letters_of
 SELECT d.id, d.received_at, d.reason, d.detail, d.source, d.topic, d."partition", d.position, d.batch_index, d.bytes,
   octet_length(d.bytes) AS size_bytes, d.sender, d.redriven_at, d.published_at
 FROM dead_letters d SEMI JOIN letter_keys k ON d.id = k.id AND d.received_at = k.received_at
-ORDER BY d.received_at, d.id;
+ORDER BY d.received_at, d.source, d.topic, d."partition", d.position, d.batch_index;
 -- name: mark_redriven
 UPDATE dead_letters SET redriven_at = $now FROM letter_keys k
 WHERE dead_letters.id = k.id AND dead_letters.received_at = k.received_at AND k.reason IS NULL;

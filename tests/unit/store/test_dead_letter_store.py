@@ -102,3 +102,14 @@ async def test_what_is_published_is_not_published_again(
 
     rest = await letters.unpublished(limit=9, max_bytes=99)
     assert [letter.bytes for letter in rest] == [b"{3"]
+
+
+async def test_letters_of_one_chunk_are_published_in_the_order_they_came(
+    ingesting: Ingesting, letters: DeadLetterStore
+) -> None:
+    values = [b"{%d" % number for number in range(12)]
+    await ingesting.add(*values)
+
+    first = await letters.unpublished(limit=11, max_bytes=99)
+
+    assert [letter.bytes for letter in first] == values[:11]
