@@ -1,8 +1,9 @@
 """Where events go: a broker, or the daemon's HTTP door. Blocking; used from threads only."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import httpx
 import msgspec
@@ -135,22 +136,41 @@ class KafkaDelivery:
         return future is not None
 
 
+class _Result(msgspec.Struct, frozen=True):
+    """What became of one event: stored, duplicate, or dead_letter with its reason."""
+
+    result: Literal["stored", "duplicate", "dead_letter"]
+    reason: str | None = None
+
+
+class _Results(msgspec.Struct, frozen=True):
+    results: list[_Result]
+
+
 class HttpDelivery:
     """NDJSON to the daemon, with the control token: that is what proves the gateway there."""
 
-    def __init__(self, url: str, *, token_path: Path, limit_s: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        token_path: Path,
+        limit_s: float,
+        on_dead_letters: Callable[[Mapping[str, int]], None] = lambda _: None,
+    ) -> None:
+        """`on_dead_letters` is told how many, by reason. The daemon keeps them: nothing to send."""
         self._url = url
         self._token_path = token_path
         self._client = httpx.Client(timeout=limit_s, trust_env=False)
+        self._on_dead_letters = on_dead_letters
 
     def deliver(self, events: Sequence[Event]) -> list[Event]:
-        status = self._post(events)
-        if 200 <= status < 300:
+        answer = self._post(events)
+        if answer.is_success:
+            self._read_results(answer.content, len(events))
             return []
-        if status not in (400, 413, 422):  # those may be one event's fault
-            raise DeliveryError(
-                self._url, f"the daemon answered {status}", "They are kept and sent again"
-            )
+        if answer.status_code not in (400, 413, 422):  # those may be one event's fault
+            raise self._refusal(f"the daemon answered {answer.status_code}")
         if len(events) == 1:
             return list(events)
         middle = len(events) // 2
@@ -159,7 +179,19 @@ class HttpDelivery:
     def close(self) -> None:
         self._client.close()
 
-    def _post(self, events: Sequence[Event]) -> int:
+    def _read_results(self, content: bytes, events: int) -> None:
+        """Raises DeliveryError where it does not say of every event what became of it."""
+        try:
+            results = msgspec.json.decode(content, type=_Results).results
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise self._refusal("the answer is not a daemon's") from error
+        if len(results) != events:
+            raise self._refusal(f"the answer tells of {len(results)} events, not of {events}")
+        dead = Counter(one.reason or "unknown" for one in results if one.result == "dead_letter")
+        if dead:
+            self._on_dead_letters(dead)
+
+    def _post(self, events: Sequence[Event]) -> httpx.Response:
         body = b"".join(event.value + b"\n" for event in events)
         try:
             token = self._token_path.read_text().strip()
@@ -167,10 +199,10 @@ class HttpDelivery:
                 "Authorization": f"Bearer {token}",
                 "Content-Type": "application/x-ndjson",
             }
-            return self._client.post(self._url, content=body, headers=headers).status_code
+            return self._client.post(self._url, content=body, headers=headers)
         except (OSError, httpx.HTTPError) as error:
-            raise DeliveryError(
-                self._url,
-                f"the daemon does not take events ({type(error).__name__})",
-                "They are kept and sent again",
-            ) from error
+            problem = f"the daemon does not take events ({type(error).__name__})"
+            raise self._refusal(problem) from error
+
+    def _refusal(self, problem: str) -> DeliveryError:
+        return DeliveryError(self._url, problem, "They are kept and sent again")

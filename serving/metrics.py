@@ -1,6 +1,6 @@
 """What a gateway tells Prometheus. A registry of its own: vLLM's process has one already."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -38,6 +38,17 @@ class GatewayMetrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        self._dead_letters = Counter(
+            "adaptd_gateway_dead_letters",
+            "Events the daemon could not use and keeps as dead letters.",
+            ("reason",),
+            registry=self._registry,
+        )
+
+    def count_dead_letters(self, by_reason: Mapping[str, int]) -> None:
+        """From any thread."""
+        for reason, count in by_reason.items():
+            self._dead_letters.labels(reason).inc(count)
 
     def count(self, exchange: Exchange) -> None:
         model = exchange.model if exchange.route else OTHER
@@ -48,19 +59,26 @@ class GatewayMetrics:
         if exchange.streamed and exchange.first_byte is not None:
             self._first_byte.labels(model).observe(exchange.first_byte - exchange.began)
 
-    def render(self, state: GatewayState, *, shipped: int, publish_failures: int) -> bytes:
+    def render(
+        self, state: GatewayState, *, shipped: int, refused: int, publish_failures: int
+    ) -> bytes:
         """Everything, in Prometheus' text format."""
         facts = CollectorRegistry()
-        facts.register(_Facts(state, shipped=shipped, publish_failures=publish_failures))
+        facts.register(
+            _Facts(state, shipped=shipped, refused=refused, publish_failures=publish_failures)
+        )
         return generate_latest(self._registry) + generate_latest(facts)
 
 
 class _Facts(Collector):
     """What others count already, read at the moment of the scrape."""
 
-    def __init__(self, state: GatewayState, *, shipped: int, publish_failures: int) -> None:
+    def __init__(
+        self, state: GatewayState, *, shipped: int, refused: int, publish_failures: int
+    ) -> None:
         self._state = state
         self._shipped = shipped
+        self._refused = refused
         self._publish_failures = publish_failures
 
     def collect(self) -> Iterator[Metric]:
@@ -75,6 +93,7 @@ class _Facts(Collector):
             ("texts_dropped", state.texts_dropped, "Interactions kept without their texts."),
             ("rows_lost", state.rows_lost, "Interactions lost, memory being full."),
             ("shipped", self._shipped, "Events accepted by broker or daemon."),
+            ("refused", self._refused, "Events nobody takes: they lie in refused.ndjson."),
             ("publish_failures", self._publish_failures, "Attempts to publish that failed."),
         ):
             yield CounterMetricFamily(f"adaptd_gateway_{name}", text, value)

@@ -67,6 +67,7 @@ class Shipping:
 
     def _ship(self, batch: Batch) -> bool:
         """Send one batch. False where it was not accepted, after the pause before a retry."""
+        before = self.refused
         try:
             refused = self._delivery.deliver(self._events(batch.lines))
             for event in refused:
@@ -75,7 +76,7 @@ class Shipping:
         except Exception as error:  # noqa: BLE001 - a client library may raise anything, and this thread must live
             self._wait_after(error)
             return False
-        self.shipped += len(batch.lines)
+        self.shipped += len(batch.lines) - (self.refused - before)
         if self._retry_s > FIRST_RETRY_S:
             self._log.info("shipping_again", waiting=self._spool.depth)
         self._retry_s = FIRST_RETRY_S

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -146,6 +147,7 @@ class Station:
         return self._metrics.render(
             self.state(),
             shipped=shipping.shipped if shipping else 0,
+            refused=shipping.refused if shipping else 0,
             publish_failures=shipping.failures if shipping else 0,
         )
 
@@ -173,9 +175,17 @@ class Station:
                 security=settings.kafka_security,
             )
         if settings.events_url:
-            token_path = settings.control_token_path
-            return HttpDelivery(settings.events_url, token_path=token_path, limit_s=limit_s)
+            return HttpDelivery(
+                settings.events_url,
+                token_path=settings.control_token_path,
+                limit_s=limit_s,
+                on_dead_letters=self._note_dead_letters,
+            )
         return NoDelivery()
+
+    def _note_dead_letters(self, by_reason: Mapping[str, int]) -> None:
+        self._metrics.count_dead_letters(by_reason)
+        self.log.warning("events_became_dead_letters", reasons=dict(by_reason))
 
     def _stop_threads(self) -> None:
         until = time.monotonic() + self._settings.stop_grace_s

@@ -218,10 +218,14 @@ async def _lifespan(receive: Receive, send: Send) -> None:
 
 @dataclass
 class EventsDoor:
-    """The daemon's POST /v1/events: keeps what it accepts. `status` is what it answers."""
+    """The daemon's POST /v1/events: keeps what it accepts. `status` is what it answers.
+
+    `bury_if` says why an event becomes a dead letter, None where it does not.
+    """
 
     status: int = 200
     refuse_if: Callable[[bytes], bool] = lambda _: False
+    bury_if: Callable[[bytes], str | None] = lambda _: None
     interactions: list[Interaction] = field(default_factory=list)
     feedback: list[Feedback] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
@@ -233,15 +237,21 @@ class EventsDoor:
         headers = dict(scope["headers"])
         body = await read_all(receive)
         status = 413 if self.refuse_if(body) else self.status
+        results: list[dict[str, str]] = []
         if status == 200:
             self.tokens.add(headers[b"authorization"].decode().removeprefix("Bearer "))
-            for line in body.splitlines():
-                match msgspec.json.decode(line)["schema"]:
-                    case "adaptd.interaction/1":
-                        self.interactions.append(msgspec.json.decode(line, type=Interaction))
-                    case "adaptd.feedback/1":
-                        self.feedback.append(msgspec.json.decode(line, type=Feedback))
-        await respond(send, status, b"{}", "application/json")
+            results = [self._take(line) for line in body.splitlines()]
+        await respond(send, status, json.dumps({"results": results}).encode(), "application/json")
+
+    def _take(self, line: bytes) -> dict[str, str]:
+        if reason := self.bury_if(line):
+            return {"result": "dead_letter", "reason": reason}
+        match msgspec.json.decode(line)["schema"]:
+            case "adaptd.interaction/1":
+                self.interactions.append(msgspec.json.decode(line, type=Interaction))
+            case "adaptd.feedback/1":
+                self.feedback.append(msgspec.json.decode(line, type=Feedback))
+        return {"result": "stored"}
 
 
 @dataclass

@@ -88,6 +88,41 @@ async def test_an_event_the_daemon_never_takes_does_not_hold_up_the_others(
         assert json.loads(refused.read_text())["user"] == "poison"
 
 
+async def test_what_became_a_dead_letter_at_the_daemon_is_counted_and_told(
+    tmp_path: Path, capfd: Any
+) -> None:
+    async with site(tmp_path) as here:
+        await here.publish(live=V1)
+        here.door.bury_if = lambda line: "erased" if b"mallory" in line else None
+        async with here.client() as client:
+            for user in ("ada", "mallory", "bob"):
+                await client.chat.completions.create(model="support", messages=ASK, user=user)
+        await until(lambda: len(here.door.interactions) == 2, within_s=10)
+        await until(lambda: _state_with(here, spool_events=0), within_s=5)
+        async with here.http(here.place.control) as http:
+            text = (await http.get("/adaptd/metrics")).text
+
+    assert 'adaptd_gateway_dead_letters_total{reason="erased"} 1.0' in text
+    assert '"reasons": {"erased": 1}' in capfd.readouterr().err
+    assert not (here.settings.spool_dir / "refused.ndjson").exists(), "the daemon keeps it"
+
+
+async def test_what_nobody_takes_is_counted_and_not_as_shipped(tmp_path: Path) -> None:
+    async with site(tmp_path) as here:
+        await here.publish(live=V1)
+        here.door.refuse_if = lambda body: b"poison" in body
+        async with here.client() as client:
+            for user in ("ada", "poison"):
+                await client.chat.completions.create(model="support", messages=ASK, user=user)
+        await until(lambda: len(here.door.interactions) == 1, within_s=10)
+        await until(lambda: _state_with(here, spool_events=0), within_s=5)
+        async with here.http(here.place.control) as http:
+            text = (await http.get("/adaptd/metrics")).text
+
+    assert "adaptd_gateway_refused_total 1.0" in text
+    assert "adaptd_gateway_shipped_total 1.0" in text
+
+
 async def test_texts_beyond_the_queue_are_dropped_and_counted_but_no_row(tmp_path: Path) -> None:
     async with site(tmp_path, queue_bytes=10) as here:
         await here.publish(live=V1)

@@ -11,7 +11,7 @@ from daemon.domain.ports import RoutePublisher
 from daemon.domain.routes import Route, RouteTable
 from serving.publisher import HttpPublisher
 from tests.fakes import FakePublisher
-from tests.gateway_world import BASE, V1, V2, Site, site
+from tests.gateway_world import BASE, V1, V2, OpenAIServer, Site, serve, site
 from tests.waiting import until
 
 
@@ -49,6 +49,35 @@ async def test_a_table_is_in_force_once_published_and_may_be_repeated(
         assert [state.epoch for state in await publisher.publish(a_table(7))] == [7]
     assert [state.epoch for state in await publisher.publish(a_table(9, V2))] == [9]
     assert [state.epoch for state in await publisher.states()] == [9]
+
+
+async def test_the_table_in_force_can_be_read_back_and_none_is_none(
+    publisher: RoutePublisher,
+) -> None:
+    assert list(await publisher.tables()) == []
+    route = Route(alias="support", live=V2, last_good=V1, canary=V1, weight=0.25, salt="r")
+    table = RouteTable(
+        epoch=7, base=BASE, lease_s=9, routes={"support": route}, paths={V1: "/a/1", V2: "/a/2"}
+    )
+
+    await publisher.publish(table)
+
+    assert list(await publisher.tables()) == [table]
+
+
+async def test_a_gateway_that_is_away_or_answers_nonsense_gives_no_table(
+    gateway: Site, unused_tcp_port: int
+) -> None:
+    async with connected(gateway, f"http://127.0.0.1:{unused_tcp_port}") as publisher:
+        with pytest.raises(HostError, match="does not answer"):
+            await publisher.tables()
+    token_path = gateway.settings.control_token_path
+    async with (
+        serve(OpenAIServer()) as url,  # no gateway in front
+        HttpPublisher([url], token_path=token_path) as publisher,
+    ):
+        with pytest.raises(HostError, match="does not answer"):
+            await publisher.tables()
 
 
 @pytest.mark.parametrize("epoch", [6, 7])

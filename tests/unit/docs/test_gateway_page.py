@@ -21,7 +21,7 @@ def test_every_request_field_is_on_the_page() -> None:
 
 def test_every_metric_of_the_gateway_is_on_its_page() -> None:
     state = GatewayState(gateway="g", epoch=1)
-    text = GatewayMetrics().render(state, shipped=0, publish_failures=0).decode()
+    text = GatewayMetrics().render(state, shipped=0, refused=0, publish_failures=0).decode()
     names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE ")]
 
     assert names

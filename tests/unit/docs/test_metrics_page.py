@@ -28,7 +28,7 @@ def _rows(text: str) -> Rows:
 def gateway_metrics() -> dict[str, str]:
     """Every family a gateway has, and what its help says; `_created` twins left out."""
     state = GatewayState(gateway="g", epoch=1)
-    text = GatewayMetrics().render(state, shipped=0, publish_failures=0).decode()
+    text = GatewayMetrics().render(state, shipped=0, refused=0, publish_failures=0).decode()
     return {name: words for name, words in TYPE.findall(text) if not name.endswith("_created")}
 
 
