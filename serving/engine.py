@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -147,9 +148,13 @@ class EngineSupervisor:
         env = environment(self._settings, os.environ, cores=cores)
         settings = digest(self._settings)
         record = start_server(
-            line, env, log=self.log_path, url=self._settings.url, settings=settings
+            line,
+            env,
+            log=self.log_path,
+            url=self._settings.url,
+            settings=settings,
+            keep=partial(write_record, self._record_path),
         )
-        write_record(self._record_path, record)
         expected_s = before.took_s if before else None
         self._say(state=EngineState.STARTING, pid=record.pid, stale=False, expected_s=expected_s)
         _LOG.info("engine_started", pid=record.pid, log=str(self.log_path))

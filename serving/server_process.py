@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,16 @@ from daemon.domain.files import replace_file
 _KEPT_LOGS = 5
 _POLL_S = 0.1
 _ENDED = ("Z", "X")  # states of a process nobody has collected yet
+# Becomes the server once it is told to on its standard input, and ends where that is closed.
+_WAIT = (
+    sys.executable,
+    "-ISc",
+    "import os,signal,sys\n"
+    "if not os.read(0,1): sys.exit('whoever started it ended first')\n"
+    "os.dup2(os.open(os.devnull,os.O_RDONLY),0)\n"
+    "signal.signal(signal.SIGPIPE,signal.SIG_DFL)\n"  # Python ignores it, and exec keeps that
+    "os.execvp(sys.argv[1],sys.argv[1:])",
+)
 
 
 class ServerRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,24 +58,39 @@ def write_record(path: Path, record: ServerRecord) -> None:
 
 
 def start_server(
-    command: Sequence[str], env: Mapping[str, str], *, log: Path, url: str, settings: str
+    command: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    log: Path,
+    url: str,
+    settings: str,
+    keep: Callable[[ServerRecord], None],
 ) -> ServerRecord:
-    """Start it in a session of its own, so that neither Ctrl-C nor the daemon's end reaches it."""
+    """Start it in a session of its own, so that neither Ctrl-C nor the daemon's end reaches it.
+
+    `keep` puts the record on disk. Until then the process waits, and it ends where we end first or
+    `keep` fails: no server runs that nobody knows.
+    """
     rotate(log)
-    read_only = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
-    to_log = (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    errors_too = (os.POSIX_SPAWN_DUP2, 1, 2)
-    pid = (
-        os.posix_spawnp(  # not Popen, which complains when it is forgotten before its process ends
-            command[0],
-            list(command),
-            dict(env),
-            file_actions=[read_only, to_log, errors_too],
-            setsid=True,
-            setsigmask=(),
-            setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM),
-        )
-    )
+    waiting, go = os.pipe()  # not inherited, so our end closes with us
+    try:
+        pid = _spawn([*_WAIT, *command], env, stdin=waiting, log=log)
+    finally:
+        os.close(waiting)
+    with os.fdopen(go, "wb", buffering=0) as told:
+        record = _record(pid, url=url, settings=settings)
+        try:
+            keep(record)
+        except BaseException:
+            told.close()
+            os.waitpid(pid, 0)
+            raise
+        with contextlib.suppress(BrokenPipeError):  # it was ended meanwhile: `is_alive` says so
+            told.write(b"start")
+    return record
+
+
+def _record(pid: int, *, url: str, settings: str) -> ServerRecord:
     fields = _stat(pid)
     return ServerRecord(
         pid=pid,
@@ -73,6 +99,25 @@ def start_server(
         started_at=time.time(),
         url=url,
         settings=settings,
+    )
+
+
+def _spawn(command: Sequence[str], env: Mapping[str, str], *, stdin: int, log: Path) -> int:
+    to_log = (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    return (
+        os.posix_spawn(  # not Popen, which complains when it is forgotten before its process ends
+            command[0],
+            list(command),
+            dict(env),
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, stdin, 0),
+                to_log,
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM),
+        )
     )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -18,7 +19,7 @@ from serving.engine import EngineState, EngineStatus, EngineSupervisor
 from serving.launch import EngineSettings
 from serving.server_process import read_record
 from tests.broker import ROOT
-from tests.waiting import until
+from tests.waiting import until, until_blocking
 
 
 @pytest.fixture
@@ -183,6 +184,54 @@ async def test_why_a_server_did_not_start_is_told_from_its_log(
     async with supervising(settings) as supervisor:
         with pytest.raises(HostError, match="ValueError: the model is not to its liking"):
             await supervisor.ensure()
+
+
+_KILLED_BEFORE_THE_RECORD = """
+import os, signal, sys
+from pathlib import Path
+from serving.server_process import start_server
+
+home = Path(sys.argv[1])
+
+def die(record):
+    (home / "pid").write_text(str(record.pid))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+line = ["touch", str(home / "ran")]
+start_server(line, dict(os.environ), log=home / "log", url="u", settings="s", keep=die)
+"""
+
+
+def test_a_daemon_killed_before_it_noted_its_server_leaves_none(tmp_path: Path) -> None:
+    """Else it would hold port and memory, and nobody would know it."""
+    script = [sys.executable, "-c", _KILLED_BEFORE_THE_RECORD, str(tmp_path)]
+    assert subprocess.run(script, cwd=ROOT, check=False).returncode == -signal.SIGKILL
+    pid = int((tmp_path / "pid").read_text())
+
+    until_blocking(lambda: not is_running(pid), within_s=10)
+
+    assert not (tmp_path / "ran").exists()
+    assert "ended first" in (tmp_path / "log").read_text()
+
+
+async def test_a_server_whose_record_cannot_be_written_does_not_run(
+    settings: EngineSettings, tmp_path: Path
+) -> None:
+    (tmp_path / "vllm.json").mkdir()
+
+    async with supervising(settings) as supervisor:
+        with pytest.raises(OSError, match="vllm"):
+            await supervisor.ensure()
+
+        assert not command_lines_with(f"--port {settings.port}")
+
+
+def command_lines_with(words: str) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended meanwhile
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [line for line in found if words in line]
 
 
 async def test_a_taken_port_is_told_before_anything_starts(settings: EngineSettings) -> None:
