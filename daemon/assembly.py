@@ -55,6 +55,7 @@ from daemon.web.bodies import Bodies
 from daemon.web.ports import Problem
 from daemon.where_check import EmptyExamplesCheck
 from serving.engine import EngineState, EngineSupervisor
+from serving.launch import command
 from serving.publisher import HttpPublisher
 from serving.settings import write_settings
 from serving.vllm import VllmHost
@@ -170,7 +171,7 @@ async def _serving(
     engine = None
     if settings.upstream.manage:
         asked = engine_settings(settings, base)
-        _ = asked.port  # refuses an address nobody can start on, before anything runs
+        command(asked)  # refuses what cannot be started, before anything runs
         engine = EngineSupervisor(asked, home=settings.home, control_token=token)
         await stack.enter_async_context(engine)
     await stack.enter_async_context(host)

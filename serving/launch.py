@@ -2,7 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ GATEWAY_CLASS = "serving.middleware.Gateway"
 # base and adapters the base gets what lies in the last slot. We never fill that one: slots are
 # taken from the first on, and `serving.slots` empties those of unloaded adapters.
 SPARE_LORAS = 1
+_API_SERVERS = "--api-server-count"
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +64,11 @@ def command(settings: EngineSettings, *, spare_loras: int = 0) -> list[str]:
     """The whole command line. Every option exists in vLLM 0.32, CPU and GPU builds alike.
 
     `spare_loras`: SPARE_LORAS on a CPU.
+
+    Raises:
+        SettingsError: the address is not one to start on, or there would be several API servers.
     """
+    _refuse_several_servers(settings.extra_args)
     slots = settings.max_loras + spare_loras
     line = [str(settings.python), *settings.entry_point]
     options: dict[str, object] = {
@@ -88,6 +94,21 @@ def command(settings: EngineSettings, *, spare_loras: int = 0) -> list[str]:
     if settings.gateway_config is not None:
         line += ["--middleware", GATEWAY_CLASS]
     return [*line, *settings.extra_args]
+
+
+def _refuse_several_servers(extra_args: Sequence[str]) -> None:
+    """Each would have a gateway of its own: routes, leases and loaded adapters reach one of them.
+
+    vLLM takes underscores, beginnings of a name, and the number behind `=` too.
+    """
+    words = [word for given in extra_args for word in given.split("=", 1)]
+    for option, count in pairwise(words):
+        name = option.replace("_", "-")
+        asked = name == "-asc" or (name.startswith("--api-s") and _API_SERVERS.startswith(name))
+        if asked and count not in ("0", "1"):
+            problem = f"{option} {count} starts several API servers, each with routes of its own"
+            remedy = "Leave it out; for more throughput start more servers, one adaptd each"
+            raise SettingsError("upstream.extra_args", problem, remedy)
 
 
 def environment(

@@ -144,6 +144,14 @@ def test_a_missing_base_is_one_line_where_adaptd_starts_vllm(
     assert_one_line(done, code=MISUSED, words=words)
 
 
+def test_several_api_servers_are_refused_in_one_line_before_anything_runs(
+    settings: Settings,
+) -> None:
+    extra = {"ADAPTD_UPSTREAM__EXTRA_ARGS": '["--api-server-count", "2"]'}
+    done = run_to_its_end(settings, ADAPTD_UPSTREAM__MANAGE="true", **extra)
+    assert_one_line(done, code=MISUSED, words="upstream.extra_args")
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("ADAPTD_TICK_S", "-1"), ("ADAPTD_BASES", "not json"), ("ADAPTD_UPSTREAM__DTYPE", "int3")],

@@ -78,6 +78,32 @@ def test_a_server_is_started_on_this_machine_only(url: str) -> None:
         command(msgspec.structs.replace(SETTINGS, url=url))
 
 
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ("--api-server-count", "2"),
+        ("--max-num-seqs", "4", "--api-server-count=4"),
+        ("--api_server_count", "2"),
+        ("--api-server-c=2",),
+        ("-asc", "2"),
+    ],
+)
+def test_several_api_servers_are_refused_for_the_gateway_lives_in_one(
+    extra: tuple[str, ...],
+) -> None:
+    with pytest.raises(SettingsError, match=r"upstream\.extra_args: .* several API servers"):
+        command(msgspec.structs.replace(SETTINGS, extra_args=extra))
+
+
+@pytest.mark.parametrize(
+    "extra", [("--api-server-count", "1"), ("--api-key=2",), ("--seed", "-asc"), ("-asc=1",)]
+)
+def test_one_api_server_and_other_options_pass(extra: tuple[str, ...]) -> None:
+    line = command(msgspec.structs.replace(SETTINGS, extra_args=extra))
+
+    assert tuple(line[-len(extra) :]) == extra
+
+
 def test_a_starting_server_says_where_it_has_come_to() -> None:
     log = "(EngineCore pid=7) INFO 11-22 17:09:43 [core.py:133] Initializing a V1 LLM engine (v0)\n"
 
