@@ -1,11 +1,13 @@
 """This machine: interpreters and their modules, the store's folder, ports, Java for the demo."""
 
+import errno
 import fcntl
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from daemon.doctor.findings import Finding, error, note, ok, warning
 
 _LIMIT_S = 60
 _LOW_DISK_BYTES = 5 * 1024**3  # a base of 135 M, its snapshots and a dozen versions; more for more
+_PROBE_BYTES = 1 << 20
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What each extra must bring, by import name. Found without importing: torch alone takes seconds.
 EXTRAS: dict[str, tuple[str, ...]] = {
     "daemon": ("aiokafka", "apscheduler", "duckdb", "fastapi", "faust", "pyarrow", "uvicorn"),
@@ -71,19 +75,47 @@ def check_extras(
 
 
 def check_home(home: Path) -> list[Finding]:
-    """Whether the store's folder can be written and has room."""
+    """Whether the store's folder can be written, by writing to it, and has room."""
     nearest = next(folder for folder in (home, *home.absolute().parents) if folder.exists())
-    if not os.access(nearest, os.W_OK | os.X_OK) or not nearest.is_dir():
-        what = f"{nearest} cannot be written by this user"
-        return [error("store", what, "Change its owner, or set ADAPTD_HOME to another folder")]
+    if problem := _write_problem(nearest):
+        what = f"{nearest} cannot be written ({problem.strerror}), {_free(nearest)}"
+        remedy = "Change its owner, or set ADAPTD_HOME to another folder"
+        if problem.errno in _NO_ROOM:
+            remedy = "Make room, or set ADAPTD_HOME to a folder with some"
+        return [error("store", what, remedy)]
     store = home / "store.duckdb"
-    if store.exists() and not os.access(store, os.W_OK):
-        return [error("store", f"{store} cannot be written by this user", "Change its owner")]
-    free = shutil.disk_usage(nearest).free
-    if free < _LOW_DISK_BYTES:
-        what = f"only {free / 1024**3:.1f} GiB free at {nearest}"
+    if store.exists() and (problem := _open_problem(store)):
+        what = f"{store} cannot be written ({problem.strerror})"
+        return [error("store", what, "Change its owner")]
+    if shutil.disk_usage(nearest).free < _LOW_DISK_BYTES:
+        what = f"only {_free(nearest)} at {nearest}"
         return [warning("store", what, "Make room: snapshots and adapters live there")]
-    return [ok("store", f"{home} can be written, {free / 1024**3:.0f} GiB free")]
+    return [ok("store", f"{home} can be written, {_free(nearest)}")]
+
+
+def _write_problem(folder: Path) -> OSError | None:
+    """Try it: permissions say nothing of a full disk, one mounted read-only, or root's rights."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".adaptd-doctor-") as probe:
+            probe.write(bytes(_PROBE_BYTES))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as problem:
+        return problem
+    return None
+
+
+def _open_problem(file: Path) -> OSError | None:
+    try:
+        file.open("r+b").close()
+    except OSError as problem:
+        return problem
+    return None
+
+
+def _free(folder: Path) -> str:
+    free = shutil.disk_usage(folder).free
+    return f"{free / 2**30:.1f} GiB free" if free >= 2**30 else f"{free / 2**20:.0f} MiB free"
 
 
 def store_is_held(store: Path) -> bool:

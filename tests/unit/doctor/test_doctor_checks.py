@@ -1,5 +1,6 @@
 """Every finding the doctor can have, from facts alone."""
 
+import resource
 import socket
 import subprocess
 import sys
@@ -162,6 +163,28 @@ def test_an_unwritable_home_is_an_error(tmp_path: Path) -> None:
     assert found.level is Level.ERROR
     assert "ADAPTD_HOME" in found.remedy
     assert only(check_home(tmp_path / "new")).check == "store"
+
+
+def test_a_folder_whose_filesystem_takes_no_files_is_an_error_for_root_too() -> None:
+    found = only(check_home(Path("/proc/adaptd")))
+    assert found.level is Level.ERROR
+    assert "/proc cannot be written" in found.what
+    assert "free" in found.what
+
+
+def test_a_folder_that_takes_a_name_but_no_bytes_is_an_error(tmp_path: Path) -> None:
+    """As a full disk does; and the try leaves nothing behind."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        found = only(check_home(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert found.level is Level.ERROR
+    assert "Make room" in found.remedy
+    assert list(tmp_path.iterdir()) == []
+    assert only(check_home(tmp_path)).level is not Level.ERROR
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_store_held_by_another_process_is_noticed(tmp_path: Path) -> None:
