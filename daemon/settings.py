@@ -2,9 +2,17 @@
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -18,6 +26,11 @@ from daemon.domain.events import DEAD_LETTERS_TOPIC
 from daemon.domain.kafka import KafkaSecurity, Mechanism, Protocol
 
 _REMEDY = "See docs/settings.md for every ADAPTD_* variable"
+
+
+def _none_if_empty(given: Any) -> Any:
+    """So that a variable can take back what adaptd.toml says."""
+    return None if given == "" else given
 
 
 class UpstreamSettings(BaseModel, frozen=True, extra="forbid"):
@@ -56,7 +69,9 @@ class Settings(BaseSettings):
     listen_port: int = Field(default=8600, ge=0, le=65535)
     bases: dict[str, Path] = Field(default_factory=dict)  # name in policies -> model directory
     upstream: UpstreamSettings = UpstreamSettings()
-    kafka_bootstrap: str | None = None  # None: events come through POST /v1/events only
+    kafka_bootstrap: Annotated[str | None, BeforeValidator(_none_if_empty)] = (
+        None  # None: events come through POST /v1/events only
+    )
     kafka_security_protocol: Protocol = "PLAINTEXT"
     kafka_sasl_mechanism: Mechanism = "SCRAM-SHA-512"
     kafka_username: str | None = None

@@ -181,9 +181,9 @@ class World:
             "BASES": f'{{"smollm2-135m": "{BASE.resolve()}"}}',
             "UPSTREAM__URL": self.gateway_url,
             "KAFKA_CREATE_TOPICS": "true",
+            # Empty without a broker of our own: the operator's must not get the demo's events.
+            "KAFKA_BOOTSTRAP": self.broker.bootstrap if self.broker is not None else "",
         }
-        if self.broker is not None:
-            settings["KAFKA_BOOTSTRAP"] = self.broker.bootstrap
         return os.environ | {f"ADAPTD_{name}": value for name, value in settings.items()}
 
     def _end_everything(self) -> None:

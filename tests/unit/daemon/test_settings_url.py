@@ -17,3 +17,9 @@ from daemon.settings import Settings
 )
 def test_a_daemon_that_listens_everywhere_is_found_on_this_machine(host: str, url: str) -> None:
     assert Settings(listen_host=host).url == url
+
+
+@pytest.mark.parametrize(("given", "found"), [("", None), (None, None), ("b:9092", "b:9092")])
+def test_an_empty_broker_is_none(given: str | None, found: str | None) -> None:
+    """A variable wins over adaptd.toml, and has no other way to say none."""
+    assert Settings(kafka_bootstrap=given).kafka_bootstrap == found
