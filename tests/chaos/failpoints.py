@@ -15,7 +15,7 @@ from typing import Any, Literal
 import duckdb
 
 from consumers.app import ChunkThread
-from daemon.domain.errors import StoreError
+from daemon.domain.errors import StoreFullError
 from daemon.domain.ingest import Decoded, Partition, Written
 from daemon.store.database import Connection, Database
 from daemon.store.events import EventStore
@@ -127,7 +127,7 @@ class WatchedSink(EventStore):
 
     def _fail(self, place: str) -> None:
         if self._failpoints.trips(place):
-            raise StoreError("store", f"made to fail {place}", "Try again")
+            raise StoreFullError("store", f"made to fail {place}", "Try again")
 
 
 class WatchedThread(ChunkThread):

@@ -7,7 +7,6 @@ of how far it is many times a second. Wrapped are only the places where it is ma
 
 import asyncio
 import os
-import resource
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from bench.machine import peak_mb
 from consumers.app import ChunkConsumer, ChunkTransport
 from consumers.service import IngestService, IngestSettings
 from consumers.topics import Topics
@@ -130,7 +130,7 @@ class _Child:
             stored=counts.interactions + counts.feedback + counts.dead_letters + counts.duplicates,
             next_offsets={f"{at.topic}/{at.number}": o.next_offset for at, o in offsets.items()},
             left=len(self._failpoints.armed),
-            peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            peak_rss_mb=peak_mb(os.getpid()),
         )
 
 

@@ -1,7 +1,6 @@
 """`adaptd run` behind a long backlog: its memory stays under 1 GiB while it catches up."""
 
 import asyncio
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from bench.machine import peak_mb
 from daemon.domain.events import FEEDBACK_TOPIC, INTERACTION_SCHEMA, INTERACTIONS_TOPIC
 from tests.broker import Broker
 from tests.daemon_world import DaemonProcess, running_daemon, settings_for
@@ -72,10 +72,7 @@ async def load(bootstrap: str) -> None:
 def peak_mib(daemon: DaemonProcess) -> float:
     """The most the process had in memory since its start. The kernel keeps it: none is missed."""
     assert daemon.process is not None
-    status = Path(f"/proc/{daemon.process.pid}/status").read_text()
-    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
-    assert found is not None
-    return int(found[1]) / 1024
+    return peak_mb(daemon.process.pid)
 
 
 async def test_a_backlog_is_caught_up_with_in_less_than_a_gib(
