@@ -25,14 +25,15 @@ from faust.auth import Credentials, SASLCredentials, SSLCredentials
 from faust.transport.drivers import aiokafka as driver
 
 from consumers.batches import bound_answer
-from consumers.budget import Budget, parts
+from consumers.budget import Budget, parts, transactions
 from consumers.faults import ClientFellError, blaming_client
 from daemon.domain.ingest import Partition
 from daemon.domain.kafka import KafkaSecurity
 
 _CHUNK_RECORDS = 5_000  # bytes are bounded too: see budget.py
 _FETCH_BYTES = 2 << 20  # per partition and fetch
-_CHUNKS_STORED = 8  # at most, in one transaction
+# At most at a time: where little comes, fetches are small, and a transaction is for many of them.
+_CHUNKS_TAKEN = 1_000
 # Faust sleeps a second where its buffer is full: ours is the budget's to bound, in bytes.
 _BUFFERED_CHUNKS = 1_000_000
 # One fetch at a time is under way for a broker. One that asks for quiet partitions only keeps the
@@ -332,13 +333,13 @@ def build_app(settings: ConsumerSettings, reader: Reader) -> IngestApp:
     @app.agent(topic, name="ingest")
     async def ingest(stream: Any) -> None:
         consumer: ChunkConsumer = app.consumer  # pyright: ignore[reportAssignmentType] - no other
-        async for events in stream.take_events(_CHUNKS_STORED, within=_GATHER_S):
-            chunks: list[Chunk] = [event.value for event in events]
-            try:
-                await reader.accept(chunks, partial(_give_back, consumer.budget, chunks))
-            except Exception as error:  # noqa: BLE001 - Faust would log it and go on with the next chunk
-                reader.failed(error)
-                await asyncio.Event().wait()  # until the app is stopped
+        async for events in stream.take_events(_CHUNKS_TAKEN, within=_GATHER_S):
+            for chunks in transactions([event.value for event in events]):
+                try:
+                    await reader.accept(chunks, partial(_give_back, consumer.budget, chunks))
+                except Exception as error:  # noqa: BLE001 - Faust would log it and go on with the next chunk
+                    reader.failed(error)
+                    await asyncio.Event().wait()  # until the app is stopped
 
     return app
 

@@ -1,16 +1,24 @@
 """How much of what was fetched may wait in memory, in bytes: a single record may have 5 MB."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 # A chunk's bytes are in memory several times while it is stored: as fetched, decoded, as Arrow, in
-# the transaction. Up to eight chunks share one, so these two keep the process well under 1 GiB.
+# the transaction. These three keep the process well under 1 GiB.
 CHUNK_BYTES = 4 << 20
+TRANSACTION_BYTES = 16 << 20
 WAITING_BYTES = 48 << 20
 RECORD_BYTES = 400  # of a record that holds nothing
 
+
+class _HasSize(Protocol):
+    @property
+    def size_bytes(self) -> int: ...
+
+
+Sized = TypeVar("Sized", bound=_HasSize)
 _value_size = attrgetter("serialized_value_size")  # -1 where there is no value
 
 
@@ -72,6 +80,22 @@ def parts(
             start, size = index, 0
         size += more
     yield records[start:], size
+
+
+def transactions(
+    chunks: Iterable[Sized], *, limit_bytes: int = TRANSACTION_BYTES
+) -> Iterator[list[Sized]]:
+    """The chunks in order, in lists of at most so many bytes together, and of at least one."""
+    taken: list[Sized] = []
+    size = 0
+    for chunk in chunks:
+        if taken and size + chunk.size_bytes > limit_bytes:
+            yield taken
+            taken, size = [], 0
+        taken.append(chunk)
+        size += chunk.size_bytes
+    if taken:
+        yield taken
 
 
 def size_bytes(records: Sequence[Any]) -> int:

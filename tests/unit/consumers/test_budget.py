@@ -3,12 +3,16 @@
 import asyncio
 from typing import NamedTuple
 
-from consumers.budget import RECORD_BYTES, Budget, parts, size_bytes
+from consumers.budget import RECORD_BYTES, Budget, parts, size_bytes, transactions
 
 
 class KafkaRecord(NamedTuple):
     offset: int
     serialized_value_size: int
+
+
+class Piece(NamedTuple):
+    size_bytes: int
 
 
 def records(*sizes: int) -> list[KafkaRecord]:
@@ -58,3 +62,15 @@ async def test_a_wait_ends_when_something_is_given_back() -> None:
     budget.give(1000, epoch=budget.epoch)
     await asyncio.wait_for(waiting, 1)
     await budget.wait(0.01)
+
+
+def test_transactions_take_chunks_in_order_up_to_their_bytes_and_one_at_least() -> None:
+    chunks = [Piece(size) for size in (600, 300, 100, 1, 5000, 900, 200)]
+    found = [
+        [piece.size_bytes for piece in some] for some in transactions(chunks, limit_bytes=1000)
+    ]
+    assert found == [[600, 300, 100], [1], [5000], [900], [200]]
+
+
+def test_nothing_makes_no_transaction() -> None:
+    assert list(transactions([])) == []
