@@ -25,7 +25,7 @@ from faust.auth import Credentials, SASLCredentials, SSLCredentials
 from faust.transport.drivers import aiokafka as driver
 
 from consumers.batches import bound_answer
-from consumers.budget import Budget, parts, transactions
+from consumers.budget import EMPTY_CHUNK_BYTES, Budget, parts, transactions
 from consumers.faults import ClientFellError, blaming_client
 from daemon.domain.ingest import Partition
 from daemon.domain.kafka import KafkaSecurity
@@ -240,7 +240,8 @@ class ChunkConsumer(driver.Consumer):
             return
         for tp, found in records.items():
             wanted = active is None or tp in active or tp in self._buffered_partitions
-            for part, size_bytes in parts(found):
+            for part, part_bytes in parts(found):
+                size_bytes = part_bytes + EMPTY_CHUNK_BYTES
                 room = wanted and await self._room(size_bytes, generation)
                 if not (room and tp in self._chain and self._is_same(generation)):
                     # Dropping records without a new seek would lose them silently.

@@ -11,6 +11,8 @@ CHUNK_BYTES = 4 << 20
 TRANSACTION_BYTES = 16 << 20
 WAITING_BYTES = 48 << 20
 RECORD_BYTES = 400  # of a record that holds nothing
+EMPTY_CHUNK_BYTES = 2_000  # of what is around its records
+_HEADER_BYTES = 150
 
 
 class _HasSize(Protocol):
@@ -19,7 +21,10 @@ class _HasSize(Protocol):
 
 
 Sized = TypeVar("Sized", bound=_HasSize)
-_value_size = attrgetter("serialized_value_size")  # -1 where there is no value
+# Sizes are -1 where there is none.
+_value_size = attrgetter("serialized_value_size")
+_key_size = attrgetter("serialized_key_size")
+_headers = attrgetter("headers")
 
 
 class Budget:
@@ -74,7 +79,7 @@ def parts(
         return
     start = size = 0
     for index, record in enumerate(records):
-        more = max(0, record.serialized_value_size) + RECORD_BYTES
+        more = size_bytes([record])
         if index > start and size + more > limit_bytes:
             yield records[start:index], size
             start, size = index, 0
@@ -99,5 +104,8 @@ def transactions(
 
 
 def size_bytes(records: Sequence[Any]) -> int:
-    """About what they take in memory."""
-    return sum(map(_value_size, records)) + RECORD_BYTES * len(records)
+    """About what they take in memory: values, keys and headers, for a sender chooses them all."""
+    size = sum(map(_value_size, records)) + sum(map(_key_size, records))
+    for headers in filter(None, map(_headers, records)):
+        size += sum(len(name) + len(value or b"") + _HEADER_BYTES for name, value in headers)
+    return size + RECORD_BYTES * len(records)

@@ -10,8 +10,8 @@ from tests.tiny_model import make_tiny_base
 from tests.vllm_server import START_LIMIT_S, TinyServer
 
 TESTS = Path(__file__).parent
-# Files whose tests start a vLLM of their own, or train.
-HEAVY = {
+# Files whose tests start a vLLM of their own, or train; and those with brokers of their own.
+TRAINING = {
     "test_doctor_vllm",
     "test_engine",
     "test_evaluation",
@@ -19,6 +19,12 @@ HEAVY = {
     "test_receipt_vllm",
     "test_training",
     "test_training_parts",
+}
+OWN_BROKER = {
+    "test_backlog_memory",
+    "test_backup_restore",
+    "test_daemon_kafka",
+    "test_kafka_security",
 }
 SMOLLM2 = ROOT / "var" / "bases" / "smollm2-135m"
 
@@ -35,9 +41,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _group(item: pytest.Item, partners: set[str]) -> str:
     """What runs on one worker, one after the other: two brokers or two vLLMs are one too many."""
-    if item.path.stem in HEAVY or partners:
-        return "kafka" if partners == {"broker"} and item.path.stem not in HEAVY else "vllm"
-    return item.path.stem
+    if item.path.stem in TRAINING or "vllm" in partners:
+        return "vllm"
+    return "kafka" if item.path.stem in OWN_BROKER or partners else item.path.stem
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,8 @@ from consumers.budget import RECORD_BYTES, Budget, parts, size_bytes, transactio
 class KafkaRecord(NamedTuple):
     offset: int
     serialized_value_size: int
+    serialized_key_size: int = 0
+    headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
 class Piece(NamedTuple):
@@ -33,6 +35,15 @@ def test_large_chunks_are_cut_in_order_and_nothing_is_left_out() -> None:
 
 def test_a_record_without_a_value_counts_too() -> None:
     assert size_bytes([KafkaRecord(0, -1)]) == RECORD_BYTES - 1
+
+
+def test_keys_and_headers_count_as_values_do() -> None:
+    with_key = KafkaRecord(0, 0, serialized_key_size=900_000)
+    with_headers = KafkaRecord(1, 0, headers=(("a", b"x" * 500_000), ("b", None)))
+    assert size_bytes([with_key]) == 900_000 + RECORD_BYTES
+    assert size_bytes([with_headers]) > 500_000 + RECORD_BYTES
+    cut = list(parts([with_key, with_headers], limit_bytes=1_000_000))
+    assert [[record.offset for record in part] for part, _ in cut] == [[0], [1]]
 
 
 def test_one_chunk_always_has_room_and_the_next_waits() -> None:
