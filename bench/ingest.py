@@ -136,7 +136,9 @@ def http_ndjson(bench: Bench) -> None:
     python = ROOT / ".venv" / "bin" / "python"
     answer = http_door.measure(home, bodies, events=_HTTP_EVENTS, python=python)
     bench.say(f"http: {answer.events_per_s:,.0f} events/s")
-    bench.found["http_ndjson"] = {name: getattr(answer, name) for name in answer.__struct_fields__}
+    bench.found["http_ndjson"] = {
+        name: round(getattr(answer, name), 1) for name in answer.__struct_fields__
+    }
 
 
 def _figures(runs: list[Answer], *, to: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -109,9 +109,10 @@ class EngineSupervisor:
                 await self.ensure()
                 pause_s = 1.0
                 await self._watch()
-            except HostError as error:
-                _LOG.error("engine_did_not_start", problem=error.problem, again_in_s=pause_s)
-                self._say(state=EngineState.STOPPED, detail=error.problem)
+            except (HostError, OSError) as error:  # a full disk, say: what is live goes on
+                problem = error.problem if isinstance(error, HostError) else str(error)
+                _LOG.error("engine_did_not_start", problem=problem, again_in_s=pause_s)
+                self._say(state=EngineState.STOPPED, detail=problem)
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             self._say(restarts=self.status.restarts + 1)

@@ -1,6 +1,7 @@
 """From stored examples to a snapshot: export, policy SQL in the sandbox, select, split, render."""
 
 import asyncio
+import hashlib
 import re
 import secrets
 import shutil
@@ -114,7 +115,7 @@ class SnapshotBuilder:
         if gathered.retired is not None:
             await self._holdouts.close(version.model, gathered.retired, now=as_of)
         directory = self._directory / f"snapshot-{run_id}"
-        facts = _facts(gathered, version, as_of)
+        facts = _facts(gathered, version, as_of) | {"holdout_key": fingerprint(self._key)}
         contents = gathered.rendered.contents
         manifest = await asyncio.to_thread(write_snapshot, directory, contents, facts)
         snapshot = Snapshot(
@@ -263,6 +264,11 @@ def _check_enough(gathered: _Gathered, version: PolicyVersion) -> None:
     if not rendered.train:
         found = "no example is left to train on"
         raise NotEnoughError(version.where("select"), found, "Widen the policy")
+
+
+def fingerprint(key: bytes) -> str:
+    """Tells keys apart without telling one: equal sides of new groups need equal keys."""
+    return hashlib.blake2b(b"fingerprint", digest_size=4, key=key).hexdigest()
 
 
 def _facts(gathered: _Gathered, version: PolicyVersion, as_of: datetime) -> dict[str, Any]:

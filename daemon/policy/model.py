@@ -68,7 +68,8 @@ class Select(Strict):
     where: str = Field(default="true", min_length=1, max_length=10_000)
     """One SQL expression over the columns of `examples`; now() is the snapshot's time, in UTC.
 
-    Where several tenants use the alias it has to name `tenant`, or nothing is trained.
+    Where several tenants judge answers of the alias it has to name `tenant`, or nothing is trained.
+    What one of them writes trains what all who use the alias are served.
     """
     use: Annotated[tuple[Literal["correction", "rating"], ...], AtLeastOne] = (
         "correction",

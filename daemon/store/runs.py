@@ -21,7 +21,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt to make a better adapter for an alias.
 
     `reason` says why it is in its present state; of a failed run it opens with the cause
-    (`nan: …`). `attempts` counts training children started. `micro_batch` is set only where an
+    (`nan: …`). `attempts` counts training children started, `stalled` those since one got
+    further than all before it. `micro_batch` is set only where an
     out-of-memory lowered it. `progress` is the trainer's last line. `started_at` is when it left
     the queue.
     """
@@ -37,6 +38,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     directory: str | None = None
     adapter: str | None = None
     attempts: int = 0
+    stalled: int = 0
     micro_batch: int | None = None
     pid: int | None = None
     progress: dict[str, Any] | None = None

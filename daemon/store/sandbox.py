@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from daemon.domain.errors import AdaptdError
 
 _MESSAGE_LIMIT = 400
-_READ_ROWS = 1024  # at a time
+_READ_ROWS = 64  # at a time: an event may have 5 MB
 
 
 class SandboxError(AdaptdError):

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from daemon.domain.states import FailureCause
 from daemon.training.job import (
@@ -28,13 +29,22 @@ OnProgress = Callable[[Progress], Awaitable[None]]
 Wanted = Callable[[], Awaitable[bool]]
 
 
+class KilledAt(NamedTuple):
+    """What a child had reported last where SIGKILL ended it, by whatever hand."""
+
+    phase: str
+    step: int
+
+    def __str__(self) -> str:
+        return f"at step {self.step}" if self.phase == "training" else f"while {self.phase}"
+
+
 class TrainingError(Exception):
-    """A child ended without an adapter: expected, it becomes the run's state.
+    """A child ended without an adapter: expected, it becomes the run's state."""
 
-    `killed_at` is the step it had reported last where SIGKILL ended it, by whatever hand.
-    """
-
-    def __init__(self, cause: FailureCause, message: str, *, killed_at: int | None = None) -> None:
+    def __init__(
+        self, cause: FailureCause, message: str, *, killed_at: KilledAt | None = None
+    ) -> None:
         super().__init__(f"{cause}: {message}")
         self.cause = cause
         self.message = message
@@ -75,12 +85,12 @@ class TrainingChild:
             CancelledRunError: it is no longer wanted.
         """
         last: Line | None = None
-        step: int | None = None
+        reached: KilledAt | None = None
         deadline = time.monotonic() + limit_s
         while (raw := await self._raw_line()) != b"":
             line = decode_line(raw) if raw else None
             if isinstance(line, Progress):
-                step = line.step
+                reached = KilledAt(line.phase, line.step)
                 await on_progress(line)
             elif line is not None:
                 last = line
@@ -88,7 +98,7 @@ class TrainingChild:
         code = await self._process.wait()
         if isinstance(last, Done) and code == 0:
             return last
-        raise _failure(last, code, step)
+        raise _failure(last, code, reached)
 
     async def _raw_line(self) -> bytes | None:
         """A line; b"" at the end of the output; None where there was none for `poll_s`."""
@@ -178,14 +188,14 @@ def _environment(python: Path | None) -> dict[str, str]:
     return kept | {PARENT_PID: str(os.getpid())}
 
 
-def _failure(last: Line | None, code: int, step: int | None) -> Exception:
+def _failure(last: Line | None, code: int, reached: KilledAt | None) -> Exception:
     if isinstance(last, Failed):
         return TrainingError(last.cause, last.message)
     if code == EXIT_LOCKED:
         return LockedError()
     if code < 0:
         name = signal.Signals(-code).name
-        killed_at = step if -code == signal.SIGKILL else None
+        killed_at = reached if -code == signal.SIGKILL else None
         message = f"the trainer was ended by {name}"
         return TrainingError(FailureCause.KILLED, message, killed_at=killed_at)
     return TrainingError(FailureCause.ERROR, f"the trainer ended with code {code}; see {LOG_FILE}")

@@ -16,12 +16,12 @@ class Again(msgspec.Struct, frozen=True):
 def after_failure(
     cause: FailureCause,
     *,
-    attempts: int,
+    stalled: int,
     lowered_to: int | None,
     micro_batch: int,
     killed_again: bool = False,
 ) -> Again | FailureCause:
-    """Another child, or the cause that the run fails with. None has more than MAX_ATTEMPTS.
+    """Another child, or the cause that the run fails with. None follows MAX_ATTEMPTS in vain.
 
     Out of memory is tried once more with half the micro-batch (`lowered_to` is set from then on);
     a killed child resumes. One that SIGKILL ended twice at the same step (`killed_again`) ran out
@@ -29,7 +29,7 @@ def after_failure(
     """
     if cause is FailureCause.KILLED and killed_again:
         cause = FailureCause.OOM
-    if attempts >= MAX_ATTEMPTS:
+    if stalled >= MAX_ATTEMPTS:
         return cause
     if cause is FailureCause.OOM and lowered_to is None and micro_batch > 1:
         return Again(micro_batch // 2)

@@ -15,7 +15,7 @@ from daemon.store.adapters import AdapterStore
 from daemon.store.datasets import SnapshotStore
 from daemon.store.runs import Run, RunStore
 from daemon.training.job import Job, Progress
-from daemon.training.launcher import CancelledRunError, LockedError, TrainingError, start
+from daemon.training.launcher import CancelledRunError, KilledAt, LockedError, TrainingError, start
 from daemon.training.preparation import Preparation, TrainerSettings
 from daemon.training.publication import Publication
 from daemon.training.retry import MAX_ATTEMPTS, after_failure
@@ -81,9 +81,9 @@ class TrainingService:
     async def _until_done(self, run: Run) -> None:
         """Start children until one is done. Raises the failure that is not tried again."""
         directory = self._settings.directory(run)
-        if run.attempts >= MAX_ATTEMPTS:  # each time the daemon went down with it, or before it
-            raise TrainingError(FailureCause.KILLED, f"it was started {run.attempts} times in vain")
-        killed_at: set[int] = set()
+        if run.stalled >= MAX_ATTEMPTS:  # each time the daemon went down with it, or before it
+            raise TrainingError(FailureCause.KILLED, f"it was started {run.stalled} times in vain")
+        killed_at: set[KilledAt] = set()
         while True:
             run = await self._runs.begin_attempt(
                 run.run_id, directory=directory, micro_batch=run.micro_batch
@@ -93,13 +93,17 @@ class TrainingService:
                 await self._attempt(run, job)
                 return
             except TrainingError as error:
+                before = run.micro_batch
                 run = self._again(run, job, error, killed_again=error.killed_at in killed_at)
-                killed_at |= set() if error.killed_at is None else {error.killed_at}
+                if run.micro_batch != before:  # a smaller one may get past where that one ended
+                    killed_at.clear()
+                elif error.killed_at is not None:
+                    killed_at.add(error.killed_at)
 
     def _again(self, run: Run, job: Job, error: TrainingError, *, killed_again: bool) -> Run:
         again = after_failure(
             error.cause,
-            attempts=run.attempts,
+            stalled=run.stalled,
             lowered_to=run.micro_batch,
             micro_batch=job.micro_batch,
             killed_again=killed_again,
@@ -107,9 +111,7 @@ class TrainingService:
         if again is error.cause:
             raise error
         if isinstance(again, FailureCause):
-            raise TrainingError(
-                again, f"{error.message} twice at step {error.killed_at}"
-            ) from error
+            raise TrainingError(again, f"{error.message} twice {error.killed_at}") from error
         _log.warning("training_retried", run=run.run_id, cause=error.cause, attempt=run.attempts)
         return msgspec.structs.replace(run, micro_batch=again.micro_batch)
 

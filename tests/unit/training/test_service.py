@@ -91,7 +91,7 @@ async def test_a_child_killed_twice_at_the_same_step_ran_out_of_memory(world: Wo
 
     failed = await there.runs.get(run.run_id)
     assert failed.reason == "oom: the trainer was ended by SIGKILL twice at step 3"
-    assert (failed.attempts, failed.micro_batch) == (3, 4)
+    assert (failed.attempts, failed.micro_batch) == (4, 4)
 
 
 async def test_a_child_killed_further_on_each_time_keeps_its_micro_batch(world: World) -> None:
@@ -104,8 +104,9 @@ async def test_a_child_killed_further_on_each_time_keeps_its_micro_batch(world: 
 
     failed = await there.runs.get(run.run_id)
     assert failed.reason == "killed: the trainer was ended by SIGKILL"
-    assert (failed.attempts, failed.micro_batch) == (MAX_ATTEMPTS, None)
     assert (failed.progress or {})["step"] == 1  # the others came too fast to be stored
+    assert (failed.attempts, failed.stalled) == (MAX_ATTEMPTS + 1, MAX_ATTEMPTS)
+    assert failed.micro_batch is None
 
 
 async def test_a_run_that_took_the_daemon_along_each_time_is_given_up(world: World) -> None:
@@ -119,6 +120,20 @@ async def test_a_run_that_took_the_daemon_along_each_time_is_given_up(world: Wor
     failed = await there.runs.get(run.run_id)
     assert (failed.state, failed.attempts) == (RunState.FAILED, MAX_ATTEMPTS)
     assert failed.reason == f"killed: it was started {MAX_ATTEMPTS} times in vain"
+
+
+async def test_a_run_that_gets_further_with_each_start_is_never_given_up(world: World) -> None:
+    there = world(says(Failed(cause=FailureCause.DATA, message="it was started"), 1))
+    run = await there.claimed_run()
+    for step in range(2 * MAX_ATTEMPTS):
+        run = await there.runs.begin_attempt(run.run_id, directory="runs", micro_batch=None)
+        await there.runs.set_progress(run.run_id, {"phase": "training", "step": step})
+
+    await there.a_service().train(run)
+
+    failed = await there.runs.get(run.run_id)
+    assert failed.reason == "data: it was started"
+    assert (failed.attempts, failed.stalled) == (2 * MAX_ATTEMPTS + 1, 1)
 
 
 async def test_what_nobody_thought_of_fails_the_run_and_not_the_service(world: World) -> None:
