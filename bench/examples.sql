@@ -5,11 +5,11 @@ SELECT
   format('{:08x}-{:04x}-7{:03x}-8{:03x}-{:012x}', ms >> 16, ms & 65535, n & 4095, hash(n) & 4095, hash(n + 1) & 281474976710655) AS id,
   make_timestamptz(ms * 1000) AS "time", make_timestamptz(ms * 1000) + INTERVAL 1 SECOND AS ingested_at,
   'acme' AS tenant, 'support' AS model, 'support@v12-9f86d081' AS adapter, 'c-' || n // 3 AS conversation, 'u-' || hash(n) % 100000 AS "user",
-  '{"messages":[{"role":"user","content":"My ' || list_value('card', 'transfer', 'account', 'loan')[1 + hash(n) % 4] || ' number ' || hash(n + 2) % 1000000
+  '{"messages":[{"role":"user","content":"My ' || list_value('card', 'transfer', 'account', 'loan')[(1 + hash(n) % 4)::BIGINT] || ' number ' || hash(n + 2) % 1000000
     || ' has not arrived, where is it? I asked on day ' || n % 31 || '."}]}' AS request,
   '[{"message":{"role":"assistant","content":"It is on its way, reference ' || hash(n + 3) % 1000000 || '."},"finish_reason":"stop"}]' AS choices,
   'ok' AS status, 100 + hash(n) % 900 AS latency_ms,
-  MAP {'product': list_value('cards', 'transfers', 'accounts', 'loans')[1 + hash(n) % 4]} AS tags, 'kept' AS texts, true AS trusted,
+  MAP {'product': list_value('cards', 'transfers', 'accounts', 'loans')[(1 + hash(n) % 4)::BIGINT]} AS tags, 'kept' AS texts, true AS trusted,
   'kafka' AS source, 'interactions.v1' AS topic, n % 3 AS "partition", n // 3 AS position, 0 AS batch_index
 FROM (SELECT n, ($now_ms - $span_ms + n * $span_ms // $rows)::BIGINT AS ms FROM range($rows) t(n));
 -- name: fill_feedback

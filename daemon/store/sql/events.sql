@@ -46,12 +46,14 @@ SELECT min("time") AS first_at, max("time") AS last_at, max(ingested_at) AS last
 UNION ALL
 SELECT min("time"), max("time"), max(ingested_at), 'feedback' FROM feedback;
 -- name: count_orphans
-SELECT count(*) AS orphans FROM feedback f ANTI JOIN interactions i ON i.id = f.interaction
-  AND (f.tenant IS NULL OR i.tenant IS NULL OR f.tenant = i.tenant);
+-- Less those that are known: an anti-join on more than equality compares every pair.
+SELECT (SELECT count(*) FROM feedback) - count(DISTINCT f.rowid) AS orphans FROM feedback f JOIN interactions i ON i.id = f.interaction
+WHERE f.tenant IS NULL OR i.tenant IS NULL OR f.tenant = i.tenant;
 -- name: orphans
 SELECT f.id, f.interaction, f.tenant, f.kind, f.origin, f.effective_at, f.ingested_at
-FROM feedback f ANTI JOIN interactions i ON i.id = f.interaction
-  AND (f.tenant IS NULL OR i.tenant IS NULL OR f.tenant = i.tenant)
+FROM feedback f ANTI JOIN (
+  SELECT f.rowid AS known FROM feedback f JOIN interactions i ON i.id = f.interaction WHERE f.tenant IS NULL OR i.tenant IS NULL OR f.tenant = i.tenant
+) ON known = f.rowid
 ORDER BY f.ingested_at, f.id LIMIT $limit;
 -- name: unstorable_interactions
 SELECT "row" FROM chunk_rows WHERE NOT coalesce(json_valid(request), true) OR NOT coalesce(json_valid(choices), true)

@@ -4,10 +4,13 @@ SELECT m.until AS since, m.feedback, greatest(m.until, (SELECT max(last_interact
 FROM orphan_count m;
 -- name: new_orphans
 -- Feedback stored since the last look to which no interaction is known. Reads all interactions' ids, so not on the writer.
-SELECT hash(f.interaction) AS interaction, hash(f.tenant) AS tenant, f.tenant IS NULL AS "any"
-FROM feedback f ANTI JOIN interactions i ON i.id = f.interaction AND i.ingested_at <= $until
-  AND (f.tenant IS NULL OR i.tenant IS NULL OR f.tenant = i.tenant)
-WHERE f.ingested_at > $since AND f.ingested_at <= $until;
+-- In two steps: an anti-join on more than equality compares every pair.
+WITH said AS (SELECT rowid AS row_id, interaction, tenant FROM feedback WHERE ingested_at > $since AND ingested_at <= $until)
+SELECT hash(interaction) AS interaction, hash(tenant) AS tenant, tenant IS NULL AS "any"
+FROM said ANTI JOIN (
+  SELECT s.row_id AS known FROM said s JOIN interactions i ON i.id = s.interaction AND i.ingested_at <= $until
+  WHERE s.tenant IS NULL OR i.tenant IS NULL OR s.tenant = i.tenant
+) ON known = row_id;
 -- name: add_orphans
 INSERT INTO orphan_feedback SELECT interaction, CASE WHEN "any" THEN NULL ELSE tenant END FROM orphans;
 -- name: drop_found
