@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from daemon.domain.errors import AdaptdError
 
 _MESSAGE_LIMIT = 400
-_READ_ROWS = 64  # at a time: an event may have 5 MB
+_ORDER = ("time", "id", "tenant")
+_READ_ROWS = 512  # at a time: 64 took 3 s more for 300,000
 
 
 class SandboxError(AdaptdError):
@@ -75,7 +77,7 @@ class Sandbox:
             files = await asyncio.to_thread(_linked, given, Path(name))
             job = files | {"out": str(out), "where": where, "judged_only": judged_only}
             await self._run(job | {"as_of": as_of.astimezone(UTC).isoformat()} | self._limits)
-            return await asyncio.to_thread(_read, out, self._result_mb)
+            return await asyncio.to_thread(lambda: _in_order(_read(out, self._result_mb)))
 
     async def check(self, examples: Path, where: str, *, as_of: datetime) -> None:
         """Try the expression on one example without any value. Give it a file without rows.
@@ -152,6 +154,13 @@ def _read(path: Path, most_mb: int) -> pa.Table:
                 problem = f"it holds for more than {most_mb} MiB of examples"
                 raise SandboxError("where", problem, "Narrow it, for instance to fewer days")
         return pa.Table.from_batches(batches, file.schema_arrow)
+
+
+def _in_order(table: pa.Table) -> pa.Table:
+    """The same however the examples are spread over files. The child has no memory to sort them."""
+    keys = [(name, "ascending") for name in _ORDER if name in table.column_names]
+    sort_indices: Any = pyarrow.compute.sort_indices  # pyright: ignore[reportAttributeAccessIssue] - made at import
+    return table.take(sort_indices(table, sort_keys=keys)) if keys else table
 
 
 def link(source: Path, target: Path) -> None:

@@ -18,7 +18,6 @@ _OVERHEAD_BYTES = 1 << 30  # address space of Python, DuckDB's code and its thre
 _FILE_BYTES = 8 << 30
 _FILES = 1024  # one of sealed examples for each day there were any
 _BEFORE_ANY_ROW = (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException)
-_ORDER = ("time", "id", "tenant")  # the same however the examples are spread over files
 _TOO_MUCH_MEMORY = {"problem": "it needs too much memory", "remedy": "Simplify it"}
 
 
@@ -72,8 +71,7 @@ def _work(connection: duckdb.DuckDBPyConnection, job: dict[str, Any]) -> None:
     only = "len(corrections) + len(ratings) > 0" if job["judged_only"] else "true"
     names = ", ".join(f'"{column}"' for column in columns)
     condition = f"{only} AND (\n{job['where']}\n)"  # checked above; this process is the sandbox
-    order = ", ".join(f'"{name}"' for name in _ORDER if name in columns)
-    chosen = f"SELECT {names} FROM examples WHERE {condition} ORDER BY {order}"  # noqa: S608 - see above
+    chosen = f"SELECT {names} FROM examples WHERE {condition}"  # noqa: S608 - see above
     out = _quoted(job["out"])
     connection.execute(f"COPY ({chosen}) TO {out} (FORMAT parquet, COMPRESSION zstd)")
 
