@@ -4,7 +4,7 @@ import gc
 
 # Every event is several objects that live for one chunk, and none is in a cycle. By default the
 # collector looks after every 700 and finds nothing: a tenth of the processor time of ingestion.
-_THRESHOLDS = (50_000, 20, 50)
+_THRESHOLDS = (50_000, 20, 10)
 
 
 def collect_rarely() -> None:

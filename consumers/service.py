@@ -1,7 +1,6 @@
 """Runs the consumer inside the daemon, watches it, and halts on what only a person may decide."""
 
 import asyncio
-import gc
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
@@ -234,7 +233,6 @@ class IngestService:
         finally:
             self._stored_at = reader.stored_at or self._stored_at  # also since the last look
             reader.close()
-            gc.collect()  # the app that ended is full of cycles, and the collector looks rarely
 
     async def _check_topics(self) -> None:
         """Warn of settings that could lose events. It reads all the same."""
