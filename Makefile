@@ -46,7 +46,7 @@ chaos: install jars
 bench-ingest: .venv-bench/installed jars
 	@.venv-bench/bin/python -m bench.ingest
 
-# Selecting from 10 million interactions, about 6 minutes: bench/results/examples.json.
+# Selecting from 10 million interactions, about 3 minutes: bench/results/examples.json.
 bench-examples: install
 	@$(BIN)/python -m bench.examples
 

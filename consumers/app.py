@@ -37,7 +37,7 @@ _CHUNKS_TAKEN = 1_000
 # Faust sleeps a second where its buffer is full: ours is the budget's to bound, in bytes.
 _BUFFERED_CHUNKS = 1_000_000
 # One fetch at a time is under way for a broker. One that asks for quiet partitions only keeps the
-# busy ones waiting so long: Faust's 1500 ms took a third of the rate.
+# busy ones waiting so long: Faust's 1500 ms took a fifth of the rate.
 _FETCH_WAIT_MS = 100
 _AFTER_FAILURE_S = 1  # the app is being stopped: do not spin meanwhile
 _POSITION_S = 0.2
