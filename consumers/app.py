@@ -3,7 +3,8 @@
 Stock Faust delivers 4-8 k messages/s, whole chunks 64-77 k. Offsets come from the store after every
 (re)assignment; Kafka's own are advisory and never read. Used of Faust's internals, and pinned by
 tests/unit/consumers/test_faust_contract.py: `_new_transport`, `_thread`, `_new_consumer_thread`,
-`_create_worker_consumer`, `_wait_next_records`, `_buffered_partitions`, `_to_message`, and
+`_create_worker_consumer`, `_wait_next_records`, `_buffered_partitions`, `_to_message`, the table
+manager's `on_start`, `_update_channels` and `recovery`, and
 aiokafka's `_isolation_level`, `_fetch_max_wait_ms`, `_coordinator.request_rejoin` and
 `check_errors`, `_subscription.wait_for_assignment`, and `_client.send`.
 """
@@ -22,6 +23,7 @@ import msgspec
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from aiokafka.protocol.fetch import FetchRequest
 from faust.auth import Credentials, SASLCredentials, SSLCredentials
+from faust.tables.manager import TableManager
 from faust.transport.drivers import aiokafka as driver
 
 from consumers.batches import bound_answer
@@ -44,7 +46,7 @@ _POSITION_S = 0.2
 _NOT_PLACED = (-1, 0)  # a position before its end: something waits
 _FETCH_KEY = FetchRequest.API_KEY
 _ROOM_S = 0.1  # how often a full budget looks whether the flow was stopped meanwhile
-_GATHER_S = 0.05  # how long small chunks wait for company in one transaction
+_GATHER_S = 0.01  # how long small chunks wait for company in one transaction
 
 
 class ConsumerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -294,6 +296,14 @@ class ChunkTransport(driver.Transport):
     Consumer = ChunkConsumer
 
 
+class NoTables(TableManager):
+    """Faust waits a second for tables to be declared before it joins the group; there are none."""
+
+    async def on_start(self) -> None:
+        await self._update_channels()
+        await self.recovery.start()
+
+
 class IngestApp(faust.App):
     """A Faust app whose consumer asks `reader` where to begin."""
 
@@ -316,6 +326,7 @@ def build_app(settings: ConsumerSettings, reader: Reader) -> IngestApp:
         datadir=settings.directory,
         autodiscover=False,
         web_enabled=False,
+        TableManager=NoTables,
         topic_disable_leader=True,
         table_standby_replicas=0,
         stream_wait_empty=False,

@@ -16,6 +16,7 @@ from consumers.wire import UNCLEAR
 pc: Any = pyarrow.compute  # its functions are made at import, so no checker knows them
 # A double ends at 1.8e308: a number beyond it has an exponent of three digits, or very many digits.
 _HUGE_NUMBER = r"[0-9][eE]\+?[0-9]{3}|[0-9]{100}"
+_LEAST_DEEP_BYTES = 2 * MAX_DEPTH  # what is opened is closed
 
 
 class _Object(msgspec.Struct, gc=False):
@@ -76,16 +77,22 @@ def _unsound(rows: Rows, names: Sequence[str]) -> set[int]:
             return {row for row in range(len(rows)) if not _is_utf8(values[row])}
         if column.null_count == len(column):
             continue
-        braces = pc.add(pc.count_substring(column, "{"), pc.count_substring(column, "["))
-        suspect = pc.or_(
-            pc.greater(braces, MAX_DEPTH - 1), pc.match_substring_regex(column, _HUGE_NUMBER)
-        )
         opening = "[" if name == "choices" else "{"
-        suspect = pc.or_(suspect, pc.invert(pc.starts_with(column, opening)))
+        suspect = pc.or_(
+            pc.invert(pc.starts_with(column, opening)),
+            pc.match_substring_regex(column, _HUGE_NUMBER),
+        )
+        if pc.max(pc.binary_length(column)).as_py() >= _LEAST_DEEP_BYTES:
+            suspect = pc.or_(suspect, _has_many_braces(column))
         for row in np.flatnonzero(pc.fill_null(suspect, False).to_numpy(zero_copy_only=False)):
             if not _is_sound(column[row].as_py(), opening):
                 unsound.add(int(row))
     return unsound
+
+
+def _has_many_braces(column: pa.Array) -> Any:
+    braces = pc.add(pc.count_substring(column, "{"), pc.count_substring(column, "["))
+    return pc.greater(braces, MAX_DEPTH - 1)
 
 
 def _is_sound(text: str, opening: str) -> bool:

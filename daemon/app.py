@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from consumers.collector import collect_rarely
+from consumers.interpreter import tune_interpreter
 from daemon import __version__
 from daemon.assembly import Parts, build
 from daemon.domain.errors import HaltError
@@ -32,7 +32,7 @@ def serve(settings: Settings, *, stop_vllm: bool = False) -> None:
         StoreError: the store cannot be opened; another daemon holds it, most likely.
     """
     os.umask(0o077)  # what people asked and were answered is for this user's eyes only
-    collect_rarely()
+    tune_interpreter()
     asyncio.run(_serve(settings, stop_vllm))
 
 

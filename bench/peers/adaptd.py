@@ -5,7 +5,7 @@ import os
 from datetime import timedelta
 
 from bench.job import Job, Progress, read_job
-from consumers.collector import collect_rarely
+from consumers.interpreter import tune_interpreter
 from consumers.service import IngestService, IngestSettings
 from consumers.topics import Topics
 from daemon.domain.ingest import Decoded, Written
@@ -26,7 +26,7 @@ class _WatchedStore(EventStore):
 
 
 async def main(job: Job) -> None:
-    collect_rarely()
+    tune_interpreter()
     database = Database.open(job.store)
     store = _WatchedStore(database, dedupe_window=timedelta(days=1))
     store.progress = progress = Progress(job)

@@ -9,6 +9,7 @@ import faust
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
+from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
 from faust.transport.consumer import Consumer, ThreadDelegateConsumer
 from faust.transport.drivers import aiokafka as driver
@@ -42,6 +43,16 @@ def test_faust_asks_the_overridden_methods_in_the_shape_we_override() -> None:
 def test_faust_seeks_after_every_assignment_through_our_override() -> None:
     assert "consumer.perform_seek()" in inspect.getsource(Recovery._resume_streams)
     assert "await self.seek_to_committed()" in inspect.getsource(Consumer.perform_seek)
+
+
+def test_all_that_the_table_manager_does_at_its_start_but_a_sleep_we_do() -> None:
+    body = inspect.getsource(TableManager.on_start).split('"""')[2]
+    assert [line.strip() for line in body.strip().splitlines()] == [
+        "await self.sleep(1.0)",
+        "if not self.should_stop:",
+        "await self._update_channels()",
+        "await self.recovery.start()",
+    ]
 
 
 def test_the_helpers_we_call_are_there() -> None:
