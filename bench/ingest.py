@@ -9,6 +9,7 @@ schema with the same decoding, each in a process and a store of its own.
 - `peak_rss_mb`: of the process.
 - `commit_p50_ms`, `commit_p99_ms`: from the broker's append (its own time stamp) to the end of the
   commit, with 2,000 events a second appended one by one. HTTP: of a request of 100 events.
+- `partitions_64`: adaptd's delay where these events are spread over 64 partitions.
 - `full_table`: adaptd with 20 M rows of the last day in the table; `ratio` to the empty one.
 - `packed`: adaptd on batch messages of 50 of the same events, three times; `ratio` to single ones.
 """
@@ -30,7 +31,7 @@ from bench.events import EVENT_BYTES, make_events, pack
 from bench.job import Answer, Job
 from bench.machine import machine
 from bench.runs import PEERS, drain, follow
-from bench.topics import fill, make_topics
+from bench.topics import PARTITIONS, fill, make_topics
 from daemon.demo.broker import KafkaNode
 from daemon.store.database import Database
 
@@ -98,13 +99,20 @@ def rates(bench: Bench) -> None:
 
 def latencies(bench: Bench) -> None:
     for peer in PEERS:
-        job = bench.job(f"paced-{peer}", _WARM_UP + _PACED_EVENTS, limit_s=40, paced=True)
-        began_ms = int(time.time() * 1000)
-        events = list(make_events(job.events, began_ms=began_ms, seed=7))
-        found = follow(peer, job, events[:_WARM_UP], events[_WARM_UP:])
-        bench.found[peer] |= {"commit_p50_ms": found.p50_ms, "commit_p99_ms": found.p99_ms}
-        bench.say(f"{peer}: append to commit p50 {found.p50_ms} ms, p99 {found.p99_ms} ms")
-        shutil.rmtree(job.store.parent)
+        bench.found[peer] |= _follow(bench, peer, f"paced-{peer}")
+    bench.found["partitions_64"] = _follow(bench, "adaptd", "paced-64", partitions=64)
+
+
+def _follow(
+    bench: Bench, peer: str, topic: str, *, partitions: int = PARTITIONS
+) -> dict[str, float]:
+    job = bench.job(topic, _WARM_UP + _PACED_EVENTS, limit_s=40, paced=True)
+    began_ms = int(time.time() * 1000)
+    events = list(make_events(job.events, began_ms=began_ms, seed=7))
+    found = follow(peer, job, events[:_WARM_UP], events[_WARM_UP:], partitions=partitions)
+    bench.say(f"{topic}: append to commit p50 {found.p50_ms} ms, p99 {found.p99_ms} ms")
+    shutil.rmtree(job.store.parent)
+    return {"commit_p50_ms": found.p50_ms, "commit_p99_ms": found.p99_ms}
 
 
 def packed(bench: Bench) -> None:

@@ -3,14 +3,14 @@
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import duckdb
 import msgspec
 import numpy as np
 
 from bench.job import Answer, Commit, Job
-from bench.topics import append_times, make_topics, pace
+from bench.topics import PARTITIONS, append_times, make_topics, pace
 
 PEERS = {
     "adaptd": "adaptd",
@@ -60,23 +60,34 @@ def drain(peer: str, job: Job) -> Answer:
     return finish(start(peer, job), job)
 
 
-def follow(peer: str, job: Job, warm_up: Sequence[bytes], events: Sequence[bytes]) -> Latency:
+def follow(
+    peer: str,
+    job: Job,
+    warm_up: Sequence[bytes],
+    events: Sequence[bytes],
+    *,
+    partitions: int = PARTITIONS,
+) -> Latency:
     """Append `events` at 2,000 a second once the peer has stored `warm_up`, and time each."""
-    make_topics(job.bootstrap, [job.topic, f"{job.topic}-feedback"])
-    pace(job.bootstrap, job.topic, list(warm_up), per_s=10_000)
+    over = {"partitions": partitions}
+    make_topics(job.bootstrap, [job.topic, f"{job.topic}-feedback"], **over)
+    pace(job.bootstrap, job.topic, list(warm_up), per_s=10_000, **over)
     child = start(peer, job)
     assert child.stdout is not None
     child.stdout.readline()  # `ready`: it has stored the first rows
     producer = threading.Thread(
-        target=pace, args=(job.bootstrap, job.topic, list(events)), kwargs={"per_s": 2_000}
+        target=pace, args=(job.bootstrap, job.topic, list(events)), kwargs={"per_s": 2_000} | over
     )
     producer.start()
     answer = finish(child, job)
     producer.join()
-    return _latency(job, answer.commits, len(warm_up))
+    appended_at = append_times(job.bootstrap, job.topic, job.events, **over)
+    return _latency(job, answer.commits, appended_at, len(warm_up))
 
 
-def _latency(job: Job, commits: Sequence[Commit], warm_up: int) -> Latency:
+def _latency(
+    job: Job, commits: Sequence[Commit], appended_at: Mapping[str, float], warm_up: int
+) -> Latency:
     """Rows of one transaction share `ingested_at`, so the n-th of these is the n-th commit's."""
     with duckdb.connect(str(job.store)) as store:
         rows = store.execute("SELECT id, epoch_us(ingested_at) FROM interactions").fetchall()
@@ -84,7 +95,6 @@ def _latency(job: Job, commits: Sequence[Commit], warm_up: int) -> Latency:
     if len(stamps) != len(commits):
         raise FailedError(f"{len(stamps)} transactions in the store, {len(commits)} told of")
     committed_at = dict(zip(stamps, sorted(commit.at_s for commit in commits), strict=True))
-    appended_at = append_times(job.bootstrap, job.topic, job.events)
     measured = sorted(appended_at, key=appended_at.__getitem__)[warm_up:]
     stamp_of = dict(rows)
     took_s = [committed_at[stamp_of[event]] - appended_at[event] for event in measured]

@@ -12,10 +12,10 @@ _TICK_S = 0.005
 _ID = re.compile(rb'"id":"([0-9a-f-]{36})"')
 
 
-def make_topics(bootstrap: str, names: Iterable[str]) -> None:
+def make_topics(bootstrap: str, names: Iterable[str], *, partitions: int = PARTITIONS) -> None:
     """Their records carry the broker's own time of the append."""
     options = {"message.timestamp.type": "LogAppendTime"}
-    topics = [NewTopic(name, PARTITIONS, 1, config=options) for name in names]
+    topics = [NewTopic(name, partitions, 1, config=options) for name in names]
     admin = AdminClient({"bootstrap.servers": bootstrap})
     for made in admin.create_topics(topics).values():
         made.result(30)
@@ -34,7 +34,9 @@ def fill(bootstrap: str, topic: str, values: Iterable[bytes]) -> None:
     _flush(producer)
 
 
-def pace(bootstrap: str, topic: str, values: list[bytes], *, per_s: int) -> None:
+def pace(
+    bootstrap: str, topic: str, values: list[bytes], *, per_s: int, partitions: int = PARTITIONS
+) -> None:
     """Append so many a second, each sent at once."""
     producer = _producer(bootstrap, linger_ms=0)
     began_s = time.monotonic()
@@ -42,17 +44,19 @@ def pace(bootstrap: str, topic: str, values: list[bytes], *, per_s: int) -> None
     while sent < len(values):
         due = min(len(values), int((time.monotonic() - began_s) * per_s) + 1)
         for number in range(sent, due):
-            producer.produce(topic, values[number], partition=number % PARTITIONS)
+            producer.produce(topic, values[number], partition=number % partitions)
         sent = due
         producer.poll(0)
         time.sleep(_TICK_S)
     _flush(producer)
 
 
-def append_times(bootstrap: str, topic: str, events: int) -> dict[str, float]:
+def append_times(
+    bootstrap: str, topic: str, events: int, *, partitions: int = PARTITIONS
+) -> dict[str, float]:
     """Event id → when the broker appended it (Unix time, to the millisecond)."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "readback"})
-    consumer.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
+    consumer.assign([TopicPartition(topic, number, 0) for number in range(partitions)])
     found: dict[str, float] = {}
     deadline_s = time.monotonic() + 30
     while len(found) < events and time.monotonic() < deadline_s:

@@ -1,8 +1,8 @@
 """How far every source is stored, partition by partition: the truth about offsets (D4)."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from daemon.domain.errors import ChainError, HaltError
 from daemon.domain.ingest import LogRange, Partition, Span, StoredOffset
@@ -29,7 +29,7 @@ def pin_offsets(
     now: datetime,
 ) -> None:
     """Store where reading begins; partitions that have an offset keep it."""
-    _put(cursor, _SQL["pin_offset"], source, starts, cluster_id=cluster_id, now=now)
+    _put(cursor, _SQL["pin_offsets"], source, starts, cluster_id=cluster_id, now=now)
 
 
 def replace_offsets(
@@ -54,7 +54,7 @@ def replace_offsets(
         or old.topic_id != found.topic_id
         or not found.earliest <= old.next_offset <= found.end
     }
-    _put(cursor, _SQL["replace_offset"], source, moved, cluster_id=cluster_id, now=now)
+    _put(cursor, _SQL["replace_offsets"], source, moved, cluster_id=cluster_id, now=now)
     for partition in stored.keys() - ranges.keys():
         cursor.execute(_SQL["forget_offset"], _key(source, partition))
 
@@ -102,15 +102,13 @@ def advance_offsets(
     now: datetime,
 ) -> None:
     """Write the new offsets and the time of each partition's last record."""
-    record_at: dict[Partition, datetime | None] = defaultdict(lambda: None)
-    record_at.update({span.partition: span.record_at for span in spans})
-    for partition, next_offset in after.items():
-        values = {
-            "next_offset": next_offset,
-            "record_at": record_at[partition],
-            "now": now,
-        }
-        cursor.execute(_SQL["advance_offset"], _key(source, partition) | values)
+    record_at = {span.partition: span.record_at for span in spans}
+    values = _lists(source, after) | {
+        "next_offsets": list(after.values()),
+        "record_ats": [record_at.get(partition) for partition in after],
+        "now": now,
+    }
+    cursor.execute(_SQL["advance_offsets"], values)
 
 
 def _put(
@@ -122,14 +120,23 @@ def _put(
     cluster_id: str | None,
     now: datetime,
 ) -> None:
-    for partition, found in ranges.items():
-        values = {
-            "next_offset": found.earliest,
-            "cluster_id": cluster_id,
-            "topic_id": found.topic_id,
-            "now": now,
-        }
-        cursor.execute(statement, _key(source, partition) | values)
+    values = _lists(source, ranges) | {
+        "next_offsets": [found.earliest for found in ranges.values()],
+        "topic_ids": [found.topic_id for found in ranges.values()],
+        "cluster_id": cluster_id,
+        "now": now,
+    }
+    cursor.execute(statement, values)
+
+
+def _lists(source: str, partitions: Iterable[Partition]) -> dict[str, Any]:
+    """Partitions as the statements take them: one for all, since each takes milliseconds."""
+    listed = list(partitions)
+    return {
+        "source": source,
+        "topics": [partition.topic for partition in listed],
+        "partitions": [partition.number for partition in listed],
+    }
 
 
 def _key(source: str, partition: Partition) -> dict[str, str | int]:

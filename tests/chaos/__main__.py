@@ -68,8 +68,8 @@ def state_machine(number: int) -> Outcome:
     """The sink alone, in any order of deliveries, failures and restarts."""
     machine = seed(number)(SinkMachine)
     asked = settings(
-        max_examples=40,
-        stateful_step_count=40,
+        max_examples=120,
+        stateful_step_count=50,
         phases=[Phase.generate],  # a failure is shown as found: making it small takes minutes
         deadline=None,
         database=None,
@@ -85,7 +85,7 @@ def state_machine(number: int) -> Outcome:
         duplicated=0,
         reordered=0,
         recover_s=None,
-        note="40 runs of a Hypothesis state machine; it ends with the first difference",
+        note="120 runs of a Hypothesis state machine; it ends with the first difference",
     )
 
 

@@ -34,7 +34,7 @@ _FILES = [
     file.name.removesuffix(".sql") for file in (resources.files("daemon.store") / "sql").iterdir()
 ]
 _NAMES = {sql: name for file in _FILES for name, sql in statements(file).items()}
-_OF_A_CHUNK = "advance_offset"  # the statement that only the transaction of a chunk runs
+_OF_A_CHUNK = "advance_offsets"  # the statement that only the transaction of a chunk runs
 
 How = Literal["kill", "raise"]
 

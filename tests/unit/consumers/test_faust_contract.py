@@ -123,6 +123,7 @@ def test_aiokafka_takes_isolation_and_waiting_time_at_the_start_and_not_when_mad
 
     assert "isolation_level=self._isolation_level" in start
     assert "fetch_max_wait_ms=self._fetch_max_wait_ms" in start
+    assert "fetch_min_bytes=self._fetch_min_bytes" in start
     assert callable(aiokafka.AIOKafkaConsumer.last_stable_offset)
 
 
