@@ -11,7 +11,8 @@ schema with the same decoding, each in a process and a store of its own.
   commit, with 2,000 events a second appended one by one. HTTP: of a request of 100 events.
 - `partitions_64`: adaptd's delay where these events are spread over 64 partitions.
 - `full_table`: adaptd with 20 M rows of the last day in the table; `ratio` to the empty one.
-- `packed`: adaptd on batch messages of 50 of the same events, three times; `ratio` to single ones.
+- `packed`: adaptd on batch messages of 50 of the same events, in turn with the single ones; `ratio`
+  to these.
 """
 
 import json
@@ -85,16 +86,19 @@ class Bench:
 
 
 def rates(bench: Bench) -> None:
-    """Everybody on the same topic, the fast ones several times in turn."""
+    """Everybody on the same topic, the fast ones several times in turn, and adaptd on batches."""
     answers: dict[str, list[Answer]] = {peer: [] for peer in PEERS}
+    packed: list[Answer] = []
     for turn in range(_RUNS):
         for peer in PEERS:
             if turn == 0 or peer in _REPEATED:
                 limit_s = 60.0 if peer in _REPEATED else _SLOW_LIMIT_S
                 job = bench.job("events", _EVENTS, limit_s=limit_s)
                 answers[peer].append(bench.drain(peer, job))
+        packed.append(bench.drain("adaptd", bench.job("packed", _EVENTS)))
     for peer, runs in answers.items():
         bench.found[peer] = _figures(runs)
+    bench.found["packed"] = _figures(packed, to=bench.found["adaptd"])
 
 
 def latencies(bench: Bench) -> None:
@@ -113,11 +117,6 @@ def _follow(
     bench.say(f"{topic}: append to commit p50 {found.p50_ms} ms, p99 {found.p99_ms} ms")
     shutil.rmtree(job.store.parent)
     return {"commit_p50_ms": found.p50_ms, "commit_p99_ms": found.p99_ms}
-
-
-def packed(bench: Bench) -> None:
-    answers = [bench.drain("adaptd", bench.job("packed", _EVENTS)) for _ in range(_RUNS)]
-    bench.found["packed"] = _figures(answers, to=bench.found["adaptd"])
 
 
 def full_table(bench: Bench) -> None:
@@ -193,7 +192,7 @@ def main() -> None:
     bench.broker.start()
     try:
         _fill_topics(bench)
-        steps: list[Callable[[Bench], None]] = [rates, latencies, packed, http_ndjson, full_table]
+        steps: list[Callable[[Bench], None]] = [rates, latencies, http_ndjson, full_table]
         for step in steps:
             step(bench)
     finally:
