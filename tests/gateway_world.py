@@ -20,6 +20,7 @@ from daemon.domain.tokens import create_token, ensure_control_token
 from serving.asgi import App, Receive, Scope, Send
 from serving.middleware import Gateway
 from serving.settings import GatewaySettings
+from tests.waiting import until
 
 BASE = "tiny-base"
 V1, V2 = "support@v1-11111111", "support@v2-22222222"
@@ -323,3 +324,14 @@ async def site(home: Path, **changes: Any) -> AsyncIterator[Site]:
         settings = place.settings(**({"events_url": f"{door_url}/v1/events"} | changes))
         async with serve(Gateway(server, settings)) as url:
             yield Site(url, server, door, place, settings)
+
+
+async def captured(here: Site, count: int = 1) -> list[Interaction]:
+    """Wait for so many interactions and make sure that no more came."""
+    await until(lambda: len(here.door.interactions) >= count, within_s=10)
+    assert len(here.door.interactions) == count
+    return here.door.interactions
+
+
+def said(text: str) -> Any:
+    return [{"role": "user", "content": text}]

@@ -27,6 +27,7 @@ from tests.fakes import FakeHost, FakePublisher, write_probes
 
 T = TypeVar("T")
 MODEL = "support"
+OPERATOR = {"actor": "ada", "reason": "because"}
 _ids = count(1)
 
 
@@ -219,6 +220,30 @@ async def advance(service: RolloutService, times: int = 1) -> None:
     for _ in range(times):
         await service.residency.tick()
         await service.tick()
+
+
+async def begun(world: RolloutWorld) -> RolloutService:
+    service = world.service()
+    await service.begin()
+    return service
+
+
+async def on_first_step(world: RolloutWorld) -> tuple[RolloutService, AdapterRow, Rollout]:
+    row = await world.accepted()
+    service = await begun(world)
+    await advance(service, 3)
+    rollout = await world.rollout(row)
+    assert (rollout.state, rollout.step) == (RolloutState.STEP, 1)
+    return service, row, rollout
+
+
+async def promoted(world: RolloutWorld) -> tuple[RolloutService, AdapterRow]:
+    """A version that went live on its evidence."""
+    service, row, rollout = await on_first_step(world)
+    world.negatives(rollout, live=40, canary=2, weight=0.25)
+    await advance(service, 4)
+    assert await world.state(row) is AdapterState.LIVE
+    return service, row
 
 
 def is_over(rollout: Rollout) -> bool:
