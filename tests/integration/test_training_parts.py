@@ -1,5 +1,7 @@
 """Parts of the training child that need torch: rows into tensors, log-probs, checkpoints."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,17 @@ from daemon.training.worker.data import micro_batch_tensors, read_rows, step_wei
 from daemon.training.worker.failures import DataError
 from daemon.training.worker.model import base_of, load_model, logits_at, seed_everything
 from daemon.training.worker.probes import token_logprobs
+from tests.broker import ROOT
 from tests.training_world import a_job, rows
 
+MIB = 1 << 20
+PEAK = """
+from daemon.training.worker.memory import peak_bytes
+before = peak_bytes()
+held = b"x" * (64 << 20)
+del held
+print(before, peak_bytes())
+"""
 GOOD: dict[str, Any] = {"input_ids": [1, 5, 6, 7], "loss_mask": [0, 0, 1, 1], "weight": 1.0}
 
 
@@ -141,3 +152,13 @@ def sealed(folder: Path, step: int, job: Any) -> None:
     (written / "optimizer.pt").write_bytes(b"state")
     checkpoints.seal(written, folder, step=step, elapsed_s=1.5, job=job)
     checkpoints.clear(folder)
+
+
+def test_the_peak_is_the_childs_own_and_not_what_its_parent_held() -> None:
+    held = b"x" * (256 * MIB)
+    told = subprocess.run(
+        [sys.executable, "-c", PEAK], cwd=ROOT, capture_output=True, check=True, timeout=30
+    )
+    before, after = map(int, told.stdout.split())
+    assert 0 < before < 128 * MIB < len(held)
+    assert 60 * MIB < after - before < 70 * MIB

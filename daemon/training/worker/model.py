@@ -1,7 +1,6 @@
 """The base with LoRA on it, new or continued from a parent, and what it thinks of tokens."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +96,3 @@ def seed_everything(job: Job) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     # A debugging aid of that mode, and not free. The module makes the name at import.
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 untyped
-
-
-def peak_bytes() -> int:
-    """The most memory this process has held."""
-    import resource  # noqa: PLC0415 not on every system
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

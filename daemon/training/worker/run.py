@@ -11,12 +11,8 @@ from daemon.training.batches import plan_batches
 from daemon.training.job import CHECKPOINTS, Done, Job, Progress
 from daemon.training.worker import checkpoints
 from daemon.training.worker.data import Row, read_probes, read_rows
-from daemon.training.worker.model import (
-    load_model,
-    peak_bytes,
-    seed_everything,
-    vocabulary,
-)
+from daemon.training.worker.memory import peak_bytes
+from daemon.training.worker.model import load_model, seed_everything, vocabulary
 from daemon.training.worker.process import Report
 from daemon.training.worker.publish import publish
 from daemon.training.worker.trainer import AnswerTrainer, Plan, Watch
