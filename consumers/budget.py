@@ -28,35 +28,48 @@ _headers = attrgetter("headers")
 
 
 class Budget:
-    """Bytes handed over and not stored yet. Used on one event loop only."""
+    """Bytes handed over and not stored yet. Used on one event loop only.
+
+    They are given back in the order they were taken. An epoch is what was taken between two seeks:
+    some of one that is over may never be given back, for a rebalance drops what waits.
+    """
 
     def __init__(self, limit_bytes: int = WAITING_BYTES) -> None:
         self._limit_bytes = limit_bytes
-        self._used_bytes = 0
-        self._freed = asyncio.Event()
         self.epoch = 0
+        self._used_bytes = {self.epoch: 0}  # by epoch
+        self._freed = asyncio.Event()
 
     @property
     def used_bytes(self) -> int:
-        return self._used_bytes
+        return sum(self._used_bytes.values())
 
     def begin(self) -> None:
-        """Reading begins anew: what was handed over before no longer counts, stored or not."""
+        """Reading begins anew. What was handed over before may still wait, or have been dropped.
+
+        It counts until it is given back, or something taken later is.
+        """
         self.epoch += 1
-        self._used_bytes = 0
+        self._used_bytes[self.epoch] = 0
         self._freed.set()
 
     def has_room(self, size_bytes: int) -> bool:
-        """One chunk always has, however large: else it would never be read."""
-        return self._used_bytes == 0 or self._used_bytes + size_bytes <= self._limit_bytes
+        """One chunk of this epoch always has, however large, and whatever waits from before.
+
+        Else it would never be read, and nothing would tell that what came before was dropped.
+        """
+        alone = self._used_bytes[self.epoch] == 0
+        return alone or self.used_bytes + size_bytes <= self._limit_bytes
 
     def take(self, size_bytes: int) -> None:
-        self._used_bytes += size_bytes
+        self._used_bytes[self.epoch] += size_bytes
 
     def give(self, size_bytes: int, *, epoch: int) -> None:
-        """`epoch`: when it was taken."""
-        if epoch == self.epoch:
-            self._used_bytes -= size_bytes
+        """`epoch`: when it was taken. What remains of those before it was dropped."""
+        for over in [before for before in self._used_bytes if before < epoch]:
+            del self._used_bytes[over]
+        if epoch in self._used_bytes:
+            self._used_bytes[epoch] -= size_bytes
             self._freed.set()
 
     async def wait(self, limit_s: float) -> None:

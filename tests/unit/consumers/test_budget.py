@@ -1,7 +1,11 @@
 """What waits in memory is bounded in bytes, and chunks are cut accordingly."""
 
 import asyncio
-from typing import NamedTuple
+from collections import deque
+from typing import Any, NamedTuple
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 from consumers.budget import RECORD_BYTES, Budget, parts, size_bytes, transactions
 
@@ -55,14 +59,56 @@ def test_one_chunk_always_has_room_and_the_next_waits() -> None:
     assert budget.has_room(1)
 
 
-def test_what_was_handed_over_before_a_new_beginning_no_longer_counts() -> None:
+def test_what_waits_from_before_a_new_beginning_counts_until_it_is_given_back() -> None:
     budget = Budget(1000)
     before = budget.epoch
     budget.take(900)
     budget.begin()
+    assert budget.has_room(500), "of what is new one chunk always has"
     budget.take(500)
+    assert budget.used_bytes == 1400
+    assert not budget.has_room(1)
     budget.give(900, epoch=before)
     assert budget.used_bytes == 500
+    assert budget.has_room(500)
+
+
+def test_what_was_dropped_counts_until_something_newer_is_given_back() -> None:
+    budget = Budget(1000)
+    budget.take(900)
+    budget.begin()
+    budget.take(100)
+    budget.begin()
+    budget.take(10)
+    assert not budget.has_room(1)
+    budget.give(10, epoch=budget.epoch)
+    assert budget.used_bytes == 0
+    assert budget.has_room(1000)
+
+
+@given(st.lists(st.one_of(st.integers(1, 2000), st.sampled_from(["store", "seek", "rebalance"]))))
+def test_reading_never_stands_still_and_memory_is_never_counted_too_low(steps: list[Any]) -> None:
+    """A queue as Faust keeps one: in order, emptied by a rebalance, left alone by a new seek."""
+    budget, queue = Budget(1000), deque[tuple[int, int]]()
+    for step in steps:
+        match step:
+            case "store" if queue:
+                size, epoch = queue.popleft()
+                budget.give(size, epoch=epoch)
+            case "rebalance":
+                queue.clear()
+                budget.begin()
+            case "seek":
+                budget.begin()
+            case int() if budget.has_room(step):
+                budget.take(step)
+                queue.append((step, budget.epoch))
+        assert budget.used_bytes >= sum(size for size, _ in queue)
+        assert budget.has_room(2000) or any(epoch == budget.epoch for _, epoch in queue)
+    while queue:
+        size, epoch = queue.popleft()
+        budget.give(size, epoch=epoch)
+    assert budget.has_room(1000)
 
 
 async def test_a_wait_ends_when_something_is_given_back() -> None:
