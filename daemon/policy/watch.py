@@ -45,14 +45,20 @@ class PolicyService:
         limits: Limits,
         where_check: WhereCheck,
         poll_s: float = 2.0,
+        grace_s: float = 0.5,
     ) -> None:
-        """`poll_s` is how often files are compared where the system tells of no change."""
+        """`poll_s` is how often files are compared where the system tells of no change.
+
+        `grace_s`: some editors delete a file before they write it anew. One that is missing is
+        looked for again after so long before its policy is withdrawn.
+        """
         self._folder = folder
         self._book = book
         self._log = log
         self._limits = limits
         self._where = where_check
         self._poll_s = poll_s
+        self._grace_s = grace_s
         self._stamps: tuple[_Stamp, ...] | None = None
         self._started = False
 
@@ -88,6 +94,10 @@ class PolicyService:
         if stamps == self._stamps:
             return
         loaded = await asyncio.to_thread(self._load)
+        if self._lacks_one(loaded):
+            await asyncio.sleep(self._grace_s)
+            stamps = await asyncio.to_thread(_stamps, self._folder)
+            loaded = await asyncio.to_thread(self._load)
         checked = [await self._checked(file) for file in loaded]
         await self._apply(checked)
         self._stamps = stamps
@@ -106,6 +116,11 @@ class PolicyService:
     def _load(self) -> list[Loaded]:
         paths = sorted(self._policy_paths())
         return [load_policy(path, folder=self._folder, limits=self._limits) for path in paths]
+
+    def _lacks_one(self, files: Sequence[Loaded]) -> bool:
+        """Whether a policy in force has lost its file."""
+        found = {str(file.path) for file in files}
+        return any(version.path not in found for version in self._book.all())
 
     def _policy_paths(self) -> Iterable[Path]:
         if not self._folder.is_dir():

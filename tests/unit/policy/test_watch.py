@@ -41,7 +41,7 @@ class Wheres:
 class Desk:
     """A policy folder, its service and its book; `restarted` is the same store in a new process."""
 
-    def __init__(self, folder: Path, database: Database) -> None:
+    def __init__(self, folder: Path, database: Database, *, grace_s: float = 0.02) -> None:
         self.folder = folder
         self.database = database
         self.wheres = Wheres()
@@ -53,6 +53,7 @@ class Desk:
             limits=Limits(bases=frozenset({"tiny", "smollm2-135m"})),
             where_check=self.wheres,
             poll_s=0.2,
+            grace_s=grace_s,
         )
 
     def restarted(self) -> "Desk":
@@ -104,6 +105,25 @@ async def test_a_new_file_and_a_removed_one_are_noticed(desk: Desk) -> None:
         path.unlink()
         await until(lambda: desk.in_force() == [("sales", 1)], within_s=10)
     assert desk.problems() == ""
+
+
+@pytest.mark.parametrize(("text", "version"), [(EDITED, 2), (BROKEN, 1)], ids=["edited", "broken"])
+async def test_a_file_deleted_and_written_anew_a_moment_later_is_never_out_of_force(
+    desk: Desk, text: str, version: int
+) -> None:
+    path = write_policy(desk.folder)
+    desk = Desk(desk.folder, desk.database, grace_s=0.2)
+    await desk.service.start()
+    path.unlink()
+    looking = asyncio.create_task(desk.service.refresh())
+    await asyncio.sleep(0.1)  # half the grace: it waits for the file, or has not looked yet
+    assert not looking.done()
+    path.write_text(text)
+    await looking
+
+    assert desk.in_force() == [("support", version)]
+    [stored, *_] = await PolicyStore(desk.database).all()
+    assert stored.withdrawn_at is None
 
 
 async def test_a_folder_that_appears_later_is_followed(desk: Desk) -> None:
