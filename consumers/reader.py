@@ -38,8 +38,10 @@ class ChunkReader:
         self._decoder = ThreadPoolExecutor(1, "decode")
         self.stored: dict[Partition, int] = {}
         self.stored_at: datetime | None = None
-        self._writing: asyncio.Task[None] | None = None
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # One waits while one is written and one is decoded: the store pauses for its checkpoints.
+        self._waiting: asyncio.Queue[tuple[Decoded, Callable[[], None]]] = asyncio.Queue(1)
+        self._writing = asyncio.create_task(self._write_all())
 
     async def begin(self, found: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, int]:
         """Our offsets, after pinning partitions never read before.
@@ -59,22 +61,16 @@ class ChunkReader:
         self.stored.update(start)
         return start
 
-    async def store(self, chunks: Sequence[Chunk]) -> None:
-        """Decode off the event loop, then rows and offsets in one transaction."""
-        await self._write(await self._decoded(chunks))
-
     async def accept(self, chunks: Sequence[Chunk], stored: Callable[[], None]) -> None:
-        """The same, but return while the transaction runs, so that the next chunks are decoded.
+        """Decode off the event loop; rows and offsets will be stored in one transaction.
 
-        `stored` is called after the commit. Transactions stay in order, and after one that failed
-        there is none: it raises that failure.
+        Returns before that, so that the next chunks are decoded meanwhile. `stored` is called after
+        the commit. Transactions stay in order, and after one that failed there is none: it raises
+        that failure.
         """
-        decoded = await self._decoded(chunks)
-        if self._writing is not None:
-            await self._writing
+        await self._waiting.put((await self._decoded(chunks), stored))
         if self.failure.done():
             await self.failure
-        self._writing = asyncio.create_task(self._write_on(decoded, stored))
 
     def failed(self, error: BaseException) -> None:
         """The first failure counts; what follows from it does not."""
@@ -85,20 +81,24 @@ class ChunkReader:
     def close(self) -> None:
         """Let go of the thread. Work under way ends by itself."""
         self._decoder.shutdown(wait=False, cancel_futures=True)
-        if self._writing is not None:
-            self._writing.cancel()  # nobody waits any more; the store ends its transaction
+        self._writing.cancel()  # nobody waits any more; the store ends its transaction
 
     async def _decoded(self, chunks: Sequence[Chunk]) -> Decoded:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._decoder, self._decode, chunks)
 
-    async def _write_on(self, decoded: Decoded, stored: Callable[[], None]) -> None:
-        try:
-            await self._write(decoded)
-        except Exception as error:  # noqa: BLE001 - whatever it is, nothing more is stored
-            self.failed(error)
-        else:
-            stored()
+    async def _write_all(self) -> None:
+        """After a failure what still comes is taken and dropped, so that nobody waits for ever."""
+        while True:
+            decoded, stored = await self._waiting.get()
+            if self.failure.done():
+                continue
+            try:
+                await self._write(decoded)
+            except Exception as error:  # noqa: BLE001 - whatever it is, nothing more is stored
+                self.failed(error)
+            else:
+                stored()
 
     async def _write(self, decoded: Decoded) -> None:
         began_s = time.perf_counter()

@@ -94,6 +94,17 @@ class Database:
         with _ending_where_invalid(), transaction(self._write_cursor) as cursor:
             return work(cursor)
 
+    def checkpoint_soon(self) -> None:
+        """Have the log moved into the file before the next write. Nobody waits for it."""
+        self._writer.submit(self._checkpoint)
+
+    def _checkpoint(self) -> None:
+        with _ending_where_invalid():
+            try:
+                self._write_cursor.execute(_SQL["checkpoint_store"])
+            except duckdb.TransactionException:
+                return  # long work is writing just now: DuckDB makes one when the log is long
+
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on the reader thread, against the last committed state."""
         return await asyncio.get_running_loop().run_in_executor(self._reader, self._read_now, work)

@@ -109,7 +109,7 @@ def _config(path: Path | str, memory_limit: str, threads: int) -> dict[str, Any]
     config: dict[str, Any] = {
         "memory_limit": memory_limit,
         "threads": str(threads),
-        "checkpoint_threshold": "32MB",  # writes wait for a checkpoint: here up to 0.2 s
+        "checkpoint_threshold": "64MB",  # events ask for one earlier where they are small
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
     }

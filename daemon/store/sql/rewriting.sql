@@ -21,6 +21,8 @@ SELECT (SELECT count(*) FROM store.a_table), (SELECT count(*) FROM rewritten.a_t
 DELETE FROM rewritten.a_table;
 -- name: checkpoint
 CHECKPOINT rewritten;
+-- name: checkpoint_store
+CHECKPOINT store;
 -- name: detach
 DETACH rewritten;
 -- name: leave_store

@@ -1,7 +1,9 @@
 """Chunks from Kafka: where to begin, and whom to believe."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from consumers.app import Chunk
 from consumers.gaps import GapError
 from consumers.reader import ChunkReader
+from daemon.domain.errors import ChainError
 from daemon.domain.events import SIGNATURE_HEADER
 from daemon.domain.ingest import KAFKA, Partition
 from daemon.domain.signing import derive, sign
@@ -57,6 +60,13 @@ def signed(offset: int, event: Any, key: bytes = KEY) -> KafkaRecord:
     return KafkaRecord(offset, value, ((SIGNATURE_HEADER, sign(key, value).encode()),))
 
 
+async def store(reader: ChunkReader, chunks: list[Chunk]) -> None:
+    committed = asyncio.Event()
+    await reader.accept(chunks, committed.set)
+    async with asyncio.timeout(5):
+        await committed.wait()
+
+
 async def test_a_new_partition_is_read_from_its_earliest_offset_and_pinned(
     reader: ChunkReader, ingesting: Ingesting
 ) -> None:
@@ -68,7 +78,7 @@ async def test_a_new_partition_is_read_from_its_earliest_offset_and_pinned(
 
 async def test_a_known_partition_is_read_on_from_where_it_was_stored(reader: ChunkReader) -> None:
     await reader.begin({AT: (0, 20)})
-    await reader.store([Chunk(AT, 0, [KafkaRecord(4, as_bytes(an_interaction()))])])
+    await store(reader, [Chunk(AT, 0, [KafkaRecord(4, as_bytes(an_interaction()))])])
 
     assert await reader.begin({AT: (0, 20)}) == {AT: 5}
 
@@ -85,7 +95,8 @@ async def test_only_a_gateways_signature_is_trusted(
 ) -> None:
     await reader.begin({AT: (0, 20)})
 
-    await reader.store(
+    await store(
+        reader,
         [
             Chunk(
                 AT,
@@ -98,7 +109,7 @@ async def test_only_a_gateways_signature_is_trusted(
                     KafkaRecord(4, as_bytes(a_correction("signed", source="agent"))),
                 ],
             )
-        ]
+        ],
     )
 
     assert await ingesting.ask("SELECT id, trusted FROM interactions ORDER BY position") == [
@@ -122,9 +133,31 @@ async def test_the_time_of_the_last_record_is_kept(
     record = KafkaRecord(0, as_bytes(an_interaction()))
     timeless = KafkaRecord(1, as_bytes(an_interaction()), timestamp=10**18)
 
-    await reader.store([Chunk(AT, 0, [record])])
-    await reader.store([Chunk(AT, 1, [timeless])])
+    await store(reader, [Chunk(AT, 0, [record])])
+    await store(reader, [Chunk(AT, 1, [timeless])])
 
     stored = (await ingesting.sink.offsets(KAFKA))[AT]
     assert stored.record_at == datetime(2026, 11, 1, 12, tzinfo=UTC)
     assert stored.next_offset == 2
+
+
+async def test_after_a_failure_nothing_is_stored_and_nobody_waits(
+    reader: ChunkReader, ingesting: Ingesting
+) -> None:
+    await reader.begin({AT: (0, 20)})
+    chunks = [
+        [Chunk(AT, start, [KafkaRecord(start, as_bytes(an_interaction()))])]
+        for start in (3, 0, 1, 2)
+    ]  # the first one leaves a gap behind it
+    stored: list[int] = []
+
+    async with asyncio.timeout(5):
+        await reader.accept(chunks[0], lambda: stored.append(0))
+        with pytest.raises(ChainError):
+            await reader.failure
+        for number, after in enumerate(chunks[1:], 1):
+            with pytest.raises(ChainError):
+                await reader.accept(after, partial(stored.append, number))
+
+    assert stored == []
+    assert await ingesting.ask("FROM interactions") == []
