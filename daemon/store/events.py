@@ -21,6 +21,7 @@ from daemon.domain.ingest import (
 from daemon.store.copies import NO_COPIES, Copies, find_copies
 from daemon.store.database import Connection, Database, arrow, rows
 from daemon.store.faults import write_error
+from daemon.store.id_ranges import IdRanges
 from daemon.store.offsets import (
     advance_offsets,
     check_spans,
@@ -70,6 +71,8 @@ class EventStore:
         self._newest: datetime | None = None  # writer thread only
         self._catches_up = True  # until the store says otherwise
         self._rows_in_log = {"interactions": 0, "feedback": 0}
+        self._interaction_ids = IdRanges()  # these two: writer thread only
+        self._feedback_ids = IdRanges()
 
     async def offsets(self, source: str) -> dict[Partition, StoredOffset]:
         """How far each partition of a source is stored."""
@@ -173,7 +176,7 @@ class EventStore:
         unfenced, fenced = _fence(decoded, stored)
         since = min(self._since(cursor, now), copies.until or now)
         allowed, barred = self._bar(cursor, unfenced)
-        kept, duplicates = self._drop_duplicates(cursor, allowed, since=since)
+        kept, duplicates = self._drop_duplicates(cursor, allowed, since=since, now=now)
         for table in TABLES:
             _insert(cursor, _SQL[f"add_{table}"], getattr(kept, table), now)
         advance_offsets(cursor, decoded.source, after, spans=decoded.spans, now=now)
@@ -210,17 +213,20 @@ class EventStore:
         return self._write(cursor, sound, copies, unstorable)
 
     def _drop_duplicates(
-        self, cursor: Connection, decoded: Decoded, *, since: datetime
+        self, cursor: Connection, decoded: Decoded, *, since: datetime, now: datetime
     ) -> tuple[Decoded, frozenset[Address]]:
+        key = ["id", "tenant", "trusted"]
+        times = {"since": since, "now": now}
         interactions, again = _fresh(
-            cursor, "fresh_interactions", decoded.interactions, ["id", "tenant", "trusted"], since
+            cursor, "fresh_interactions", decoded.interactions, key, self._interaction_ids, **times
         )
         feedback, said_again = _fresh(
             cursor,
             "fresh_feedback",
             decoded.feedback,
-            ["id", "interaction", "tenant", "trusted"],
-            since,
+            [*key, "interaction"],
+            self._feedback_ids,
+            **times,
         )
         kept = Decoded(decoded.source, interactions, feedback, decoded.dead_letters, decoded.spans)
         return kept, again | said_again
@@ -263,16 +269,26 @@ def _from_offsets(table: pa.Table, first: Mapping[Partition, int]) -> pa.Table:
 
 
 def _fresh(
-    cursor: Connection, statement: str, table: pa.Table, key: list[str], since: datetime
+    cursor: Connection,
+    statement: str,
+    table: pa.Table,
+    key: list[str],
+    ids: IdRanges,
+    *,
+    since: datetime,
+    now: datetime,
 ) -> tuple[pa.Table, frozenset[Address]]:
-    """The rows that are new, and the addresses of the others."""
+    """The rows that are new, to be stored at `now`, and the addresses of the others."""
     if table.num_rows == 0:
         return table, frozenset()
-    low_high: Any = pyarrow.compute.min_max(table["id"]).as_py()  # pyright: ignore[reportAttributeAccessIssue] - made at import
+    ends: Any = pyarrow.compute.min_max(table["id"]).as_py()  # pyright: ignore[reportAttributeAccessIssue] - made at import
+    low, high = ends["min"], ends["max"]
+    search = ids.search(low, high, now=now)
+    ids.add(low, high, at=now)
     row = pa.array(np.arange(table.num_rows))
     cursor.register("chunk_keys", table.select(key).append_column("row", row))
     try:
-        values = {"since": since, "low": low_high["min"], "high": low_high["max"]}
+        values = {"since": since, "low": low, "high": high} | search._asdict()
         found = arrow(cursor, _SQL[statement], **values)["row"].to_numpy()
     finally:
         cursor.unregister("chunk_keys")
