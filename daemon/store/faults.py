@@ -4,7 +4,9 @@ import duckdb
 
 from daemon.domain.errors import AdaptdError, FreshStartError, StoreError, StoreFullError
 
-_SHORT = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException)
+_SHORT = (duckdb.OutOfMemoryException, duckdb.TransactionException)
+# Of the system's words; a bad block or a lost right does not pass by itself.
+_FULL = ("no space left", "file too large", "disk quota exceeded", "out of memory")
 _QUOTES_VALUES = (
     duckdb.DataError,
     duckdb.InvalidInputException,
@@ -23,7 +25,8 @@ def write_error(error: duckdb.Error) -> AdaptdError:
     if isinstance(error, duckdb.FatalException) or "has been invalidated" in words:
         problem = f"the database has stopped itself ({words})"
         return FreshStartError("store", problem, "A new process recovers it; check the disk")
-    if isinstance(error, _SHORT):
+    full = isinstance(error, duckdb.IOException) and any(w in words.lower() for w in _FULL)
+    if full or isinstance(error, _SHORT):
         problem = f"there is no room for a chunk of events ({words})"
         return StoreFullError(
             "store", problem, "Make room on the disk, or raise ADAPTD_STORE_MEMORY"

@@ -76,6 +76,9 @@ def test_the_client_is_blamed_for_its_own_errors_only() -> None:
     ("error", "kind"),
     [
         (duckdb.IOException("No space left on device"), StoreFullError),
+        (duckdb.IOException("Could not write: File too large"), StoreFullError),
+        (duckdb.IOException("Could not read: Input/output error"), StoreError),
+        (duckdb.IOException("Cannot open file: Permission denied"), StoreError),
         (duckdb.OutOfMemoryException("full"), StoreFullError),
         (duckdb.FatalException("database has been invalidated"), FreshStartError),
         (duckdb.CatalogException("no such table"), StoreError),
