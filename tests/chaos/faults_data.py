@@ -11,6 +11,7 @@ from tests.chaos.poison import BOMB, LARGE, NO_VALUE, SMALL
 
 _YEAR = timedelta(days=365)
 _MOST_RSS_MB = 1024
+_CODECS = ("gzip", "zstd", "lz4")
 
 
 def copies(world: World, *, window_s: float = 8) -> Outcome:
@@ -69,12 +70,18 @@ def _send(arena: Arena, sender: Sender, messages: list[Message], *, spread: bool
     sender.finish()
 
 
+def _send_bomb(arena: Arena, codec: str, *, partition: int) -> None:
+    packed = arena.sender(f"packed-{codec}", max_request_size=10**8, compression_type=codec)
+    value, reason = BOMB
+    packed.send(_refused(arena, value, reason), partition=partition)
+    packed.close()
+
+
 def poison(world: World, *, rounds: int = 3) -> Outcome:
     """Everything that nobody should send, between good events, over a kill."""
     with world.arena("poison", max_message_bytes=str(8 * 10**6)) as arena:
         child = arena.child()
         sender = arena.sender(max_request_size=10**8)
-        packed = arena.sender("packed", max_request_size=10**8, compression_type="gzip")
         injected = 0
         for turn in range(rounds):
             bad = [*SMALL, NO_VALUE, *(LARGE if turn == 0 else [])]
@@ -84,13 +91,10 @@ def poison(world: World, *, rounds: int = 3) -> Outcome:
                     _refused(arena, value, reason), partition=arena.rng.randrange(3), key=b"poison"
                 )
                 sender.send(arena.mix.interaction(), partition=arena.rng.randrange(3))
-            value, reason = BOMB
-            packed.send(_refused(arena, value, reason), partition=turn % 3)
-            packed.finish()
+            _send_bomb(arena, _CODECS[turn % len(_CODECS)], partition=turn % 3)
             injected += len(bad) + 1
         sender.send(_large(arena), partition=0)
-        for one in (sender, packed):
-            one.close()
+        sender.close()
         child.start(fail=[("before commit", "kill", 0)])
         problems = [] if child.ends() == -signal.SIGKILL else [child.last_words()[-300:]]
         child.start()
