@@ -45,6 +45,7 @@ _FETCH_WAIT_MS = 50
 _FETCH_LEAST_BYTES = 64 << 10
 _AFTER_FAILURE_S = 1  # the app is being stopped: do not spin meanwhile
 _POSITION_S = 0.2
+_TELL_S = 2.0
 _NOT_PLACED = (-1, 0)  # a position before its end: something waits
 _FETCH_KEY = FetchRequest.API_KEY
 _ROOM_S = 0.1  # how often a full budget looks whether the flow was stopped meanwhile
@@ -174,8 +175,9 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         mine = {tp: offset for tp, offset in mine.items() if tp in consumer.assignment()}
         try:
             if mine:
-                await consumer.commit(mine)
-        except KafkaError:
+                async with asyncio.timeout(_TELL_S):  # aiokafka waits for a coordinator for ever
+                    await consumer.commit(mine)
+        except (KafkaError, TimeoutError):
             return False  # rebalancing, or the broker is away: the store has the truth
         return True
 

@@ -43,8 +43,11 @@ class Watchdog:
         """Call it every second or so; `handed`: ends of the chunks handed over."""
         self._forgive_absence(now_s)
         self._note_share(unassigned, now_s)
-        seen = (dict(progress), dict(handed), dict(stored))
-        waiting = bool(unassigned) or _is_waiting(progress, handed, stored)
+        unstored = any(stored.get(at, 0) < end for at, end in handed.items())
+        # More that arrives is no movement of what waits to be stored.
+        seen = dict(stored) if unstored else (dict(progress), dict(handed), dict(stored))
+        unfetched = any(position < end for position, end in progress.values())
+        waiting = unstored or unfetched or bool(unassigned)
         if seen != self._last or not waiting:
             self._last = seen
             self._moved_s = now_s
@@ -91,7 +94,3 @@ def lags(progress: Progress, handed: Offsets, stored: Offsets) -> dict[Partition
         if at in stored
     }
 
-
-def _is_waiting(progress: Progress, handed: Offsets, stored: Offsets) -> bool:
-    unfetched = any(position < end for position, end in progress.values())
-    return unfetched or any(stored.get(at, 0) < end for at, end in handed.items())

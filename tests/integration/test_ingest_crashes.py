@@ -99,9 +99,11 @@ def test_sigkill_under_load_loses_nothing_and_stores_nothing_twice(
     assert sorted(row["id"] for row in found) == sorted(sent)
 
 
+@pytest.mark.parametrize("away_s", [0, 25])
 def test_sigkill_of_the_broker_is_waited_out(
-    broker: Broker, topics: Topics, tmp_path: Path
+    broker: Broker, topics: Topics, tmp_path: Path, away_s: float
 ) -> None:
+    """Also where the group could not be told in time how far the store is."""
     process = IngestProcess(tmp_path, bootstrap=broker.bootstrap, topics=topics)
     process.start()
     try:
@@ -109,6 +111,7 @@ def test_sigkill_of_the_broker_is_waited_out(
         until_blocking(lambda: process.counts.get("interactions") == 20, within_s=30)
 
         broker.kill()
+        time.sleep(away_s)
         broker.restart()
         broker.send(topics.interactions, [as_bytes(an_interaction()) for _ in range(20)])
 

@@ -41,6 +41,15 @@ def test_chunks_that_are_not_stored_are_noticed() -> None:
         watch((1, 9, 9, 9, 5), (12, 9, 9, 9, 5))
 
 
+def test_chunks_that_are_not_stored_are_noticed_while_more_arrive() -> None:
+    with pytest.raises(StuckError, match="nothing moved for 11 s"):
+        watch(*((second, 5 + second, 90, 5 + second, 5) for second in range(1, 60)))
+
+
+def test_a_store_that_lags_behind_what_arrives_is_not_stuck() -> None:
+    watch(*((second, 5 + second, 90, 5 + second, second // 9) for second in range(1, 60)))
+
+
 def test_a_partition_that_nobody_reads_is_noticed() -> None:
     watchdog = Watchdog(10, now_s=0)
     for now_s in range(1, 12):
