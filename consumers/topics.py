@@ -23,7 +23,7 @@ from kafka.structs import TopicPartition
 
 from consumers.parse import Kind
 from consumers.topic_checks import WANTED, TopicSettings
-from daemon.domain.errors import AdaptdError, SettingsError
+from daemon.domain.errors import AwayError, SettingsError
 from daemon.domain.events import FEEDBACK_TOPIC, INTERACTIONS_TOPIC
 from daemon.domain.ingest import LogRange, Partition
 from daemon.domain.kafka import KafkaSecurity
@@ -34,7 +34,7 @@ _REFUSALS = (BrokerResponseError, RefusedByBroker, AuthenticationFailedError, ss
 _NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"  # brokers before 2.8
 
 
-class BrokerAwayError(AdaptdError):
+class BrokerAwayError(AwayError):
     """The broker does not answer, or refuses. Worth trying again."""
 
 

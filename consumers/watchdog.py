@@ -93,4 +93,3 @@ def lags(progress: Progress, handed: Offsets, stored: Offsets) -> dict[Partition
         for at, (position, end) in progress.items()
         if at in stored
     }
-

@@ -10,9 +10,9 @@ from consumers.importing import ImportDesk, ImportedLines
 from consumers.outbox import DeadLetterOutbox, OutboxSettings
 from consumers.redrive import Redriver
 from consumers.replay import ReplayService, ReplaySettings
-from consumers.topics import BrokerAwayError, Topics
+from consumers.topics import Topics
 from daemon.domain.dead_letters import LetterChoice, LetterCursor, Redriven
-from daemon.domain.errors import BusyError, MalformedError, RefusedError
+from daemon.domain.errors import MalformedError, RefusedError
 from daemon.domain.ports import EventSink
 from daemon.domain.replays import Replay, ReplayRequest
 from daemon.domain.tokens import Principal
@@ -48,10 +48,7 @@ class Reingestion:
         if own := self._own_topics & set(asked.topics):
             problem = f"{', '.join(own)} holds dead letters, which the store has too"
             raise RefusedError("replay", problem, "Use `adaptd deadletters redrive`")
-        try:
-            return await self._log().begin(asked, actor=actor, reason=reason)
-        except BrokerAwayError as error:
-            raise BusyError(error.where, error.problem, error.remedy) from error
+        return await self._log().begin(asked, actor=actor, reason=reason)
 
     async def cancel_replay(self, replay_id: str, *, actor: str, reason: str) -> Replay:
         return await self._log().cancel(replay_id, actor=actor, reason=reason)

@@ -50,11 +50,16 @@ class DaemonClient:
                 trust_env=False,
                 **parts,
             )
+            if response.is_success:
+                return response.json()
         except httpx.TransportError as error:
             problem = f"no daemon answers ({type(error).__name__})"
             raise NoDaemonError(self.url, problem, _NO_DAEMON) from error
-        if response.is_success:
-            return response.json()
+        except httpx.InvalidURL as error:
+            raise NoDaemonError(self.url, f"this is no address ({error})", _NO_DAEMON) from error
+        except ValueError as error:
+            problem = "something that is not adaptd answers"
+            raise NoDaemonError(self.url, problem, _NO_DAEMON) from error
         raise self._refusal(response)
 
     def _refusal(self, response: httpx.Response) -> AdaptdError:

@@ -42,6 +42,10 @@ class FreshStartError(HaltError):
     """Only a new process helps, and it may read on: exit code 70, nothing is stored as halted."""
 
 
+class AwayError(AdaptdError):
+    """Somebody we need does not answer just now. Worth trying again."""
+
+
 class HostError(AdaptdError):
     """The serving host (vLLM) refused or did not answer."""
 

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse
 
 from daemon.domain.errors import (
     AdaptdError,
+    AwayError,
     BusyError,
     HaltError,
     HostError,
@@ -33,6 +34,7 @@ _STATUS: dict[type[AdaptdError], tuple[int, str]] = {
     HostError: (HTTPStatus.BAD_GATEWAY, "host"),
     HaltError: (HTTPStatus.SERVICE_UNAVAILABLE, "halted"),
     StoreError: (HTTPStatus.SERVICE_UNAVAILABLE, "store"),
+    AwayError: (HTTPStatus.SERVICE_UNAVAILABLE, "away"),
 }
 _REMEDY = {
     401: "Send Authorization: Bearer with a token made by `adaptd token create`",

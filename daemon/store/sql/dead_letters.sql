@@ -21,7 +21,7 @@ FROM dead_letters WHERE id = $id ORDER BY received_at LIMIT 1;
 -- name: waiting_letters
 -- Sizes first: the bytes of those that fit into one step are read by `letters_of`.
 SELECT id, received_at, coalesce(octet_length(bytes), 0) AS size_bytes FROM dead_letters
-WHERE redriven_at IS NULL AND received_at <= $until AND (received_at, id) > ($received_at, $id)
+WHERE redriven_at IS NULL AND reason <> 'erased' AND received_at <= $until AND (received_at, id) > ($received_at, $id)
   AND ($reason IS NULL OR reason = $reason) AND (len($ids) = 0 OR list_contains($ids, id))
 ORDER BY received_at, id LIMIT $limit;
 -- name: unpublished_letters

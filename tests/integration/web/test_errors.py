@@ -4,6 +4,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from consumers.topics import BrokerAwayError
 from daemon.domain.errors import (
     AdaptdError,
     BusyError,
@@ -33,6 +34,7 @@ from daemon.web.errors import add_error_handlers
         (UnknownEncodingError, 415, "refused"),
         (HaltError, 503, "halted"),
         (StoreError, 503, "store"),
+        (BrokerAwayError, 503, "away"),
         (AdaptdError, 500, "internal"),
     ],
 )

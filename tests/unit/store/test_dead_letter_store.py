@@ -80,6 +80,17 @@ async def test_what_became_of_letters_is_kept(
     assert shown.redriven_at == ingesting.clock.now
 
 
+async def test_letters_of_erased_people_are_not_read_again(
+    ingesting: Ingesting, letters: DeadLetterStore
+) -> None:
+    await ingesting.add(b"{1", b"{2")
+    blank = "UPDATE dead_letters SET reason = 'erased', bytes = NULL WHERE position = 0"
+    await ingesting.database.write(lambda cursor: cursor.execute(blank))
+
+    waiting, _ = await letters.waiting(LetterChoice(), limit=9, max_bytes=99)
+    assert [letter.bytes for letter in waiting] == [b"{2"]
+
+
 async def test_counts_by_reason_outlive_the_letters(
     ingesting: Ingesting, letters: DeadLetterStore
 ) -> None:
