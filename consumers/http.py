@@ -10,7 +10,13 @@ import msgspec
 
 from consumers.decode import SIGNED, Record, Sender, decode
 from consumers.outcomes import EventResult, outcomes
-from consumers.parse import MAX_BATCH, MAX_EVENT_BYTES, UnreadableError, count_events
+from consumers.parse import (
+    MAX_BATCH,
+    MAX_EVENT_BYTES,
+    UnreadableError,
+    array_parts,
+    count_events,
+)
 from daemon.domain.errors import BusyError, RefusedError, StoreError, TooLargeError
 from daemon.domain.ingest import HTTP, HTTP_PARTITION, LogRange, Span
 from daemon.domain.meters import Meter
@@ -92,7 +98,7 @@ class EventDoor:
             raise RefusedError("token", "it may not send events", "Use one with scope `events`")
         if self._waiting_bytes + len(body) > self._max_waiting_bytes:
             raise DoorBusyError("store", "too many events wait to be stored", "Try again later")
-        request = _Request(_items(body, content_type), _sender(principal))
+        request = _Request(_items(body, content_type, self._max_batch), _sender(principal))
         events = sum(map(count_events, request.items))
         if events > self._max_batch:
             raise BodyTooLargeError(
@@ -170,14 +176,22 @@ async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:
     task.result()
 
 
-def _items(body: bytes, content_type: str) -> list[bytes]:
-    """The body's parts. What cannot be taken apart is one part, and will be a dead letter."""
+def _items(body: bytes, content_type: str, most: int) -> list[bytes]:
+    """The body's parts. What cannot be taken apart is one part, and will be a dead letter.
+
+    Raises:
+        BodyTooLargeError: many more than `most`; told before they are all in memory.
+    """
     if "ndjson" in content_type or "jsonl" in content_type or "json-seq" in content_type:
+        if max(body.count(b"\n"), body.count(b"\r")) > most:
+            raise BodyTooLargeError("body", f"more than {most} lines", "Send it in parts")
         return [line for line in body.splitlines() if line.strip()]
     if not body.lstrip().startswith(b"["):
         return [body]
     try:
-        return [bytes(part) for part in msgspec.json.decode(body, type=list[msgspec.Raw])]
+        return [bytes(part) for part in array_parts(body, most)]
+    except UnreadableError as error:
+        raise BodyTooLargeError("body", error.detail, "Send it in parts") from error
     except (msgspec.DecodeError, ValueError, RecursionError):
         return [body]
 

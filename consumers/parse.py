@@ -1,5 +1,6 @@
 """Bytes → one event, or the reason why not. Pure; raises nothing but UnreadableError."""
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -38,16 +39,21 @@ class Parsed(msgspec.Struct, frozen=True):
 
 
 class _Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    batch: list[msgspec.Raw]
+    batch: msgspec.Raw
 
 
 class _LooseBatch(msgspec.Struct, frozen=True):
-    batch: list[msgspec.Raw]
+    batch: msgspec.Raw
 
 
 _TYPES: dict[Kind, type[Event]] = {"interaction": Interaction, "feedback": Feedback}
 _SCHEMAS: dict[Kind, str] = {"interaction": INTERACTION_SCHEMA, "feedback": FEEDBACK_SCHEMA}
 _SCHEMA = re.compile(r"adaptd\.(interaction|feedback)/(\d{1,4})(?:\.\d{1,4})?")
+# Every part is an object of 100 bytes or more: with fewer commas they take 50 MB at the most.
+_MANY_COMMAS = 500_000
+_parts_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+_step_decoder = json.JSONDecoder()
+_GAPS = re.compile(r"[ \t\r\n,]*")
 _batch_decoder = msgspec.json.Decoder(_Batch)
 _loose_batch_decoder = msgspec.json.Decoder(_LooseBatch)
 _any_decoder = msgspec.json.Decoder()
@@ -143,17 +149,42 @@ def decode_json(raw: bytes) -> Any:
         raise UnreadableError("not_json", str(error)) from error
 
 
+def array_parts(array: bytes, most: int) -> list[msgspec.Raw]:
+    """The elements of a JSON array.
+
+    Raises:
+        UnreadableError: batch_too_long where there are so many that they would fill the memory, and
+            more than `most`.
+        msgspec.DecodeError, ValueError, RecursionError: it is no array.
+    """
+    if array.count(b",") >= _MANY_COMMAS and _is_longer(array.decode(), most):
+        raise UnreadableError("batch_too_long", f"more than {most} events")
+    return _parts_decoder.decode(array)
+
+
+def _is_longer(array: str, most: int) -> bool:
+    """Read one by one, so that they are never all in memory."""
+    at = array.index("[") + 1
+    for _ in range(most):
+        at = _GAPS.match(array, at).end()  # pyright: ignore[reportOptionalMemberAccess] - it matches nothing, too
+        if array[at : at + 1] == "]":
+            return False
+        _, at = _step_decoder.raw_decode(array, at)
+    at = _GAPS.match(array, at).end()  # pyright: ignore[reportOptionalMemberAccess] - as above
+    return array[at : at + 1] != "]"
+
+
 def _batch(value: bytes) -> list[msgspec.Raw] | None:
     """The parts of a batch message; None where it is one event after all."""
     try:
-        return _batch_decoder.decode(value).batch
+        return array_parts(bytes(_batch_decoder.decode(value).batch), MAX_BATCH)
     except (msgspec.DecodeError, ValueError, RecursionError):
         found = decode_json(value)
     if not isinstance(found, dict) or "batch" not in found or "id" in found:
         return None
     try:
-        return _loose_batch_decoder.decode(value).batch
-    except msgspec.DecodeError as error:
+        return array_parts(bytes(_loose_batch_decoder.decode(value).batch), MAX_BATCH)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise UnreadableError("invalid", "batch must be a list of events") from error
 
 
