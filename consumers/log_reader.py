@@ -5,12 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Self, TypeVar
 
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 from kafka.structs import TopicPartition
 
+from consumers.batches import bounded
 from consumers.topics import BrokerAwayError
 from daemon.domain.errors import AdaptdError
 from daemon.domain.ingest import Partition
@@ -145,7 +147,7 @@ class LogReader:
 
     def _connect(self) -> Any:
         make: Any = KafkaConsumer
-        return make(
+        consumer = make(
             bootstrap_servers=self._bootstrap.split(","),
             client_id="adaptd-replay",
             group_id=None,
@@ -157,6 +159,9 @@ class LogReader:
             bootstrap_timeout_ms=_ANSWER_MS,
             **self._security.client_options(),
         )
+        fetcher = consumer._fetcher  # noqa: SLF001 - the only place before batches are unpacked
+        fetcher._parse_fetched_data = partial(_parse_bounded, fetcher._parse_fetched_data)  # noqa: SLF001 - as above
+        return consumer
 
     async def _run(self, work: Callable[[], T]) -> T:
         try:
@@ -167,6 +172,14 @@ class LogReader:
                 f"the broker does not answer ({type(error).__name__}: {error})",
                 "Check ADAPTD_KAFKA_BOOTSTRAP and that the broker runs",
             ) from error
+
+
+def _parse_bounded(parse: Callable[[Any], Any], fetched: Any) -> Any:
+    """Of a partition's answer only what may be unpacked. Pinned by a contract test."""
+    answer = fetched.partition_data
+    if answer.records:
+        answer.records = bounded(bytes(answer.records))
+    return parse(fetched)
 
 
 def _next_limit(found: Mapping[Any, Sequence[Any]]) -> int:

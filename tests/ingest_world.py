@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from consumers.service import IngestService, IngestSettings, IngestStatus
 from consumers.topics import Topics
@@ -116,6 +117,24 @@ def names() -> Topics:
 async def send(broker: Broker, topic: str, *events: Any) -> None:
     values = [event if isinstance(event, bytes) else as_bytes(event) for event in events]
     await asyncio.to_thread(broker.send, topic, values)
+
+
+async def send_bomb(broker: Broker, topic: str) -> None:
+    """One batch of 60 records: 54 MB in 60 kB."""
+    bomb = [b" " * 900_000] * 60
+    producer = AIOKafkaProducer(
+        bootstrap_servers=broker.bootstrap,
+        compression_type="gzip",
+        max_request_size=1 << 30,
+        max_batch_size=1 << 30,
+        linger_ms=500,
+    )
+    await producer.start()
+    try:
+        sent = [await producer.send(topic, value) for value in bomb]
+        await asyncio.gather(*sent)
+    finally:
+        await producer.stop()
 
 
 async def caught_up(running: Running, interactions: int) -> bool:

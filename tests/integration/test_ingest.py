@@ -14,7 +14,7 @@ from daemon.domain.signing import sign
 from tests.broker import Broker
 from tests.event_samples import a_correction, a_rating, an_interaction, as_bytes
 from tests.ingest_process import KEY
-from tests.ingest_world import caught_up, consuming, names, problem, send
+from tests.ingest_world import caught_up, consuming, names, problem, send, send_bomb
 from tests.waiting import until
 
 
@@ -144,20 +144,7 @@ async def test_a_bomb_is_a_dead_letter_and_what_follows_is_stored(
     topics = names()
     for name in (topics.interactions, topics.feedback):
         broker.create_topic(name, partitions=1)
-    bomb = [b" " * 900_000] * 60  # of one batch: 54 MB in 60 kB
-    producer = AIOKafkaProducer(
-        bootstrap_servers=broker.bootstrap,
-        compression_type="gzip",
-        max_request_size=1 << 30,
-        max_batch_size=1 << 30,
-        linger_ms=500,
-    )
-    await producer.start()
-    try:
-        sent = [await producer.send(topics.interactions, value) for value in bomb]
-        await asyncio.gather(*sent)
-    finally:
-        await producer.stop()
+    await send_bomb(broker, topics.interactions)
     await send(broker, topics.interactions, an_interaction(id="after"))
 
     async with consuming(broker, topics, tmp_path) as running:

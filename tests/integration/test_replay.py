@@ -31,6 +31,7 @@ from daemon.store.replays import ReplayStore
 from tests.broker import ROOT, Broker
 from tests.event_samples import a_rating, an_interaction, as_bytes
 from tests.ingest_process import KEY
+from tests.ingest_world import send_bomb
 from tests.waiting import until
 
 _number = itertools.count(1)
@@ -187,6 +188,22 @@ async def test_signatures_are_checked_as_in_the_live_way(
         reasons = await here.ask("SELECT reason FROM dead_letters ORDER BY position")
         assert [row["reason"] for row in reasons] == ["bad_signature", "source_not_permitted"]
     assert SIGNATURE_HEADER == "adaptd-signature"
+
+
+async def test_a_bomb_is_a_dead_letter_in_a_replay_too(
+    broker: Broker, topics: Topics, tmp_path: Path
+) -> None:
+    archive = broker.create_topic(f"{topics.interactions}-bomb", partitions=1)
+    await send_bomb(broker, archive)
+    await send(broker, archive, events(0, 1))
+
+    async with world(broker, topics, tmp_path) as here:
+        done = await here.replay(archive)
+
+        assert (done.state, done.interactions, done.dead_letters) == (ReplayState.DONE, 1, 1)
+        assert await here.ask("SELECT reason, position FROM dead_letters") == [
+            {"reason": "unpacks_too_large", "position": 59}
+        ]
 
 
 async def test_aborted_transactions_are_not_replayed(
