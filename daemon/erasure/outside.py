@@ -27,6 +27,17 @@ def beyond_reach(report: Mapping[str, Any]) -> list[Beyond]:
             "Delete them, or erase the person again after each restore from one",
         ),
         Beyond(
+            "dead letters in Kafka",
+            "events of the person that were refused lie where they were sent, and where dead "
+            "letters are published to",
+            "Wait for the retention of these topics, or delete their records up to now",
+        ),
+        Beyond(
+            "imported files",
+            "files that `adaptd import` read are as they were",
+            "Delete what names the person in them",
+        ),
+        Beyond(
             "gateways on other machines",
             "a spool keeps what was sent until its segment is full",
             "Restart the gateway, or delete sent segments in its spool_dir",
@@ -69,6 +80,14 @@ def _operators_files(report: Mapping[str, Any]) -> list[Beyond]:
     named += [
         Beyond(place, "a file of the home folder names the person", "Look at it, and delete it")
         for place in report.get("left", [])
+    ]
+    named += [
+        Beyond(
+            place,
+            "an old store that `adaptd restore --replace` moved aside holds the person",
+            "Delete it with its log, the .wal beside it",
+        )
+        for place in report.get("replaced", [])
     ]
     old = [
         Beyond(

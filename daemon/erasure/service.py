@@ -243,7 +243,9 @@ class ErasureService:
         )
         found = await asyncio.to_thread(clear_home, places.home, matcher, skip=skip)
         golden = await asyncio.to_thread(search_folder, places.policies_dir, matcher)
-        return {"golden": golden, "left": found.places, "log_lines": found.blotted}
+        old = sorted(str(store) for store in places.home.glob("store.duckdb.replaced-*"))
+        told = {"golden": golden, "left": found.places, "log_lines": found.blotted}
+        return told | {"replaced": [store for store in old if not store.endswith(".wal")]}
 
     async def _members(self, erasure_id: str) -> "list[str]":
         """Keys of holdout groups that come from the person alone."""

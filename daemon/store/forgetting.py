@@ -363,14 +363,16 @@ def _beside(cursor: Connection, members: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _letters_with(cursor: Connection, matcher: Matcher) -> list[int]:
-    """Dead letters whose bytes or reason hold one of some words."""
+    """Dead letters whose bytes or reason hold one of some words, or may."""
     found: list[int] = []
     after = -1
     while batch := rows(cursor, _SQL["letters_with_bytes"], after=after, limit=_LETTERS_AT_ONCE):
         found += [
             row["row"]
             for row in batch
-            if matcher.finds(row["bytes"]) or matcher.finds(row["detail"].encode())
+            if row["unsearchable"]
+            or matcher.finds(row["bytes"])
+            or matcher.finds(row["detail"].encode())
         ]
         after = batch[-1]["row"]
     return found

@@ -62,11 +62,11 @@ ON w."value" = i.id AND w.tenant IS NOT DISTINCT FROM i.tenant WHERE i."user" <>
 SELECT topic, "partition", min(position) AS first_offset, max(position) AS last_offset, count(*) AS events FROM (
   SELECT i.topic, i."partition", i.position FROM interactions i
   SEMI JOIN (FROM erasure_work WHERE erasure_id = $erasure_id AND kind = 'interaction') w ON w."value" = i.id AND w.tenant IS NOT DISTINCT FROM i.tenant
-  WHERE i.source <> 'http'
+  WHERE i.source = 'kafka' OR i.source LIKE 'replay:%'
   UNION ALL
   SELECT f.topic, f."partition", f.position FROM feedback f
   SEMI JOIN (FROM erasure_work WHERE erasure_id = $erasure_id AND kind = 'feedback') w ON w."value" = f.id AND w.about = f.interaction AND w.tenant IS NOT DISTINCT FROM f.tenant
-  WHERE f.source <> 'http'
+  WHERE f.source = 'kafka' OR f.source LIKE 'replay:%'
 ) WHERE topic <> '' GROUP BY ALL ORDER BY ALL;
 -- name: add_user_tombstone
 INSERT INTO tombstones VALUES ($erasure_id, 'user', $key, $tenant, $until);
@@ -127,7 +127,8 @@ WHERE EXISTS (FROM erasure_work w WHERE w.erasure_id = $erasure_id AND w.kind = 
 -- name: drop_scores
 DELETE FROM scores WHERE list_contains($items, item);
 -- name: letters_with_bytes
-SELECT rowid AS "row", bytes, detail FROM dead_letters WHERE bytes IS NOT NULL AND rowid > $after ORDER BY rowid LIMIT $limit;
+-- Nobody can look into a batch that was refused because it unpacks to too much, so it goes in any case.
+SELECT rowid AS "row", bytes, detail, reason = 'unpacks_too_large' AS unsearchable FROM dead_letters WHERE bytes IS NOT NULL AND rowid > $after ORDER BY rowid LIMIT $limit;
 -- name: blank_letters
 UPDATE dead_letters SET bytes = NULL, reason = 'erased', detail = 'it is of a person who was erased' WHERE list_contains($rows, rowid);
 -- name: texts_of_person

@@ -148,6 +148,27 @@ async def test_nothing_that_stays_names_the_person(tmp_path: Path, database: Dat
     assert kept[0]["action"] == "erasure.requested"
 
 
+async def test_what_cannot_be_searched_is_blanked_or_named(
+    tmp_path: Path, database: Database
+) -> None:
+    world = ErasureWorld(tmp_path, database)
+    await world.ingesting.add(b"{packed", b"{sound")
+    packed = "UPDATE dead_letters SET reason = 'unpacks_too_large' WHERE position = 0"
+    await database.write(lambda cursor: cursor.execute(packed))
+    (tmp_path / "store.duckdb.replaced-1").touch()
+    (tmp_path / "store.duckdb.replaced-1.wal").touch()
+
+    erasure = await world.erase(Person("ada"))
+
+    assert await world.ingesting.ask(
+        "SELECT reason, bytes FROM dead_letters ORDER BY position"
+    ) == [
+        {"reason": "erased", "bytes": None},
+        {"reason": "not_json", "bytes": b"{sound"},
+    ]
+    assert erasure.report["replaced"] == [str(tmp_path / "store.duckdb.replaced-1")]
+
+
 async def test_a_request_is_one_while_it_is_under_way(tmp_path: Path, database: Database) -> None:
     world = ErasureWorld(tmp_path, database)
     one, other = [

@@ -133,7 +133,14 @@ def test_snapshots_that_nobody_knows_are_lost_unless_they_are_being_built(tmp_pa
 
 def test_what_is_beyond_reach_is_told_with_what_to_do() -> None:
     ranges = [{"topic": "t", "partition": 2, "first_offset": 4, "last_offset": 9, "events": 3}]
-    told = beyond_reach({"kafka": ranges, "golden": ["g.jsonl:7"], "versions": ["a@v1-11111111"]})
+    told = beyond_reach(
+        {
+            "kafka": ranges,
+            "golden": ["g.jsonl:7"],
+            "versions": ["a@v1-11111111"],
+            "replaced": ["store.duckdb.replaced-1"],
+        }
+    )
 
     where = [place.where for place in told]
     assert where[:2] == ["Kafka t/2", "g.jsonl:7"]
