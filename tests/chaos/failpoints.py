@@ -71,7 +71,7 @@ class Failpoints:
 
     def check(self, place: str) -> None:
         if self.trips(place):
-            raise duckdb.IOException(f"made to fail {place}")
+            raise duckdb.IOException(f"No space left on device: made to fail {place}")
 
 
 class WatchedCursor:
