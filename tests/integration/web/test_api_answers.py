@@ -118,9 +118,11 @@ def test_a_packed_body_is_unpacked(served: ServedParts, encoding: str) -> None:
 @pytest.mark.parametrize(
     ("body", "encoding", "status"),
     [
-        (gzip.compress(b" " * (64 << 20)), "gzip", 413),
-        (zstandard.ZstdCompressor().compress(b" " * (64 << 20)), "zstd", 413),
-        (gzip.compress(b"{}")[:-4], "gzip", 400),
+        pytest.param(gzip.compress(b" " * (64 << 20)), "gzip", 413, id="gzip bomb"),
+        pytest.param(
+            zstandard.ZstdCompressor().compress(b" " * (64 << 20)), "zstd", 413, id="zstd bomb"
+        ),
+        pytest.param(gzip.compress(b"{}")[:-4], "gzip", 400, id="cut"),
         (b"{}", "zstd", 400),
         (b"{}", "br", 415),
         (b"{}", "gzip, gzip", 415),
