@@ -10,7 +10,7 @@ manager's `on_start`, `_update_channels` and `recovery`; of aiokafka's: `_isolat
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,13 +20,19 @@ from typing import Any, Protocol
 import aiokafka
 import faust
 import msgspec
-from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import (
+    KafkaError,
+    NoOffsetForPartitionError,
+    NotLeaderForPartitionError,
+    OffsetOutOfRangeError,
+    UnknownTopicOrPartitionError,
+)
 from aiokafka.protocol.fetch import FetchRequest
 from faust.auth import Credentials, SASLCredentials, SSLCredentials
 from faust.tables.manager import TableManager
 from faust.transport.drivers import aiokafka as driver
 
-from consumers.batches import bound_answer
+from consumers.batches import bound_answer, error_codes
 from consumers.budget import EMPTY_CHUNK_BYTES, Budget, parts, transactions
 from consumers.faults import ClientFellError, blaming_client
 from daemon.domain.ingest import Partition
@@ -47,6 +53,8 @@ _AFTER_FAILURE_S = 1  # the app is being stopped: do not spin meanwhile
 _POSITION_S = 0.2
 _TELL_S = 2.0
 _NOT_PLACED = (-1, 0)  # a position before its end: something waits
+# A partition is not where it was: its leader moved, or the topic is gone and maybe made anew.
+_PLACELESS = {UnknownTopicOrPartitionError.errno, NotLeaderForPartitionError.errno}
 _FETCH_KEY = FetchRequest.API_KEY
 _ROOM_S = 0.1  # how often a full budget looks whether the flow was stopped meanwhile
 _GATHER_S = 0.01  # how long small chunks wait for company in one transaction
@@ -82,8 +90,8 @@ class Chunk:
 class Reader(Protocol):
     """What the app reads for."""
 
-    async def begin(self, found: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, int]:
-        """Where to read each assigned partition from, given what the broker has (first, end).
+    async def begin(self, assigned: Collection[Partition]) -> Mapping[Partition, int]:
+        """Where to read each assigned partition from.
 
         Raises where a partition cannot be read on; nothing is read then.
         """
@@ -101,6 +109,7 @@ class Reader(Protocol):
 class ChunkThread(driver.AIOKafkaConsumerThread):
     """aiokafka in its own thread and loop."""
 
+    is_in_doubt = False  # whether a topic is still the one that was read: look before reading on
     _joining: Any = None  # a future that ends with the next assignment, or with what prevents it
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
@@ -110,7 +119,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # noqa: SLF001 - Faust has no setting
         consumer._fetch_min_bytes = _FETCH_LEAST_BYTES  # noqa: SLF001 - nor for this
         client: Any = consumer._client  # noqa: SLF001 - the only place before batches are unpacked
-        client.send = partial(_send, client.send)
+        client.send = partial(self._send, client.send)
         return consumer
 
     async def progress(self) -> dict[Partition, tuple[int, int]]:
@@ -137,6 +146,17 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         anew, a partition) would stay without a reader.
         """
         await self.call_thread(self._rejoin)
+
+    async def _send(
+        self, send: Callable[..., Awaitable[Any]], *request: Any, **options: Any
+    ) -> Any:
+        """What the client's `send` answers; of fetches only what may be unpacked."""
+        response = await send(*request, **options)
+        if response.API_KEY == _FETCH_KEY:
+            if not _PLACELESS.isdisjoint(error_codes(response)):
+                self.is_in_doubt = True
+            bound_answer(response)
+        return response
 
     async def _progress(self) -> dict[Partition, tuple[int, int]]:
         consumer = self._ensure_consumer()
@@ -182,14 +202,6 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         return True
 
 
-async def _send(send: Callable[..., Awaitable[Any]], *request: Any, **options: Any) -> Any:
-    """What the client's `send` answers; of fetches only what may be unpacked."""
-    response = await send(*request, **options)
-    if response.API_KEY == _FETCH_KEY:
-        bound_answer(response)
-    return response
-
-
 class ChunkConsumer(driver.Consumer):
     """Reads from the store's offsets, chunk by chunk; each knows where the one before it ended."""
 
@@ -218,11 +230,10 @@ class ChunkConsumer(driver.Consumer):
         """Faust calls this after every (re)assignment."""
         try:
             assigned = list(self.assignment())
-            with blaming_client():
-                first = await self._thread.earliest_offsets(*assigned)
-                end = await self._thread.highwaters(*assigned)
-                found = {Partition(tp.topic, tp.partition): (first[tp], end[tp]) for tp in assigned}
-            start = await self.app.reader.begin(found)
+            self._thread.is_in_doubt = False
+            start = await self.app.reader.begin(
+                [Partition(tp.topic, tp.partition) for tp in assigned]
+            )
             begin = {tp: start[Partition(tp.topic, tp.partition)] for tp in assigned}
             with blaming_client():
                 await self._thread.seek_wait(begin)
@@ -239,6 +250,9 @@ class ChunkConsumer(driver.Consumer):
         if self._astray and self.flow_active:
             await self.perform_seek()
         records, active = await self._fetch(timeout)
+        if self._thread.is_in_doubt:
+            self._astray = True
+            return
         generation = self.app.consumer_generation_id
         if not records or self.should_stop:
             return

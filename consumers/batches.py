@@ -38,6 +38,11 @@ def bound_answer(response: Any) -> None:
     ]
 
 
+def error_codes(response: Any) -> set[int]:
+    """What a fetch's response says of its partitions: their number, and then this."""
+    return {code for _, partitions in response.topics for _, code, *_ in partitions}
+
+
 def bounded(
     fetched: bytes, *, batch_bytes: int = BATCH_BYTES, all_bytes: int = FETCH_BYTES
 ) -> bytes:

@@ -17,7 +17,15 @@ from aiokafka.errors import (
 )
 
 from consumers.topics import BrokerAwayError
-from daemon.domain.errors import AdaptdError, ChainError, SettingsError, StoreFullError
+from daemon.domain.errors import (
+    AdaptdError,
+    ChainError,
+    FreshStartError,
+    HaltError,
+    SettingsError,
+    StoreFullError,
+    StoreShortError,
+)
 
 # Reading the same again, with the same settings, meets the same.
 _LASTING = (
@@ -32,11 +40,9 @@ _LASTING = (
 )
 # These quote no event (invariant 12); of others only the kind and the place are told.
 _TELLABLE = (AdaptdError, AssertionError, AttributeError, KafkaError, OSError, RuntimeError)
-# Brokers and disks come back; rights and passwords are mended at the broker, without us. A chain
-# error is mended by reading again from the stored offset.
+# Brokers and disks come back; rights and passwords are mended at the broker, without us.
 _PASSING = (
     BrokerAwayError,
-    ChainError,
     KafkaError,
     OSError,
     SettingsError,
@@ -47,6 +53,33 @@ _PASSING = (
 
 class ClientFellError(AdaptdError):
     """Faust or aiokafka ended by an error of its own, no chunk's. A fresh one may not meet it."""
+
+
+# Reading again from the stored offset mends these, or else nothing does: how often it is tried
+# with nothing stored in between. Memory is given more time: a long query may be what holds it.
+_TRIES: dict[type[Exception], int] = {ClientFellError: 5, ChainError: 5, StoreShortError: 20}
+MENDABLE = tuple(_TRIES)
+
+
+def outlasted(error: Exception, times: int) -> HaltError | None:
+    """What ends the process now that a mendable error came so many times in a row; None: not yet.
+
+    A new process may not meet the client's; the others would be met again.
+    """
+    if times < _TRIES[type(error)]:
+        return None
+    if isinstance(error, ClientFellError):
+        return FreshStartError(error.where, error.problem, error.remedy)
+    return lasting(error)
+
+
+def lasting(error: Exception) -> HaltError:
+    """A failure that does not pass by itself, as what halts ingestion."""
+    return HaltError(
+        "consumer",
+        f"{told(error)}; nothing was skipped",
+        "Mend the cause, then run `adaptd ingest resume`",
+    )
 
 
 def is_transient(error: BaseException) -> bool:

@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from daemon.domain.errors import HaltError
-from daemon.domain.ingest import LogRange, Partition, StoredOffset
+from daemon.domain.ingest import LogRange, Partition, StoredOffset, is_other
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,18 +16,21 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
     `topic_id_found`. `lost` counts the offsets that are gone for good, None where nobody can know.
 
     expired: retention or a deletion of records passed the stored offset. recreated: the topic was
-    deleted and made anew. truncated: the log ends before what was read from it. missing: the
-    topic or partition is not there.
+    deleted and made anew. other_cluster: the broker is of another cluster than what was read.
+    truncated: the log ends before what was read from it. missing: the topic or partition is not
+    there.
     """
 
     topic: str
     partition: int
-    kind: Literal["expired", "recreated", "truncated", "missing"]
+    kind: Literal["expired", "recreated", "other_cluster", "truncated", "missing"]
     next_offset: int
     earliest: int | None = None
     end: int | None = None
     topic_id_stored: str | None = None
     topic_id_found: str | None = None
+    cluster_id_stored: str | None = None
+    cluster_id_found: str | None = None
     lost: int | None = None
 
     def __str__(self) -> str:
@@ -40,6 +43,12 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
                     f"{where}: the topic was made anew (of id {self.topic_id_stored} all before "
                     f"{self.next_offset} was read; id {self.topic_id_found} has {self.earliest} "
                     f"to {self.end}, excluded)"
+                )
+            case "other_cluster":
+                return (
+                    f"{where}: this is another cluster (of {self.cluster_id_stored} all before "
+                    f"{self.next_offset} was read; {self.cluster_id_found} has {self.earliest} to "
+                    f"{self.end}, excluded)"
                 )
             case "truncated":
                 return (
@@ -78,11 +87,15 @@ def _gap(partition: Partition, stored: StoredOffset, found: LogRange | None) -> 
         "partition": partition.number,
         "next_offset": stored.next_offset,
         "topic_id_stored": stored.topic_id,
+        "cluster_id_stored": stored.cluster_id,
     }
     if found is None:
         return Gap(kind="missing", **known)
     known |= {"earliest": found.earliest, "end": found.end, "topic_id_found": found.topic_id}
-    if stored.topic_id and found.topic_id and stored.topic_id != found.topic_id:
+    known |= {"cluster_id_found": found.cluster_id}
+    if is_other(stored.cluster_id, found.cluster_id):
+        return Gap(kind="other_cluster", **known)
+    if is_other(stored.topic_id, found.topic_id):
         return Gap(kind="recreated", **known)
     if stored.next_offset < found.earliest:
         return Gap(kind="expired", lost=found.earliest - stored.next_offset, **known)

@@ -157,7 +157,7 @@ class EventDoor:
 
     async def _next_position(self) -> int:
         if self._next is None:
-            await self._sink.pin(HTTP, {HTTP_PARTITION: LogRange(None, 0, 0)}, cluster_id=None)
+            await self._sink.pin(HTTP, {HTTP_PARTITION: LogRange(None, 0, 0)})
             self._next = (await self._sink.offsets(HTTP))[HTTP_PARTITION].next_offset
         return self._next
 

@@ -64,7 +64,7 @@ class ImportDesk:
         """
         check_options(options)
         source, place = _source(digest), options.place
-        await self._sink.pin(source, {place: LogRange(None, _FIRST_LINE, 0)}, cluster_id=None)
+        await self._sink.pin(source, {place: LogRange(None, _FIRST_LINE, 0)})
         stored = await self._sink.offsets(source)
         return ImportedLines(next_line=stored[place].next_offset)
 

@@ -1,7 +1,7 @@
 """Whether the topics are there, are still the same, and have what is to be read next."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import structlog
 
@@ -60,7 +60,26 @@ class Lookout:
             BrokerAwayError: it does not answer.
         """
         cluster = await self._admin.describe(self._names)
-        return cluster, await self._admin.ranges(cluster)
+        while True:
+            ranges = await self._admin.ranges(cluster)
+            described = await self._admin.describe(self._names)
+            if described == cluster:  # else the ranges may be of a topic made anew meanwhile
+                return cluster, ranges
+            cluster = described
+
+    async def beginnings(self, wanted: Collection[Partition]) -> dict[Partition, LogRange]:
+        """What the broker has of these partitions, asked now; those that are gone are missing.
+
+        Raises:
+            BrokerAwayError: it does not answer.
+        """
+        _, ranges = await self.look()
+        for _ in range(_CONFIRMATIONS):
+            if all(partition in ranges for partition in wanted):
+                break
+            await asyncio.sleep(_ASK_AGAIN_S)
+            _, ranges = await self.look()
+        return {partition: ranges[partition] for partition in wanted if partition in ranges}
 
     async def verify(self, known: Cluster) -> Cluster | None:
         """Ask again while reading; None where the broker does not answer just now.
@@ -79,7 +98,7 @@ class Lookout:
             if not cluster.missing(self._names) or absences >= _CONFIRMATIONS:
                 break
             await asyncio.sleep(_ASK_AGAIN_S)
-        if cluster.topics != known.topics:
+        if cluster != known:
             await self._check_identity(ranges)  # a partition may have been added, no more
         return cluster
 
@@ -111,7 +130,7 @@ class Lookout:
 
     async def _check_identity(self, ranges: dict[Partition, LogRange]) -> None:
         """Offsets alone may lag behind while reading; whose they are may not change."""
-        changed = ("recreated", "missing")
+        changed = ("recreated", "other_cluster", "missing")
         if gaps := [gap for gap in await self._gaps(ranges) if gap.kind in changed]:
             raise GapError(gaps)
 

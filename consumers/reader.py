@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -11,13 +11,17 @@ from consumers.decode import decode
 from consumers.gaps import GapError, find_gaps
 from consumers.log_records import LogRecords, record_time
 from consumers.parse import Kind
+from consumers.topics import BrokerAwayError
 from daemon.domain.ingest import KAFKA, Decoded, LogRange, Partition, Span
 from daemon.domain.meters import Meter
 from daemon.domain.ports import EventSink
 
 
 class ChunkReader:
-    """One run of the consumer. `failure` is done where it cannot go on."""
+    """One run of the consumer. `failure` is done where it cannot go on.
+
+    `found` asks the broker what it has of partitions, whose topic and cluster that is with it.
+    """
 
     def __init__(
         self,
@@ -26,14 +30,12 @@ class ChunkReader:
         key: bytes,
         kinds: Mapping[str, Kind],
         unsigned_sources: frozenset[str],
-        cluster_id: str | None,
-        topic_ids: Mapping[str, str | None],
+        found: Callable[[Collection[Partition]], Awaitable[Mapping[Partition, LogRange]]],
         meter: Meter | None = None,
     ) -> None:
         self._sink = sink
         self._records = LogRecords(key=key, kinds=kinds, unsigned_sources=unsigned_sources)
-        self._cluster_id = cluster_id
-        self._topic_ids = topic_ids
+        self._found = found
         self._meter = meter or Meter()
         self._decoder = ThreadPoolExecutor(1, "decode")
         self.stored: dict[Partition, int] = {}
@@ -41,23 +43,29 @@ class ChunkReader:
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # One waits while one is written and one is decoded: the store pauses for its checkpoints.
         self._waiting: asyncio.Queue[tuple[Decoded, Callable[[], None]]] = asyncio.Queue(1)
+        self._storing = asyncio.Lock()
         self._writing = asyncio.create_task(self._write_all())
 
-    async def begin(self, found: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, int]:
+    async def begin(self, assigned: Collection[Partition]) -> Mapping[Partition, int]:
         """Our offsets, after pinning partitions never read before.
 
         Raises:
-            GapError: the broker no longer has what would be next.
+            GapError: the broker no longer has what would be next. Nothing is stored after it, so
+                that the offsets it names stay true.
+            BrokerAwayError: it does not answer, or does not know a partition yet.
         """
-        ranges = {
-            partition: LogRange(self._topic_ids.get(partition.topic), first, end)
-            for partition, (first, end) in found.items()
-        }
-        await self._sink.pin(KAFKA, ranges, cluster_id=self._cluster_id)
+        ranges = await self._found(assigned)
+        async with self._storing:
+            stored = await self._sink.offsets(KAFKA)
+            known = {partition: stored[partition] for partition in assigned if partition in stored}
+            if gaps := find_gaps(known, ranges):
+                self.failed(GapError(gaps))
+                await self.failure
+        if unknown := sorted(set(assigned) - ranges.keys()):
+            raise BrokerAwayError("kafka", f"it does not know {unknown}", "It is asked again")
+        await self._sink.pin(KAFKA, ranges)
         stored = await self._sink.offsets(KAFKA)
-        if gaps := find_gaps({partition: stored[partition] for partition in ranges}, ranges):
-            raise GapError(gaps)
-        start = {partition: stored[partition].next_offset for partition in ranges}
+        start = {partition: stored[partition].next_offset for partition in assigned}
         self.stored.update(start)
         return start
 
@@ -91,14 +99,17 @@ class ChunkReader:
         """After a failure what still comes is taken and dropped, so that nobody waits for ever."""
         while True:
             decoded, stored = await self._waiting.get()
-            if self.failure.done():
-                continue
-            try:
-                await self._write(decoded)
-            except Exception as error:  # noqa: BLE001 - whatever it is, nothing more is stored
-                self.failed(error)
-            else:
-                stored()
+            async with self._storing:
+                if not self.failure.done():
+                    await self._try_write(decoded, stored)
+
+    async def _try_write(self, decoded: Decoded, stored: Callable[[], None]) -> None:
+        try:
+            await self._write(decoded)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing more is stored
+            self.failed(error)
+        else:
+            stored()
 
     async def _write(self, decoded: Decoded) -> None:
         began_s = time.perf_counter()

@@ -68,7 +68,7 @@ class Redriver:
             return await self._store(letters) if letters else [], cursor
 
     async def _store(self, letters: Sequence[DeadLetter]) -> list[Redriven]:
-        await self._sink.pin(REDRIVE, {_PLACE: LogRange(None, 0, 0)}, cluster_id=None)
+        await self._sink.pin(REDRIVE, {_PLACE: LogRange(None, 0, 0)})
         start = (await self._sink.offsets(REDRIVE))[_PLACE].next_offset
         senders = [self._sender(letter) for letter in letters]
         decoded = await asyncio.to_thread(self._decode, letters, senders, start)

@@ -82,8 +82,11 @@ class ReplayService:
             reason=reason,
             created_at=now,
         )
-        starts = {part.place: LogRange(part.topic_id, part.start, part.end) for part in ranges}
-        await self._sink.pin(source_of(replay.replay_id), starts, cluster_id=cluster.cluster_id)
+        starts = {
+            part.place: LogRange(part.topic_id, part.start, part.end, cluster.cluster_id)
+            for part in ranges
+        }
+        await self._sink.pin(source_of(replay.replay_id), starts)
         await self._book.add(replay)
         self._wake.set()
         return await self._book.get(replay.replay_id)

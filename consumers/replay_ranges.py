@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from consumers.log_reader import LogReader
 from consumers.topics import Cluster
 from daemon.domain.errors import RefusedError
-from daemon.domain.ingest import KAFKA, Partition, StoredOffset
+from daemon.domain.ingest import KAFKA, LogRange, Partition, StoredOffset, is_same_log
 from daemon.domain.ports import EventSink
 from daemon.domain.replays import ReplayRange, ReplayRequest
 
@@ -122,8 +122,8 @@ def _range(
     What it has yet to read it may reach after its dedupe window has forgotten the replayed copy.
     """
     topic_id = cluster.topics[place.topic][0]
-    if live and live.topic_id and topic_id and live.topic_id != topic_id:
-        problem = f"{place.topic} was made anew and its new log is not read yet"
+    if live and not is_same_log(live, LogRange(topic_id, *bounds, cluster.cluster_id)):
+        problem = f"{place.topic} is not the log that was read; it was made anew, or elsewhere"
         raise _refused(problem, "Accept that first: adaptd ingest resync")
     first = max(start, bounds[0])
     last = max(first, min(end, bounds[1]))

@@ -13,7 +13,7 @@ import structlog
 from faust.contrib.asgi import bind_to_running_loop
 
 from consumers.app import ChunkConsumer, ConsumerSettings, IngestApp, build_app
-from consumers.faults import ClientFellError, blaming_client, is_transient, told
+from consumers.faults import MENDABLE, blaming_client, is_transient, lasting, outlasted, told
 from consumers.gaps import GapError, find_gaps
 from consumers.lookout import Lookout
 from consumers.quiet import few_client_logs
@@ -21,12 +21,7 @@ from consumers.reader import ChunkReader
 from consumers.topic_checks import TopicFault, find_faults
 from consumers.topics import BrokerAwayError, Cluster, TopicAdmin, Topics
 from consumers.watchdog import StuckError, Watchdog, lags
-from daemon.domain.errors import (
-    ChainError,
-    FreshStartError,
-    HaltError,
-    RefusedError,
-)
+from daemon.domain.errors import FreshStartError, HaltError, RefusedError
 from daemon.domain.ingest import KAFKA, Partition
 from daemon.domain.kafka import KafkaSecurity
 from daemon.domain.meters import Meter
@@ -42,7 +37,6 @@ _ANSWER_S = 10.0
 _START_S = 60.0
 _STOP_S = 30.0
 _RECORD_S = 5.0  # the store may be what fails
-_MAX_FALLS = 5  # of the client in a row, without a stored chunk between them
 
 
 class IngestSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,12 +166,11 @@ class IngestService:
         """
         if await self._halts.current() is None:
             raise RefusedError("ingest", "it is not halted", "Only a halted consumer can jump")
-        cluster, ranges = await self._lookout.look()
+        _, ranges = await self._lookout.look()
         gaps = find_gaps(await self._sink.offsets(KAFKA), ranges)
         await self._sink.resync(
             KAFKA,
             ranges,
-            cluster_id=cluster.cluster_id,
             actor=actor,
             reason=reason,
             evidence=gaps,
@@ -197,33 +190,30 @@ class IngestService:
             before = self._stored_at
             try:
                 await self._run_once()
-            except ClientFellError as error:
+            except MENDABLE as error:
                 falls = 1 if self._stored_at != before else falls + 1
-                _log.warning("client fell", times=falls, problem=str(error))
-                if falls >= _MAX_FALLS:
-                    raise FreshStartError(error.where, error.problem, error.remedy) from error
-                self._become("waiting", str(error))
-            except ChainError as error:
+                _log.warning("reading again", times=falls, problem=str(error))
+                if end := outlasted(error, falls):
+                    raise end from error
                 self._become("waiting", str(error))
             except HaltError:
                 raise
             except Exception as error:
                 if not is_transient(error):
-                    raise _lasting(error) from error
+                    raise lasting(error) from error
                 self._become("waiting", told(error))
             await asyncio.sleep(_RETRY_S)
 
     async def _run_once(self) -> None:
         cluster, ranges = await self._lookout.ready()
         await self._check_topics()
-        await self._sink.pin(KAFKA, ranges, cluster_id=cluster.cluster_id)
+        await self._sink.pin(KAFKA, ranges)
         reader = ChunkReader(
             self._sink,
             key=self._key,
             kinds=self._settings.topics.kinds,
             unsigned_sources=self._settings.unsigned_sources,
-            cluster_id=cluster.cluster_id,
-            topic_ids={name: topic_id for name, (topic_id, _) in cluster.topics.items()},
+            found=self._lookout.beginnings,
             meter=self.meter,
         )
         try:
@@ -350,14 +340,6 @@ def _raise_failure(app: IngestApp, reader: ChunkReader) -> None:
     if app.crashed:
         with blaming_client():
             raise app.crash_reason or RuntimeError("the Faust app crashed")
-
-
-def _lasting(error: Exception) -> HaltError:
-    return HaltError(
-        "consumer",
-        f"{told(error)}; nothing was skipped",
-        "Mend the cause, then run `adaptd ingest resume`",
-    )
 
 
 async def _answer(question: Awaitable[T]) -> T:

@@ -235,6 +235,8 @@ def _ranges(client: Client, cluster: Cluster) -> dict[Partition, LogRange]:
     earliest = client.list_partition_offsets(dict.fromkeys(asked, OffsetSpec.EARLIEST))
     end = client.list_partition_offsets(dict.fromkeys(asked, OffsetSpec.LATEST))
     return {
-        Partition(*at): LogRange(topic_ids[Partition(*at)], earliest[at].offset, end[at].offset)
+        Partition(*at): LogRange(
+            topic_ids[Partition(*at)], earliest[at].offset, end[at].offset, cluster.cluster_id
+        )
         for at in asked
     }

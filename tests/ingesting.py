@@ -37,7 +37,7 @@ class Ingesting:
         self.next = 0
 
     async def pin(self, partition: Partition = EVENTS, start: int = 0) -> None:
-        await self.sink.pin(KAFKA, {partition: LogRange("topic-id", start, start)}, cluster_id="c")
+        await self.sink.pin(KAFKA, {partition: LogRange("topic-id", start, start, "c")})
 
     async def add(
         self, *events: Any, sender: Sender = SIGNED, at: datetime | None = None

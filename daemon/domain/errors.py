@@ -27,7 +27,11 @@ class StoreError(AdaptdError):
 
 
 class StoreFullError(StoreError):
-    """Disk or memory is short. Nothing was stored; the same may succeed once there is room."""
+    """The disk is full. Nothing was stored; the same succeeds once there is room."""
+
+
+class StoreShortError(StoreError):
+    """Memory was short, or somebody else wrote. Nothing was stored; soon tried again, it may be."""
 
 
 class HaltError(AdaptdError):

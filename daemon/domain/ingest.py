@@ -98,6 +98,19 @@ class LogRange:
     topic_id: str | None
     earliest: int
     end: int
+    cluster_id: str | None = None
+
+
+def is_same_log(stored: StoredOffset, found: LogRange) -> bool:
+    """Whether what is found may be read on from what is stored."""
+    return not (
+        is_other(stored.cluster_id, found.cluster_id) or is_other(stored.topic_id, found.topic_id)
+    )
+
+
+def is_other(stored: str | None, found: str | None) -> bool:
+    """Two ids that are both known and not the same. A broker that gives none says nothing."""
+    return stored is not None and found is not None and stored != found
 
 
 @dataclass(frozen=True, slots=True)

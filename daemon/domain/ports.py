@@ -91,12 +91,10 @@ class EventSink(Protocol):
 
     async def offsets(self, source: str) -> Mapping[Partition, StoredOffset]: ...
 
-    async def pin(
-        self, source: str, starts: Mapping[Partition, LogRange], *, cluster_id: str | None
-    ) -> None:
+    async def pin(self, source: str, starts: Mapping[Partition, LogRange]) -> None:
         """Store where reading of new partitions begins (`earliest`), before their first read.
 
-        Safe to repeat: a partition that has an offset keeps it.
+        Safe to repeat: a partition that has an offset keeps it, and learns the ids it lacked.
         """
         ...
 
@@ -115,7 +113,6 @@ class EventSink(Protocol):
         source: str,
         ranges: Mapping[Partition, LogRange],
         *,
-        cluster_id: str | None,
         actor: str,
         reason: str,
         evidence: Any,

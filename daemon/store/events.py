@@ -78,14 +78,10 @@ class EventStore:
         """How far each partition of a source is stored."""
         return await self._database.read(lambda cursor: load_offsets(cursor, source))
 
-    async def pin(
-        self, source: str, starts: Mapping[Partition, LogRange], *, cluster_id: str | None
-    ) -> None:
+    async def pin(self, source: str, starts: Mapping[Partition, LogRange]) -> None:
         """Store where reading begins (`earliest`). A partition that has an offset keeps it."""
         await self._database.write(
-            lambda cursor: pin_offsets(
-                cursor, source, starts, cluster_id=cluster_id, now=self._clock()
-            )
+            lambda cursor: pin_offsets(cursor, source, starts, now=self._clock())
         )
 
     async def write(self, decoded: Decoded) -> Written:
@@ -110,7 +106,6 @@ class EventStore:
         source: str,
         ranges: Mapping[Partition, LogRange],
         *,
-        cluster_id: str | None,
         actor: str,
         reason: str,
         evidence: Any,
@@ -118,7 +113,7 @@ class EventStore:
         """Accept a gap: read on from what the broker has. The gap stays on record as evidence."""
 
         def work(cursor: Connection) -> None:
-            replace_offsets(cursor, source, ranges, cluster_id=cluster_id, now=self._clock())
+            replace_offsets(cursor, source, ranges, now=self._clock())
             record_transition(
                 cursor,
                 "ingest",

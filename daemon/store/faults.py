@@ -2,7 +2,13 @@
 
 import duckdb
 
-from daemon.domain.errors import AdaptdError, FreshStartError, StoreError, StoreFullError
+from daemon.domain.errors import (
+    AdaptdError,
+    FreshStartError,
+    StoreError,
+    StoreFullError,
+    StoreShortError,
+)
 
 _SHORT = (duckdb.OutOfMemoryException, duckdb.TransactionException)
 # Of the system's words; a bad block or a lost right does not pass by itself.
@@ -16,8 +22,9 @@ _QUOTES_VALUES = (
 def write_error(error: duckdb.Error) -> AdaptdError:
     """The error of a write that stored nothing.
 
-    StoreFullError where it may pass by itself; FreshStartError where this process's database takes
-    nothing any more and a new one recovers it from its log; else StoreError.
+    StoreFullError where it passes once there is room; StoreShortError where it may pass by itself;
+    FreshStartError where this process's database takes nothing any more and a new one recovers it
+    from its log; else StoreError.
     """
     words = type(error).__name__
     if not isinstance(error, _QUOTES_VALUES):
@@ -25,11 +32,10 @@ def write_error(error: duckdb.Error) -> AdaptdError:
     if isinstance(error, duckdb.FatalException) or "has been invalidated" in words:
         problem = f"the database has stopped itself ({words})"
         return FreshStartError("store", problem, "A new process recovers it; check the disk")
-    full = isinstance(error, duckdb.IOException) and any(w in words.lower() for w in _FULL)
-    if full or isinstance(error, _SHORT):
+    if isinstance(error, duckdb.IOException) and any(w in words.lower() for w in _FULL):
         problem = f"there is no room for a chunk of events ({words})"
-        return StoreFullError(
-            "store", problem, "Make room on the disk, or raise ADAPTD_STORE_MEMORY"
-        )
+        return StoreFullError("store", problem, "Make room on the disk")
     problem = f"a chunk of events cannot be stored ({words})"
+    if isinstance(error, _SHORT):
+        return StoreShortError("store", problem, "If it comes again, raise ADAPTD_STORE_MEMORY")
     return StoreError("store", problem, "Mend the cause, then `adaptd ingest resume`")

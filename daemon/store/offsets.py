@@ -1,11 +1,12 @@
 """How far every source is stored, partition by partition: the truth about offsets (D4)."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from daemon.domain.errors import ChainError, HaltError
-from daemon.domain.ingest import LogRange, Partition, Span, StoredOffset
+from daemon.domain.ingest import LogRange, Partition, Span, StoredOffset, is_same_log
 from daemon.store.database import Connection, rows
 from daemon.store.statements import statements
 
@@ -25,11 +26,10 @@ def pin_offsets(
     source: str,
     starts: Mapping[Partition, LogRange],
     *,
-    cluster_id: str | None,
     now: datetime,
 ) -> None:
-    """Store where reading begins; partitions that have an offset keep it."""
-    _put(cursor, _SQL["pin_offsets"], source, starts, cluster_id=cluster_id, now=now)
+    """Store where reading begins; partitions that have an offset keep it, and learn ids."""
+    _put(cursor, _SQL["pin_offsets"], source, starts, now=now)
 
 
 def replace_offsets(
@@ -37,12 +37,11 @@ def replace_offsets(
     source: str,
     ranges: Mapping[Partition, LogRange],
     *,
-    cluster_id: str | None,
     now: datetime,
 ) -> None:
     """Make what the broker has the new truth: jump into its ranges, forget what it does not have.
 
-    A partition of the same topic id whose offset lies in its range keeps it. One whose log now ends
+    A partition of the same log whose offset lies in its range keeps it. One whose log now ends
     before its offset is read on from that end: most of what is left was stored already, maybe
     longer ago than duplicates are looked for. `adaptd replay` takes what was not.
     """
@@ -51,17 +50,17 @@ def replace_offsets(
         partition: _beginning(stored.get(partition), found)
         for partition, found in ranges.items()
         if (old := stored.get(partition)) is None
-        or old.topic_id != found.topic_id
+        or not is_same_log(old, found)
         or not found.earliest <= old.next_offset <= found.end
     }
-    _put(cursor, _SQL["replace_offsets"], source, moved, cluster_id=cluster_id, now=now)
+    _put(cursor, _SQL["replace_offsets"], source, moved, now=now)
     for partition in stored.keys() - ranges.keys():
         cursor.execute(_SQL["forget_offset"], _key(source, partition))
 
 
 def _beginning(old: StoredOffset | None, found: LogRange) -> LogRange:
-    shortened = old is not None and old.topic_id == found.topic_id and old.next_offset > found.end
-    return LogRange(found.topic_id, found.end, found.end) if shortened else found
+    shortened = old is not None and is_same_log(old, found) and old.next_offset > found.end
+    return replace(found, earliest=found.end) if shortened else found
 
 
 def check_spans(
@@ -117,13 +116,12 @@ def _put(
     source: str,
     ranges: Mapping[Partition, LogRange],
     *,
-    cluster_id: str | None,
     now: datetime,
 ) -> None:
     values = _lists(source, ranges) | {
         "next_offsets": [found.earliest for found in ranges.values()],
         "topic_ids": [found.topic_id for found in ranges.values()],
-        "cluster_id": cluster_id,
+        "cluster_ids": [found.cluster_id for found in ranges.values()],
         "now": now,
     }
     cursor.execute(statement, values)

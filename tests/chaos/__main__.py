@@ -53,6 +53,7 @@ def faults(world: World) -> Iterator[tuple[str, _Fault]]:
     yield "older_copy", lambda: faults_store.older_copy(world)
     yield "older_copy_expired", lambda: faults_store.older_copy(world, expired=True)
     yield "topic_made_anew", lambda: broker.topic_made_anew(world)
+    yield "topic_made_anew_read", lambda: broker.topic_made_anew(world, while_read=True)
     yield "passed_by_retention", lambda: broker.passed_by_retention(world)
     yield (
         "passed_by_retention_stopped",

@@ -47,27 +47,29 @@ def sigkill_of_the_broker(world: World, *, times: int) -> Outcome:
         )
 
 
-def topic_made_anew(world: World) -> Outcome:
+def topic_made_anew(world: World, *, while_read: bool = False) -> Outcome:
     """Deleted and created under its name: it halts, names both, and goes on once told to."""
-    with world.arena("anew") as arena:
+    fault = f"topic recreated, while it {'reads' if while_read else 'is down'}"
+    with world.arena(f"anew-{while_read}".lower()) as arena:
         child = arena.child()
         child.start()
         arena.send(400)
         child.reaches(arena.ledger.ends())
-        child.stop()
+        if not while_read:
+            child.stop()
         topic, before = arena.topics.interactions, dict(_next_offsets(child))
         make_anew(arena.broker, topic, partitions=arena.partitions)
         arena.ledger.forget_ends(topic)
-        arena.send(300, life=1)
+        arena.send(900 if while_read else 300, life=1)  # reading on by offset would be possible
         expected = {
             (topic, part, "recreated", before[f"{topic}/{part}"], None)
             for part in range(arena.partitions)
         }
-        problems = halts_on(child, expected)
+        problems = halts_on(child, expected, started=while_read)
         recover_s = resynced(child, arena)
         return arena.judge(
             child.store_path,
-            fault="topic deleted and recreated",
+            fault=fault,
             injected=1,
             recover_s=recover_s,
             problems=problems,

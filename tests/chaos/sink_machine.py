@@ -290,15 +290,11 @@ class SinkMachine(RuleBasedStateMachine):
         assert caught.type is error
 
     def _pin(self, part: Partition) -> None:
-        self._run(self.sink.pin(KAFKA, {part: LogRange("t", 0, 0)}, cluster_id="c"))
+        self._run(self.sink.pin(KAFKA, {part: LogRange("t", 0, 0)}))
         self.model.next.setdefault(part, 0)
 
     def _resync(self, ranges: dict[Partition, LogRange]) -> None:
-        self._run(
-            self.sink.resync(
-                KAFKA, ranges, cluster_id="c", actor="ada", reason="a gap", evidence=None
-            )
-        )
+        self._run(self.sink.resync(KAFKA, ranges, actor="ada", reason="a gap", evidence=None))
 
     def _ask(self, *statements: str) -> list[list[dict[str, Any]]]:
         return self._run(

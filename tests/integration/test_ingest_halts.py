@@ -46,7 +46,8 @@ async def test_a_topic_made_anew_halts_with_the_gap_until_it_is_accepted(
     async with consuming(broker, topics, tmp_path) as running:
         await until(lambda: caught_up(running, 9), within_s=20)
         await asyncio.to_thread(recreate, broker, topics.interactions)
-        await send(broker, topics.interactions, *(an_interaction() for _ in range(5)))
+        more = [an_interaction() for _ in range(60)]  # each partition's new log is longer
+        await send(broker, topics.interactions, *more)
 
         error = await running.halted()
 
@@ -54,16 +55,41 @@ async def test_a_topic_made_anew_halts_with_the_gap_until_it_is_accepted(
         halt = await running.halts.current()
         assert halt is not None
         assert {gap["kind"] for gap in halt.detail["gaps"]} <= {"recreated", "missing"}
-        assert sum(gap["next_offset"] for gap in halt.detail["gaps"]) >= 9
+        assert sum(gap["next_offset"] for gap in halt.detail["gaps"]) == 9
+        assert (await running.reads.counts()).interactions == 9
 
     async with consuming(broker, topics, tmp_path) as running:  # the next process
         await until(lambda: is_halted(running), within_s=10)
         await running.service.resync(actor="ada", reason="the topic was made anew on purpose")
-        await until(lambda: caught_up(running, 14), within_s=30)
+        await until(lambda: caught_up(running, 69), within_s=30)
 
         [record] = await running.ask("SELECT * FROM transitions WHERE to_state = 'resynced'")
         assert record["actor"] == "ada"
         assert "recreated" in record["evidence"]
+
+
+async def test_another_cluster_halts_and_ids_that_were_not_known_are_filled_in(
+    broker: Broker, topics: Topics, tmp_path: Path
+) -> None:
+    await send(broker, topics.interactions, *(an_interaction() for _ in range(9)))
+    ids = "SELECT DISTINCT cluster_id, topic_id FROM offsets WHERE topic = '{}'"
+    async with consuming(broker, topics, tmp_path) as running:
+        await until(lambda: caught_up(running, 9), within_s=20)
+        known = await running.ask(ids.format(topics.interactions))
+        await change(running, "UPDATE offsets SET cluster_id = NULL, topic_id = NULL")
+    async with consuming(broker, topics, tmp_path) as running:
+        await until(lambda: caught_up(running, 9), within_s=20)
+        assert await running.ask(ids.format(topics.interactions)) == known
+        await change(running, "UPDATE offsets SET cluster_id = 'the one before'")
+
+    async with consuming(broker, topics, tmp_path) as running:
+        assert "this is another cluster (of the one before all" in str(await running.halted())
+
+    async with consuming(broker, topics, tmp_path) as running:
+        await until(lambda: is_halted(running), within_s=10)
+        await running.service.resync(actor="ada", reason="we moved")
+        await until(lambda: caught_up(running, 9), within_s=30)
+        assert (await running.reads.counts()).duplicates == 9  # read again, stored once
 
 
 async def test_records_that_retention_took_are_counted_and_halted_on(
@@ -124,5 +150,8 @@ async def test_a_failure_that_does_not_pass_halts_and_skips_nothing(
 
 
 async def rename(running: Running, table: str, name: str) -> None:
-    statement = f"ALTER TABLE {table} RENAME TO {name}"
+    await change(running, f"ALTER TABLE {table} RENAME TO {name}")
+
+
+async def change(running: Running, statement: str) -> None:
     await running.database.write(lambda cursor: cursor.execute(statement))

@@ -4,15 +4,24 @@ import aiokafka.errors as kafka
 import duckdb
 import pytest
 
-from consumers.faults import ClientFellError, blaming_client, is_transient, told
+from consumers.faults import (
+    MENDABLE,
+    ClientFellError,
+    blaming_client,
+    is_transient,
+    outlasted,
+    told,
+)
 from consumers.gaps import GapError
 from consumers.topics import BrokerAwayError
 from daemon.domain.errors import (
     ChainError,
     FreshStartError,
+    HaltError,
     SettingsError,
     StoreError,
     StoreFullError,
+    StoreShortError,
 )
 from daemon.store.faults import write_error
 
@@ -28,7 +37,6 @@ WORDS = ("somewhere", "something", "Do this")
         kafka.TopicAuthorizationFailedError(),
         kafka.UnknownError(),
         BrokerAwayError(*WORDS),
-        ChainError(*WORDS),
         SettingsError(*WORDS),
         StoreFullError(*WORDS),
         ConnectionResetError(),
@@ -57,6 +65,22 @@ def test_what_does_not(error: Exception) -> None:
     assert not is_transient(error)
 
 
+@pytest.mark.parametrize(
+    ("error", "tries", "end"),
+    [
+        (ClientFellError(*WORDS), 5, FreshStartError),
+        (ChainError(*WORDS), 5, HaltError),
+        (StoreShortError(*WORDS), 20, HaltError),
+    ],
+)
+def test_what_reading_again_does_not_mend_ends_it(
+    error: Exception, tries: int, end: type[HaltError]
+) -> None:
+    assert isinstance(error, MENDABLE)
+    assert not any(outlasted(error, times) for times in range(1, tries))
+    assert type(outlasted(error, tries)) is end
+
+
 def test_only_the_kind_and_the_place_of_an_unknown_error_are_told() -> None:
     with pytest.raises(ValueError, match="secret") as caught:
         raise ValueError("secret answer")
@@ -79,7 +103,8 @@ def test_the_client_is_blamed_for_its_own_errors_only() -> None:
         (duckdb.IOException("Could not write: File too large"), StoreFullError),
         (duckdb.IOException("Could not read: Input/output error"), StoreError),
         (duckdb.IOException("Cannot open file: Permission denied"), StoreError),
-        (duckdb.OutOfMemoryException("full"), StoreFullError),
+        (duckdb.OutOfMemoryException("full"), StoreShortError),
+        (duckdb.TransactionException("conflict"), StoreShortError),
         (duckdb.FatalException("database has been invalidated"), FreshStartError),
         (duckdb.CatalogException("no such table"), StoreError),
         (duckdb.ConversionException("cannot convert 'secret'"), StoreError),

@@ -9,6 +9,7 @@ import faust
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.protocol import fetch
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
 from faust.transport.consumer import Consumer, ThreadDelegateConsumer
@@ -59,7 +60,7 @@ def test_the_helpers_we_call_are_there() -> None:
     assert parameters(Consumer._wait_next_records) == ["self", "timeout"]
     assert parameters(driver.Consumer._to_message) == ["self", "tp", "record"]
     assert "self._buffered_partitions = set()" in inspect.getsource(Consumer.__init__)
-    for name in ("earliest_offsets", "highwaters", "seek_wait", "call_thread", "_ensure_consumer"):
+    for name in ("seek_wait", "call_thread", "_ensure_consumer"):
         assert callable(getattr(ChunkThread, name)), name
 
 
@@ -111,6 +112,27 @@ def test_fetches_go_through_the_send_that_we_wrap() -> None:
     )
     assert "self._client" in inspect.getsource(aiokafka.AIOKafkaConsumer.start)
     assert "MemoryRecords(part_data[-1])" in inspect.getsource(Fetcher._proc_fetch_request)
+
+
+def test_an_answer_tells_each_partitions_error_after_its_number() -> None:
+    for number in range(12):
+        answer = getattr(fetch, f"FetchResponse_v{number}").SCHEMA
+        _, partitions = answer.fields[answer.names.index("topics")].array_of.fields
+        assert partitions.array_of.names[:2] == ("partition", "error_code")
+    assert not hasattr(fetch, "FetchResponse_v12")
+
+
+def test_aiokafka_reads_on_by_name_where_a_partition_was_lost_for_a_while() -> None:
+    """Asked with a topic's id, as of version 13, the broker itself would refuse another topic."""
+    after_fetch = inspect.getsource(Fetcher._proc_fetch_request)
+    lost = after_fetch.index("Errors.NotLeaderForPartitionError,")
+    told = after_fetch[lost : after_fetch.index("elif", lost)].split()
+    assert told == [
+        "Errors.NotLeaderForPartitionError,",
+        "Errors.UnknownTopicOrPartitionError,",
+        "):",
+        "self._client.force_metadata_update()",
+    ]
 
 
 def test_records_tell_their_size() -> None:

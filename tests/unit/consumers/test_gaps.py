@@ -41,6 +41,14 @@ def test_brokers_without_topic_ids_are_judged_by_offsets() -> None:
     assert find_gaps(stored(15, None), {AT: LogRange("b", 10, 20)}) == []
 
 
+def test_another_cluster_is_a_gap_even_where_the_offset_would_fit() -> None:
+    [gap] = find_gaps(stored(15), {AT: LogRange("a", 10, 20, "d")})
+
+    assert (gap.kind, gap.cluster_id_stored, gap.cluster_id_found) == ("other_cluster", "c", "d")
+    assert "another cluster (of c all before 15 was read; d has 10 to 20" in str(gap)
+    assert find_gaps(stored(15), {AT: LogRange("a", 10, 20, "c")}) == []
+
+
 def test_a_missing_partition_is_a_gap() -> None:
     [gap] = find_gaps(stored(15), {Partition("events", 1): LogRange("a", 0, 0)})
 

@@ -1,7 +1,7 @@
 """Chunks from Kafka: where to begin, and whom to believe."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,9 +11,10 @@ import pytest
 from consumers.app import Chunk
 from consumers.gaps import GapError
 from consumers.reader import ChunkReader
+from consumers.topics import BrokerAwayError
 from daemon.domain.errors import ChainError
 from daemon.domain.events import SIGNATURE_HEADER
-from daemon.domain.ingest import KAFKA, Partition
+from daemon.domain.ingest import KAFKA, LogRange, Partition
 from daemon.domain.signing import derive, sign
 from daemon.store.database import Database
 from tests.event_samples import a_correction, an_interaction, as_bytes
@@ -41,15 +42,28 @@ async def ingesting() -> AsyncIterator[Ingesting]:
     database.close()
 
 
+class Log:
+    """What the broker has."""
+
+    earliest, topic_id = 0, "a"
+
+    async def found(self, wanted: Collection[Partition]) -> dict[Partition, LogRange]:
+        return {at: LogRange(self.topic_id, self.earliest, 20, "c") for at in wanted if at == AT}
+
+
 @pytest.fixture
-async def reader(ingesting: Ingesting) -> AsyncIterator[ChunkReader]:
+def log() -> Log:
+    return Log()
+
+
+@pytest.fixture
+async def reader(ingesting: Ingesting, log: Log) -> AsyncIterator[ChunkReader]:
     made = ChunkReader(
         ingesting.sink,
         key=KEY,
         kinds={AT.topic: "interaction"},
         unsigned_sources=frozenset({"user"}),
-        cluster_id="c",
-        topic_ids={AT.topic: "a"},
+        found=log.found,
     )
     yield made
     made.close()
@@ -68,32 +82,56 @@ async def store(reader: ChunkReader, chunks: list[Chunk]) -> None:
 
 
 async def test_a_new_partition_is_read_from_its_earliest_offset_and_pinned(
-    reader: ChunkReader, ingesting: Ingesting
+    reader: ChunkReader, ingesting: Ingesting, log: Log
 ) -> None:
-    assert await reader.begin({AT: (7, 20)}) == {AT: 7}
+    log.earliest = 7
+    assert await reader.begin([AT]) == {AT: 7}
 
     stored = (await ingesting.sink.offsets(KAFKA))[AT]
     assert (stored.next_offset, stored.topic_id, stored.cluster_id) == (7, "a", "c")
 
 
 async def test_a_known_partition_is_read_on_from_where_it_was_stored(reader: ChunkReader) -> None:
-    await reader.begin({AT: (0, 20)})
+    await reader.begin([AT])
     await store(reader, [Chunk(AT, 0, [KafkaRecord(4, as_bytes(an_interaction()))])])
 
-    assert await reader.begin({AT: (0, 20)}) == {AT: 5}
+    assert await reader.begin([AT]) == {AT: 5}
 
 
-async def test_a_gap_is_never_jumped_over(reader: ChunkReader) -> None:
-    await reader.begin({AT: (0, 20)})
+async def test_a_gap_is_never_jumped_over(reader: ChunkReader, log: Log) -> None:
+    await reader.begin([AT])
+    log.earliest = 3
 
     with pytest.raises(GapError, match="offsets 0 to 2 are gone"):
-        await reader.begin({AT: (3, 20)})
+        await reader.begin([AT])
+
+
+async def test_a_topic_made_anew_while_it_is_read_is_a_gap_and_nothing_is_stored_after_it(
+    reader: ChunkReader, ingesting: Ingesting, log: Log
+) -> None:
+    await reader.begin([AT])
+    await store(reader, [Chunk(AT, 0, [KafkaRecord(4, as_bytes(an_interaction()))])])
+    log.topic_id = "b"
+
+    with pytest.raises(GapError, match=r"made anew .* all before 5 was read"):
+        await reader.begin([AT])
+
+    with pytest.raises(GapError):
+        await reader.accept([Chunk(AT, 5, [KafkaRecord(5, as_bytes(an_interaction()))])], id)
+    assert (await ingesting.sink.offsets(KAFKA))[AT].next_offset == 5
+
+
+async def test_a_partition_the_broker_does_not_know_yet_is_asked_for_again(
+    reader: ChunkReader,
+) -> None:
+    with pytest.raises(BrokerAwayError, match="does not know"):
+        await reader.begin([AT, Partition("elsewhere", 0)])
 
 
 async def test_only_a_gateways_signature_is_trusted(
     reader: ChunkReader, ingesting: Ingesting
 ) -> None:
-    await reader.begin({AT: (0, 20)})
+    await reader.begin([AT])
 
     await store(
         reader,
@@ -129,7 +167,7 @@ async def test_only_a_gateways_signature_is_trusted(
 async def test_the_time_of_the_last_record_is_kept(
     reader: ChunkReader, ingesting: Ingesting
 ) -> None:
-    await reader.begin({AT: (0, 20)})
+    await reader.begin([AT])
     record = KafkaRecord(0, as_bytes(an_interaction()))
     timeless = KafkaRecord(1, as_bytes(an_interaction()), timestamp=10**18)
 
@@ -144,7 +182,7 @@ async def test_the_time_of_the_last_record_is_kept(
 async def test_after_a_failure_nothing_is_stored_and_nobody_waits(
     reader: ChunkReader, ingesting: Ingesting
 ) -> None:
-    await reader.begin({AT: (0, 20)})
+    await reader.begin([AT])
     chunks = [
         [Chunk(AT, start, [KafkaRecord(start, as_bytes(an_interaction()))])]
         for start in (3, 0, 1, 2)

@@ -39,7 +39,7 @@ async def ranges(live: int | None = None, topic: str = "t", **asked: object) -> 
         if live is not None:
             places = [Partition("t", 0), Partition("t", 1)]
             found = {place: LogRange("id", 0, 100) for place in places}
-            await sink.pin(KAFKA, found, cluster_id="c")
+            await sink.pin(KAFKA, found)
             await sink.write(no_events(*[Span(place, 0, live) for place in places]))
         return await ask_ranges(
             ReplayRequest(topics=[topic], **asked),  # pyright: ignore

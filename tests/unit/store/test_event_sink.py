@@ -110,6 +110,17 @@ async def test_a_pin_never_moves_an_offset(ingesting: Ingesting) -> None:
     assert (stored.next_offset, stored.cluster_id, stored.topic_id) == (5, "c", "topic-id")
 
 
+async def test_a_pin_fills_in_ids_that_were_not_known_and_changes_none(
+    ingesting: Ingesting,
+) -> None:
+    for topic_id, cluster_id in ((None, None), ("a", None), (None, "c"), ("b", "d")):
+        await ingesting.sink.pin(KAFKA, {EVENTS: LogRange(topic_id, 3, 3, cluster_id)})
+
+    stored = (await ingesting.sink.offsets(KAFKA))[EVENTS]
+
+    assert (stored.next_offset, stored.cluster_id, stored.topic_id) == (3, "c", "a")
+
+
 async def test_partitions_advance_apart(ingesting: Ingesting) -> None:
     other = Partition("events", 1)
     await ingesting.pin(other)
@@ -155,7 +166,7 @@ async def test_a_replay_is_compared_with_everything_ever_stored(ingesting: Inges
     """The window by ingestion time says nothing about events that are read again years later."""
     await ingesting.add(an_interaction(id="i1"), a_rating("i1", id="f1"), b"broken", at=NOW)
     ingesting.clock.now = NOW + timedelta(days=900)
-    await ingesting.sink.pin("replay:r", {EVENTS: LogRange("t", 0, 0)}, cluster_id=None)
+    await ingesting.sink.pin("replay:r", {EVENTS: LogRange("t", 0, 0)})
     events = [an_interaction(id="i1"), a_rating("i1", id="f1"), b"broken", an_interaction(id="i2")]
 
     again = replace(chunk([*events, events[-1]], start=0), source="replay:r")
@@ -172,7 +183,7 @@ async def test_an_event_nobody_vouches_for_is_a_copy_of_the_gateways_own(
     ingesting: Ingesting,
 ) -> None:
     await ingesting.add(an_interaction(id="i1"))
-    await ingesting.sink.pin("import:f", {EVENTS: LogRange(None, 0, 0)}, cluster_id=None)
+    await ingesting.sink.pin("import:f", {EVENTS: LogRange(None, 0, 0)})
 
     own = chunk([an_interaction(id="i1")], start=0, sender=UNSIGNED)
     written = await ingesting.sink.write(replace(own, source="import:f"))
@@ -278,7 +289,6 @@ async def test_resync_jumps_over_what_is_gone_and_keeps_the_gap_on_record(
             moved: LogRange("topic-id", 8, 10),
             Partition("events", 3): LogRange("topic-id", 1, 10),
         },
-        cluster_id="c",
         actor="ada",
         reason="old data, not needed",
         evidence={"lost": 3},
@@ -297,7 +307,6 @@ async def test_resync_to_a_topic_made_anew_starts_at_its_beginning(ingesting: In
     await ingesting.sink.resync(
         KAFKA,
         {EVENTS: LogRange("another-id", 0, 100)},
-        cluster_id="c",
         actor="ada",
         reason="made anew",
         evidence=None,
@@ -305,6 +314,21 @@ async def test_resync_to_a_topic_made_anew_starts_at_its_beginning(ingesting: In
 
     stored = (await ingesting.sink.offsets(KAFKA))[EVENTS]
     assert (stored.next_offset, stored.topic_id) == (0, "another-id")
+
+
+async def test_resync_to_another_cluster_starts_at_its_beginning(ingesting: Ingesting) -> None:
+    await ingesting.add(*[an_interaction() for _ in range(4)])
+
+    await ingesting.sink.resync(
+        KAFKA,
+        {EVENTS: LogRange("topic-id", 1, 100, "another")},
+        actor="ada",
+        reason="moved",
+        evidence=None,
+    )
+
+    stored = (await ingesting.sink.offsets(KAFKA))[EVENTS]
+    assert (stored.next_offset, stored.cluster_id) == (1, "another")
 
 
 async def test_resync_of_a_log_that_became_shorter_goes_on_at_its_end(
@@ -315,7 +339,6 @@ async def test_resync_of_a_log_that_became_shorter_goes_on_at_its_end(
     await ingesting.sink.resync(
         KAFKA,
         {EVENTS: LogRange("topic-id", 0, 3)},
-        cluster_id="c",
         actor="ada",
         reason="an unclean election",
         evidence=None,
