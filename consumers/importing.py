@@ -26,7 +26,6 @@ from daemon.domain.tokens import Principal
 
 MAX_LINE_BYTES = MAX_EVENT_BYTES
 MAX_STEP_LINES = 10_000
-MAX_STEP_BYTES = 8 << 20
 _FIRST_LINE = 1
 _DIGEST_LETTERS = 64
 

@@ -1,6 +1,8 @@
 """The running daemon, asked over HTTP."""
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,9 @@ from daemon.domain.errors import AdaptdError, HaltError, RefusedError
 from daemon.settings import Settings, load_settings
 
 _LIMIT_S = 30.0
+_WORK_LIMIT_S = 300.0  # of a request that brings work
+_PATIENCE_S = 600.0  # with a daemon that asks to come again
+_LONGEST_WAIT_S = 30.0
 _NO_DAEMON = "Start it with `adaptd run`, or point ADAPTD_URL at one"
 
 
@@ -36,31 +41,54 @@ class DaemonClient:
     def delete(self, path: str) -> Any:
         return self._ask("DELETE", path)
 
-    def send(self, path: str, body: bytes) -> Any:
-        """POST lines as they are."""
-        return self._ask("POST", path, content=body)
+    def send(self, path: str, body: bytes, *, waiting: Callable[[str], None]) -> Any:
+        """POST lines as they are. Where it asks to come again it does, for minutes.
+
+        `waiting` is told why, once for each reason.
+        """
+        until_s = time.monotonic() + _PATIENCE_S
+        told = ""
+        while True:
+            response = self._request("POST", path, limit_s=_WORK_LIMIT_S, content=body)
+            wait_s = _come_again_s(response)
+            if wait_s is None or time.monotonic() + wait_s > until_s:
+                return self._answer(response)
+            if isinstance(refusal := self._refusal(response), HaltError):
+                raise refusal
+            if refusal.problem != told:
+                waiting(told := refusal.problem)
+            time.sleep(wait_s)
 
     def _ask(self, method: str, path: str, **parts: Any) -> Any:
+        return self._answer(self._request(method, path, limit_s=_LIMIT_S, **parts))
+
+    def _request(self, method: str, path: str, *, limit_s: float, **parts: Any) -> httpx.Response:
         try:
-            response = httpx.request(
+            return httpx.request(
                 method,
                 f"{self.url}{path}",
                 headers=self._headers,
-                timeout=_LIMIT_S,
+                timeout=httpx.Timeout(limit_s, connect=_LIMIT_S),
                 trust_env=False,
                 **parts,
             )
-            if response.is_success:
-                return response.json()
+        except httpx.ReadTimeout as error:
+            problem = f"the daemon was reached and gave no answer within {limit_s:.0f} s"
+            raise NoDaemonError(self.url, problem, "Look at its log, and repeat this") from error
         except httpx.TransportError as error:
             problem = f"no daemon answers ({type(error).__name__})"
             raise NoDaemonError(self.url, problem, _NO_DAEMON) from error
         except httpx.InvalidURL as error:
             raise NoDaemonError(self.url, f"this is no address ({error})", _NO_DAEMON) from error
+
+    def _answer(self, response: httpx.Response) -> Any:
+        if not response.is_success:
+            raise self._refusal(response)
+        try:
+            return response.json()
         except ValueError as error:
             problem = "something that is not adaptd answers"
             raise NoDaemonError(self.url, problem, _NO_DAEMON) from error
-        raise self._refusal(response)
 
     def _refusal(self, response: httpx.Response) -> AdaptdError:
         try:
@@ -71,6 +99,14 @@ class DaemonClient:
             return NoDaemonError(self.url, problem, _NO_DAEMON)
         kind = HaltError if told.get("kind") == "halted" else RefusedError
         return kind(*words)
+
+
+def _come_again_s(response: httpx.Response) -> float | None:
+    """When the daemon is behind, or its store away, it says how long to wait; None: an answer."""
+    asked = response.headers.get("Retry-After", "")
+    if response.status_code not in (429, 503) or not asked.isdecimal():
+        return None
+    return min(max(float(asked), 1.0), _LONGEST_WAIT_S)
 
 
 def connect() -> DaemonClient:

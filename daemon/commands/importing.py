@@ -135,7 +135,7 @@ def _send_lines(file: Path, options: ImportOptions, report: _Report) -> None:
     client = connect()
     size, digest = file.stat().st_size, _digest(file)
     path = f"/v1/ingest/imports/{digest}"
-    done = client.send(path, _step(1, options))
+    done = client.send(path, _step(1, options), waiting=_tell_wait)
     start = done["next_line"]
     if start > 1:
         say(f"lines before {start} were imported before")
@@ -146,11 +146,15 @@ def _send_lines(file: Path, options: ImportOptions, report: _Report) -> None:
             skipped = min(len(lines), max(0, start - first))
             if lines[skipped:]:
                 body = b"\n".join([_step(first + skipped, options), *lines[skipped:]])
-                report.add(client.send(path, body))
+                report.add(client.send(path, body, waiting=_tell_wait))
             bar.tell(read, f"{report.lines} lines, {report.refused} refused")
     if seen.hexdigest() != digest:
         remedy = "Import it again once nothing writes to it any more"
         raise RefusedError(str(file), "it was changed while it was imported", remedy)
+
+
+def _tell_wait(problem: str) -> None:
+    say(f"waiting: {problem}")
 
 
 def _try_lines(file: Path, options: ImportOptions, report: _Report) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from daemon.commands.client import connect
-from daemon.commands.output import AsJson, Reason, print_fields, say
+from daemon.commands.output import AsJson, Reason, print_fields, print_json, say
 from daemon.settings import load_settings
 
 app = typer.Typer(no_args_is_help=True, help="The store. Example: adaptd store rekey")
@@ -18,6 +18,8 @@ def rekey(
         Path | None,
         typer.Option("--old-key-path", help="File (0600) with the key it has now. Plain: none."),
     ] = None,
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """Rewrite the store under the key of the settings: encrypt, decrypt or change the key.
 
@@ -34,6 +36,8 @@ def rekey(
     old = key_of_file(old_key_path, name="--old-key-path") if old_key_path else None
     new = store_key(settings)
     rekey_store(settings.store_path, old=old, new=new)
+    if as_json:
+        print_json({"store": str(settings.store_path), "encrypted": new is not None})
     say(f"the store is {'encrypted with the key of the settings' if new else 'plain'} now")
     if old is None:
         say("backups made before, and the disk's free space, still hold it unencrypted")

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,14 @@ import pyarrow as pa
 from daemon.store.encryption import StoreKey
 from daemon.store.migrate import migrate
 from daemon.store.opening import MEMORY, attach, open_store
-from daemon.store.rewriting import Pause, Rewriting, put_in_place, remove
+from daemon.store.rewriting import (
+    REWRITTEN,
+    Pause,
+    Rewriting,
+    beside,
+    put_in_place,
+    remove_half_made,
+)
 from daemon.store.statements import statements
 
 T = TypeVar("T")
@@ -77,7 +83,7 @@ class Database:
             migrate(connection)
             return cls(connection, threads=threads)
         os.chmod(path, 0o600)  # noqa: PTH101 - same call, one import less to read
-        _clean_up(Path(path))
+        remove_half_made(Path(path))
         migrate(connection)
         return cls(connection, Path(path), key, threads=threads)
 
@@ -152,7 +158,7 @@ class Database:
         """
         if self._path is None:
             return Pause(0, 0)
-        fresh = self._path.with_name(f"{self._path.name}.rewritten")
+        fresh = beside(self._path, REWRITTEN)
         async with self._long_work:
             copy = Rewriting(fresh, key=self._key)
             await self._aside(copy.begin)
@@ -193,12 +199,6 @@ class Database:
         self._writer.shutdown()
         self._reader.shutdown()
         self._connection.close()
-
-
-def _clean_up(path: Path) -> None:
-    """Remove what a killed process left beside the store: its spilt pages, a half-made copy."""
-    shutil.rmtree(f"{path}.tmp", ignore_errors=True)
-    remove(path.with_name(f"{path.name}.rewritten"))
 
 
 def utc_cursor(connection: Connection) -> Connection:

@@ -10,6 +10,7 @@ from daemon.store.backup import copy_store
 from daemon.store.database import utc_cursor
 from daemon.store.encryption import StoreKey, is_encrypted
 from daemon.store.opening import load_cryptography, open_store
+from daemon.store.rewriting import REKEYED, beside, log_of, remove
 
 
 def rekey_store(path: Path, *, old: StoreKey | None, new: StoreKey | None) -> None:
@@ -28,9 +29,9 @@ def rekey_store(path: Path, *, old: StoreKey | None, new: StoreKey | None) -> No
     if old == new:
         state = "encrypted with this key" if old else "plain, and no key is set"
         raise RefusedError(str(path), f"it is {state} already", "Set the key you want it to have")
-    fresh = path.with_name(f".{path.name}.rekey")
+    fresh = beside(path, REKEYED)
     try:
-        _remove(fresh)
+        remove(fresh)
         _rewrite(path, fresh, old=old, new=new)
         fresh.replace(path)
         sync_directory(path.parent)
@@ -38,7 +39,7 @@ def rekey_store(path: Path, *, old: StoreKey | None, new: StoreKey | None) -> No
         problem = f"it cannot be rewritten ({str(error).splitlines()[0]}); it is as it was"
         raise StoreError(str(path), problem, "It needs its own size in free space") from error
     finally:
-        _remove(fresh)
+        remove(fresh)
 
 
 def _rewrite(path: Path, fresh: Path, *, old: StoreKey | None, new: StoreKey | None) -> None:
@@ -54,15 +55,10 @@ def _rewrite(path: Path, fresh: Path, *, old: StoreKey | None, new: StoreKey | N
         cursor.close()
     finally:
         connection.close()
-    if path.with_name(f"{path.name}.wal").exists():
+    if log_of(path).exists():
         raise StoreError(str(path), "its log is not empty", "Try again")
 
 
 def _check(fresh: Path, *, encrypted: bool) -> None:
     if is_encrypted(fresh) != encrypted:
         raise StoreError(str(fresh), "it did not come out as asked", "Report this")
-
-
-def _remove(path: Path) -> None:
-    for name in (path.name, f"{path.name}.wal"):
-        path.with_name(name).unlink(missing_ok=True)

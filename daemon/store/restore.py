@@ -5,6 +5,7 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+import duckdb
 import msgspec
 
 from daemon.domain.errors import RefusedError, SettingsError
@@ -27,6 +28,7 @@ from daemon.store.backup_files import (
 from daemon.store.database import Connection, Database, rows
 from daemon.store.encryption import StoreKey, is_encrypted
 from daemon.store.restores import Restore, add_restore
+from daemon.store.rewriting import RESTORED, beside, log_of, remove
 from daemon.store.runs import move_run
 from daemon.store.statements import statements
 
@@ -70,16 +72,16 @@ def restore_backup(
     _check_target(place, replace=replace)
     manifest = verify_backup(source, told)
     _check_key(source, manifest, key)
-    fresh = place.store.with_name(f".{STORE}.restoring")
+    fresh = beside(place.store, RESTORED)
     try:
         place.home.mkdir(parents=True, exist_ok=True)
         kept = _lay_files(source, place, manifest, told)
         _prepare(source, fresh, place, manifest, key=key)
         moved = _put_in_place(fresh, place.store, replace=replace)
-    except OSError as error:
+    except (OSError, duckdb.Error) as error:
         raise cannot_write(place.home, error) from error
     finally:
-        fresh.unlink(missing_ok=True)
+        remove(fresh)
     return Restored(
         source=str(source),
         home=str(place.home),
@@ -104,12 +106,14 @@ def _check_target(place: Place, *, replace: bool) -> None:
 
 def _hold_store(path: Path) -> None:
     """DuckDB locks its file so: who has it open is found without its key."""
-    with path.open("rb+") as file:
-        try:
+    try:
+        with path.open("rb+") as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            problem = "another process has the store open"
-            raise RefusedError(str(path), problem, "Stop the daemon first") from error
+    except BlockingIOError as error:
+        problem = "another process has the store open"
+        raise RefusedError(str(path), problem, "Stop the daemon first") from error
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def _check_key(source: Path, manifest: BackupManifest, key: StoreKey | None) -> None:
@@ -151,8 +155,7 @@ def _prepare(
     source: Path, fresh: Path, place: Place, manifest: BackupManifest, *, key: StoreKey | None
 ) -> None:
     """The store as it will be: its paths those of the new home, and marked as restored."""
-    for left in (fresh, fresh.with_name(f"{fresh.name}.wal")):
-        left.unlink(missing_ok=True)
+    remove(fresh)
     copy_file(source / STORE, fresh, mode=0o600)
     database = Database.open(fresh, key=key)
     try:
@@ -183,11 +186,11 @@ def _put_in_place(fresh: Path, store: Path, *, replace: bool) -> list[str]:
         _hold_store(store)
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         aside = store.with_name(f"{store.name}.replaced-{stamp}")
-        log = store.with_name(f"{store.name}.wal")
+        log = log_of(store)
         store.rename(aside)
         moved.append(str(aside))
         if log.exists():
-            log.rename(aside.with_name(f"{aside.name}.wal"))
+            log.rename(log_of(aside))
     try:
         os.link(fresh, store)  # fails where somebody made a store meanwhile
     except FileExistsError as error:

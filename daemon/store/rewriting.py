@@ -4,6 +4,7 @@ DELETE and CHECKPOINT free blocks without clearing them. A fresh file holds only
 of it is copied while the store is in use; the rest, and the exchange of the files, while it waits.
 """
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from daemon.store.statements import statements
 if TYPE_CHECKING:
     from daemon.store.database import Connection
 
+REWRITTEN, REKEYED, RESTORED = "{}.rewritten", ".{}.rekey", ".{}.restoring"
 _SQL = statements("rewriting")
 
 
@@ -98,7 +100,25 @@ def put_in_place(fresh: Path, store: Path) -> None:
     sync_directory(store.parent)
 
 
+def beside(store: Path, name: str) -> Path:
+    """Where a copy of the store is made: REWRITTEN, REKEYED or RESTORED."""
+    return store.with_name(name.format(store.name))
+
+
+def remove_half_made(store: Path) -> None:
+    """What a killed process left beside a store: spilt pages, copies that never took its place.
+
+    Call it with the store open: whoever makes one without holding the store then fails, and says
+    so, instead of putting it over a store that somebody uses.
+    """
+    shutil.rmtree(f"{store}.tmp", ignore_errors=True)
+    for name in (REWRITTEN, REKEYED, RESTORED):
+        remove(beside(store, name))
+
+
 def remove(path: Path) -> None:
+    """A copy with all that DuckDB makes for it."""
+    shutil.rmtree(f"{path}.tmp", ignore_errors=True)
     for file in (path, log_of(path)):
         file.unlink(missing_ok=True)
 

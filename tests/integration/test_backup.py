@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import duckdb
 import msgspec
 import pytest
 
 from daemon.domain.errors import RefusedError, SettingsError, StoreError
 from daemon.domain.states import AdapterState, RunState
 from daemon.store.adapters import AdapterStore
-from daemon.store.backup_files import Place, read_manifest, verify_backup
+from daemon.store.backup_files import Place, fact_of, read_manifest, verify_backup
 from daemon.store.database import Database
 from daemon.store.encryption import StoreKey, is_encrypted
 from daemon.store.event_reads import EventReads
@@ -150,6 +151,28 @@ async def test_every_damage_is_found_before_anything_is_restored(
     with pytest.raises(RefusedError):
         restore_backup(tmp_path / "backup", elsewhere(tmp_path), key=None, replace=False)
     assert not (tmp_path / "second").exists()
+
+
+@pytest.mark.parametrize("broken", ["store", "target"])
+async def test_what_the_disk_or_the_copy_refuses_is_told_without_a_stack_trace(
+    installed: Installation, tmp_path: Path, broken: str
+) -> None:
+    made = await installed.back_up(tmp_path / "backup")
+    place = elsewhere(tmp_path)
+    if broken == "store":
+        store = tmp_path / "backup" / "store.duckdb"
+        with duckdb.connect(str(store)) as connection:
+            connection.execute("DROP TABLE restores")
+        fact = fact_of(store)
+        assert fact is not None
+        changed = msgspec.structs.replace(made, files={**made.files, "store.duckdb": fact})
+        (tmp_path / "backup" / "manifest.json").write_bytes(msgspec.json.encode(changed))
+    else:
+        place.store.mkdir(parents=True)
+
+    with pytest.raises(StoreError, match="cannot be written"):
+        restore_backup(tmp_path / "backup", place, key=None, replace=True)
+    assert not list(place.home.glob(".*"))
 
 
 async def test_a_restored_store_has_its_rows_at_new_paths_and_waits(

@@ -1,6 +1,9 @@
 """An encrypted store: whose key, what leaves no plaintext anywhere, and what is refused."""
 
+import asyncio
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,9 @@ import pytest
 from daemon.domain.errors import RefusedError, SettingsError, StoreError
 from daemon.store.database import Connection, Database
 from daemon.store.encryption import StoreKey, is_encrypted, read_key
+from daemon.store.opening import open_store
 from daemon.store.rekey import rekey_store
+from tests.commands import run_command
 from tests.event_samples import a_correction, an_interaction
 from tests.ingesting import Ingesting
 
@@ -172,6 +177,57 @@ async def test_a_store_is_encrypted_rekeyed_and_decrypted_in_place(tmp_path: Pat
         database = Database.open(path, key=new)
         assert (await Ingesting(database).reads.counts()).dead_letters == 1
         database.close()
+
+
+async def test_a_killed_rekeying_or_restore_leaves_nothing_behind_an_open_store(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "s.duckdb"
+    (await marked(path, KEY)).close()
+    for name in (".s.duckdb.rekey", ".s.duckdb.restoring", "s.duckdb.rewritten"):
+        for left in (name, f"{name}.wal"):
+            (tmp_path / left).write_bytes(MARKER)
+        (tmp_path / f"{name}.tmp").mkdir()
+        (tmp_path / f"{name}.tmp" / "spilt").write_bytes(MARKER)
+
+    with pytest.raises(SettingsError):
+        Database.open(path, key=OTHER)
+    assert len(found_in(tmp_path)) == 9  # whoever has not the store touches nothing
+    Database.open(path, key=KEY).close()
+
+    assert found_in(tmp_path) == []
+    assert names_in(tmp_path) == ["s.duckdb"]
+
+
+async def test_a_rekeying_under_way_keeps_others_out_and_its_copy_stays(tmp_path: Path) -> None:
+    path = tmp_path / "s.duckdb"
+    (await marked(path, None)).close()
+    copy = tmp_path / ".s.duckdb.rekey"
+    held = open_store(path)  # as the rekeying holds it
+    copy.write_bytes(b"half")
+    code = "import sys; from daemon.store.database import Database; Database.open(sys.argv[1])"
+
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", code, str(path)], capture_output=True, text=True
+    )
+
+    held.close()
+    assert "another process has the store open" in done.stderr
+    assert copy.read_bytes() == b"half"
+
+
+async def test_what_rekeying_did_is_told_in_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (await marked(tmp_path / "store.duckdb", None)).close()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ADAPTD_HOME", str(tmp_path))
+    monkeypatch.setenv("ADAPTD_STORE_KEY", KEY.secret)
+
+    done = run_command("store", "rekey", "--json")
+
+    assert done.code == 0, done.err
+    assert done.data == {"store": str(tmp_path / "store.duckdb"), "encrypted": True}
 
 
 async def test_rekeying_is_refused_where_it_makes_no_sense_or_the_store_is_in_use(
