@@ -11,8 +11,8 @@ from daemon.domain.errors import (
 )
 
 _SHORT = (duckdb.OutOfMemoryException, duckdb.TransactionException)
-# Of the system's words; a bad block or a lost right does not pass by itself.
-_FULL = ("no space left", "file too large", "disk quota exceeded", "out of memory")
+# Of the system's words, which a commit passes on; a bad block or a lost right does not pass.
+_FULL = ("no space left", "file too large", "disk quota exceeded")
 _QUOTES_VALUES = (
     duckdb.DataError,
     duckdb.InvalidInputException,
@@ -32,7 +32,7 @@ def write_error(error: duckdb.Error) -> AdaptdError:
     if isinstance(error, duckdb.FatalException) or "has been invalidated" in words:
         problem = f"the database has stopped itself ({words})"
         return FreshStartError("store", problem, "A new process recovers it; check the disk")
-    if isinstance(error, duckdb.IOException) and any(w in words.lower() for w in _FULL):
+    if any(said in words.lower() for said in _FULL):
         problem = f"there is no room for a chunk of events ({words})"
         return StoreFullError("store", problem, "Make room on the disk")
     problem = f"a chunk of events cannot be stored ({words})"

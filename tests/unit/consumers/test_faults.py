@@ -103,6 +103,12 @@ def test_the_client_is_blamed_for_its_own_errors_only() -> None:
         (duckdb.IOException("Could not write: File too large"), StoreFullError),
         (duckdb.IOException("Could not read: Input/output error"), StoreError),
         (duckdb.IOException("Cannot open file: Permission denied"), StoreError),
+        (
+            duckdb.TransactionException(
+                "Failed to commit: Could not write: No space left on device"
+            ),
+            StoreFullError,
+        ),
         (duckdb.OutOfMemoryException("full"), StoreShortError),
         (duckdb.TransactionException("conflict"), StoreShortError),
         (duckdb.FatalException("database has been invalidated"), FreshStartError),
