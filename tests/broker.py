@@ -1,5 +1,7 @@
 """The tests' broker: the same one-node Kafka as the demo's, with what tests do to it."""
 
+import os
+import signal
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,14 @@ class Broker:
     def kill(self) -> None:
         """SIGKILL."""
         self.node.kill()
+
+    def pause(self) -> None:
+        """SIGSTOP: it keeps its connections, and says nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        self._signal(signal.SIGCONT)
 
     def restart(self) -> None:
         """Start again on the same ports and data, ending it first where it still runs."""
@@ -77,3 +87,7 @@ class Broker:
                 future.get(timeout=30)
         finally:
             producer.close()
+
+    def _signal(self, number: int) -> None:
+        assert self.node.pid is not None, "it does not run"
+        os.kill(self.node.pid, number)

@@ -39,10 +39,10 @@ def faults(world: World) -> Iterator[tuple[str, _Fault]]:
     process, broker, data = faults_process, faults_broker, faults_data
     compacted = broker.Compacted(world)
     yield "state_machine", lambda: state_machine(world.seed)
-    yield "sigkill_at_random", lambda: process.sigkill_at_random(world, kills=50)
+    yield "sigkill_at_random", lambda: process.sigkill_at_random(world, kills=15)
     yield "sigkill_at_failpoints", lambda: process.sigkill_at_failpoints(world)
     yield "errors_at_failpoints", lambda: process.errors_at_failpoints(world)
-    yield "sigkill_of_the_daemon", lambda: faults_daemon.sigkill_of_the_daemon(world, times=5)
+    yield "sigkill_of_the_daemon", lambda: faults_daemon.sigkill_of_the_daemon(world, kills=50)
     yield "sigstop", lambda: process.sigstop(world, times=2)
     yield "second_on_the_store", lambda: process.second_on_the_store(world, times=3)
     yield "second_in_the_group", lambda: process.second_in_the_group(world)
@@ -63,6 +63,7 @@ def faults(world: World) -> Iterator[tuple[str, _Fault]]:
     yield "aborted", lambda: asyncio.run(broker.aborted_transactions(world, times=60))
     yield "disk_full", lambda: faults_store.disk_full(world, times=2)
     yield "sigkill_of_the_broker", lambda: broker.sigkill_of_the_broker(world, times=3)
+    yield "broker_away", lambda: faults_daemon.broker_away(world)
 
 
 def state_machine(number: int) -> Outcome:

@@ -30,7 +30,9 @@ def sigkill_at_random(world: World, *, kills: int, per_s: float = 600) -> Outcom
                 child.kill()
             child.start()
             worst_s = max(worst_s, child.recovered_s())
-        return _settled(arena, child, "SIGKILL at random", injected=kills, recover_s=worst_s)
+        return _settled(
+            arena, child, "SIGKILL of the ingest part at random", injected=kills, recover_s=worst_s
+        )
 
 
 def sigkill_at_failpoints(
