@@ -1,7 +1,7 @@
 """One fault's own topics, store, producers and ledger; and the row of the table it ends as."""
 
 import random
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,11 +86,14 @@ class Arena:
             child.kill()
         self.ledger.close()
 
-    def child(self, home: str = "daemon", **settings: Any) -> IngestChild:
+    def child(
+        self, home: str = "daemon", *, within: Sequence[str] = (), **settings: Any
+    ) -> IngestChild:
         """The ingest part of a daemon, not started. It is killed at the end at the latest."""
         asked = {"group": self.name, "topics": self.topics} | settings
         made = IngestChild(
-            ChildSettings(home=str(self.home / home), bootstrap=self.broker.bootstrap, **asked)
+            ChildSettings(home=str(self.home / home), bootstrap=self.broker.bootstrap, **asked),
+            within=within,
         )
         self._children.append(made)
         return made

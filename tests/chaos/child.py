@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -21,8 +21,10 @@ _END_S = 45
 class IngestChild:
     """One store's ingestion, over any number of starts and kills."""
 
-    def __init__(self, settings: ChildSettings) -> None:
+    def __init__(self, settings: ChildSettings, *, within: Sequence[str] = ()) -> None:
+        """`within`: a command that runs another one, the child, in surroundings of its own."""
         self.settings = settings
+        self.within = within
         self.home = Path(settings.home)
         self.home.mkdir(parents=True, exist_ok=True)
         self.process: subprocess.Popen[bytes] | None = None
@@ -44,14 +46,14 @@ class IngestChild:
 
     def start(self, **changes: object) -> None:
         """Start it, with other settings for this time."""
-        settings = self.home / "child.json"
+        settings = self.home.with_suffix(".json")  # not in a home that only the child sees
         settings.write_bytes(msgspec.json.encode(msgspec.structs.replace(self.settings, **changes)))
         self.progress = self._first = self._recovered_s = None
         self.longest_pause_s = 0.0
         self._started_s = self._moved_s = time.monotonic()
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.chaos.ingest_child", str(settings)],
+                [*self.within, sys.executable, "-m", "tests.chaos.ingest_child", str(settings)],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=ROOT,
