@@ -19,8 +19,16 @@ from types import FrameType
 from hypothesis import Phase, Verbosity, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.broker import ROOT, Broker
-from tests.chaos import faults_broker, faults_daemon, faults_data, faults_process, faults_store
+from daemon.demo.broker import KafkaNode
+from tests.broker import JARS, ROOT, Broker
+from tests.chaos import (
+    faults_broker,
+    faults_daemon,
+    faults_data,
+    faults_process,
+    faults_retention,
+    faults_store,
+)
 from tests.chaos.arena import Outcome, World
 from tests.chaos.report import table, write_json
 from tests.chaos.sink_machine import SinkMachine
@@ -54,7 +62,7 @@ def faults(world: World) -> Iterator[tuple[str, _Fault]]:
     yield "older_copy_expired", lambda: faults_store.older_copy(world, expired=True)
     yield "topic_made_anew", lambda: broker.topic_made_anew(world)
     yield "topic_made_anew_read", lambda: broker.topic_made_anew(world, while_read=True)
-    yield "passed_by_retention", lambda: broker.passed_by_retention(world)
+    yield "passed_by_retention", lambda: faults_retention.passed_by_time(world)
     yield (
         "passed_by_retention_stopped",
         lambda: broker.passed_by_retention(world, while_stopped=True),
@@ -63,7 +71,6 @@ def faults(world: World) -> Iterator[tuple[str, _Fault]]:
     yield "aborted", lambda: asyncio.run(broker.aborted_transactions(world, times=60))
     yield "disk_full", lambda: faults_store.disk_full(world, times=4)
     yield "sigkill_of_the_broker", lambda: broker.sigkill_of_the_broker(world, times=3)
-    yield "broker_away", lambda: faults_daemon.broker_away(world)
     yield "broker_away", lambda: faults_daemon.broker_away(world)
 
 
@@ -99,7 +106,8 @@ def main() -> int:
     signal.alarm(LIMIT_S)
     home = Path(tempfile.mkdtemp(prefix="adaptd-chaos-"))
     _say(f"CHAOS_SEED={number}; in {home}")
-    broker = Broker(home / "kafka")
+    node = KafkaNode(home / "kafka", jars=JARS, properties=faults_retention.PROPERTIES)
+    broker = Broker(home / "kafka", node)
     outcomes: list[Outcome] = []
     try:
         world = World(broker, home, number)

@@ -115,12 +115,13 @@ class Arena:
         finally:
             sender.close()
 
-    def send(self, messages: int, *, life: int = 0) -> None:
+    def send(self, messages: int, *, life: int = 0, **options: Any) -> None:
         """Send so many of the usual mix, and wait until all are acknowledged."""
         sender = self.sender(f"burst-{life}-{self.ledger.events}")
         sender.life = life
         for _ in range(messages):
-            sender.send(self.mix.next(), partition=self.rng.randrange(self.partitions))
+            part = self.rng.randrange(self.partitions)
+            sender.send(self.mix.next(), partition=part, **options)
         sender.close()
 
     def judge(

@@ -6,9 +6,10 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from kafka import KafkaConsumer
-from kafka.admin import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from kafka.errors import KafkaError, UnknownTopicOrPartitionError
+from kafka.protocol.consumer import OffsetSpec
 from kafka.structs import TopicPartition
 
 from consumers.topics import Topics
@@ -17,6 +18,7 @@ from tests.chaos.ledger import Place
 from tests.waiting import until_blocking
 
 _READ_LIMIT_S = 90
+_EXPIRED_S = 45
 
 
 class Log(NamedTuple):
@@ -67,6 +69,26 @@ def drop_before(broker: Broker, topic: str, offsets: Mapping[int, int]) -> None:
         client.delete_records(
             {TopicPartition(topic, part): offset for part, offset in offsets.items()}
         )
+
+
+def expire(
+    broker: Broker, topic: str, *, keep_ms: int, beyond: Mapping[int, int]
+) -> dict[int, int]:
+    """Have the broker keep records for so long only; it deletes whole segments.
+
+    Says where each partition begins, once all begin after their offset in `beyond`.
+    """
+    parts = {TopicPartition(topic, part): OffsetSpec.EARLIEST for part in beyond}
+    with admin(broker) as client:
+        settings = {"retention.ms": str(keep_ms)}
+        client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, settings)])
+
+        def deleted() -> dict[int, int] | None:
+            found = client.list_partition_offsets(parts)
+            starts = {at.partition: first.offset for at, first in found.items()}
+            return starts if all(starts[part] > seen for part, seen in beyond.items()) else None
+
+        return until_blocking(deleted, within_s=_EXPIRED_S, every_s=0.2) or {}
 
 
 def delete_topic(broker: Broker, topic: str) -> None:
