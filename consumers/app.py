@@ -56,6 +56,7 @@ _NOT_PLACED = (-1, 0)  # a position before its end: something waits
 # A partition is not where it was: its leader moved, or the topic is gone and maybe made anew.
 _PLACELESS = {UnknownTopicOrPartitionError.errno, NotLeaderForPartitionError.errno}
 _FETCH_KEY = FetchRequest.API_KEY
+_BEGIN_S = 20.0  # Faust gives up after its request timeout, and then does nothing any more
 _ROOM_S = 0.1  # how often a full budget looks whether the flow was stopped meanwhile
 _GATHER_S = 0.01  # how long small chunks wait for company in one transaction
 
@@ -94,6 +95,13 @@ class Reader(Protocol):
         """Where to read each assigned partition from.
 
         Raises where a partition cannot be read on; nothing is read then.
+        """
+        ...
+
+    async def is_sure(self) -> bool:
+        """Whether what was fetched by now is of the topics begun with; False: ask again.
+
+        Raises where it is not.
         """
         ...
 
@@ -151,7 +159,11 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         self, send: Callable[..., Awaitable[Any]], *request: Any, **options: Any
     ) -> Any:
         """What the client's `send` answers; of fetches only what may be unpacked."""
-        response = await send(*request, **options)
+        try:
+            response = await send(*request, **options)
+        except KafkaError:  # who answers next may be another
+            self.is_in_doubt = True
+            raise
         if response.API_KEY == _FETCH_KEY:
             if not _PLACELESS.isdisjoint(error_codes(response)):
                 self.is_in_doubt = True
@@ -230,11 +242,12 @@ class ChunkConsumer(driver.Consumer):
         """Faust calls this after every (re)assignment."""
         try:
             assigned = list(self.assignment())
+            self._chain = {}  # nothing is handed over until this is done
             self._thread.is_in_doubt = False
-            start = await self.app.reader.begin(
-                [Partition(tp.topic, tp.partition) for tp in assigned]
-            )
-            begin = {tp: start[Partition(tp.topic, tp.partition)] for tp in assigned}
+            async with asyncio.timeout(_BEGIN_S):
+                start = await self.app.reader.begin([Partition(*tp) for tp in assigned])
+            mine = self.assignment()  # a partition may have been taken from us meanwhile
+            begin = {tp: start[Partition(*tp)] for tp in assigned if tp in mine}
             with blaming_client():
                 await self._thread.seek_wait(begin)
         except Exception as error:
@@ -250,10 +263,10 @@ class ChunkConsumer(driver.Consumer):
         if self._astray and self.flow_active:
             await self.perform_seek()
         records, active = await self._fetch(timeout)
-        if self._thread.is_in_doubt:
+        generation = self.app.consumer_generation_id
+        if not await self._is_sure(generation):
             self._astray = True
             return
-        generation = self.app.consumer_generation_id
         if not records or self.should_stop:
             return
         if not self.flow_active:
@@ -269,6 +282,21 @@ class ChunkConsumer(driver.Consumer):
                     self._astray = True
                     break
                 yield tp, self._message(tp, part, size_bytes)
+
+    async def _is_sure(self, generation: int) -> bool:
+        """Whether what was fetched is of the topics begun with; asked until somebody can say.
+
+        False where the flow was stopped meanwhile. Partitions that lead elsewhere now, or nowhere,
+        do not keep the others waiting.
+        """
+        while self._thread.is_in_doubt:
+            if self.should_stop or not self._is_same(generation):
+                return False
+            self._thread.is_in_doubt = False
+            if not await self.app.reader.is_sure():
+                self._thread.is_in_doubt = True
+                await asyncio.sleep(_ROOM_S)
+        return True
 
     def _is_same(self, generation: int) -> bool:
         return self.flow_active and generation == self.app.consumer_generation_id

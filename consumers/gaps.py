@@ -8,6 +8,10 @@ import msgspec
 from daemon.domain.errors import HaltError
 from daemon.domain.ingest import LogRange, Partition, StoredOffset, is_other
 
+# Offsets alone may lag behind while it is read; whose they are may not change.
+OF_IDENTITY = frozenset({"recreated", "other_cluster", "missing"})
+ANY = OF_IDENTITY | {"expired", "truncated"}
+
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
     """Why a partition cannot simply be read on.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 
 import structlog
 
-from consumers.gaps import Gap, GapError, find_gaps
+from consumers.gaps import GapError, find_gaps
 from consumers.topics import BrokerAwayError, Cluster, TopicAdmin
 from daemon.domain.ingest import KAFKA, LogRange, Partition
 from daemon.domain.ports import EventSink
@@ -13,6 +13,7 @@ from daemon.domain.ports import EventSink
 _log = structlog.get_logger(__name__)
 _CONFIRMATIONS = 3  # a broker that just started may not know its topics yet
 _ASK_AGAIN_S = 1.0
+_LOOKS = 5  # until two in a row see the same
 
 
 class Lookout:
@@ -59,13 +60,22 @@ class Lookout:
         Raises:
             BrokerAwayError: it does not answer.
         """
-        cluster = await self._admin.describe(self._names)
-        while True:
+        cluster = await self.describe()
+        for _ in range(_LOOKS):
             ranges = await self._admin.ranges(cluster)
-            described = await self._admin.describe(self._names)
+            described = await self.describe()
             if described == cluster:  # else the ranges may be of a topic made anew meanwhile
                 return cluster, ranges
             cluster = described
+        raise BrokerAwayError("kafka", "its brokers do not agree on the topics", "Wait for them")
+
+    async def describe(self) -> Cluster:
+        """Which topics there are, also where a partition of them has no leader.
+
+        Raises:
+            BrokerAwayError: it does not answer.
+        """
+        return await self._admin.describe(self._names)
 
     async def beginnings(self, wanted: Collection[Partition]) -> dict[Partition, LogRange]:
         """What the broker has of these partitions, asked now; those that are gone are missing.
@@ -73,34 +83,28 @@ class Lookout:
         Raises:
             BrokerAwayError: it does not answer.
         """
-        _, ranges = await self.look()
-        for _ in range(_CONFIRMATIONS):
-            if all(partition in ranges for partition in wanted):
-                break
-            await asyncio.sleep(_ASK_AGAIN_S)
-            _, ranges = await self.look()
+        _, ranges = await self._look_until(lambda _, found: found.keys() >= set(wanted))
         return {partition: ranges[partition] for partition in wanted if partition in ranges}
 
-    async def verify(self, known: Cluster) -> Cluster | None:
-        """Ask again while reading; None where the broker does not answer just now.
+    async def verify(self) -> tuple[Cluster, dict[Partition, LogRange]] | None:
+        """Look while it is read; None where the broker does not answer just now."""
+        try:
+            return await self._look_until(lambda cluster, _: not cluster.missing(self._names))
+        except BrokerAwayError as error:
+            self._waiting(str(error))
+            return None
 
-        Raises:
-            GapError: a topic is gone or made anew.
-        """
-        absences = 0
-        while True:
-            try:
-                cluster, ranges = await self.look()
-            except BrokerAwayError as error:
-                self._waiting(str(error))
-                return None
-            absences += 1
-            if not cluster.missing(self._names) or absences >= _CONFIRMATIONS:
+    async def _look_until(
+        self, is_whole: Callable[[Cluster, dict[Partition, LogRange]], bool]
+    ) -> tuple[Cluster, dict[Partition, LogRange]]:
+        """What is there, or after some looks what is left."""
+        found = await self.look()
+        for _ in range(_CONFIRMATIONS - 1):
+            if is_whole(*found):
                 break
             await asyncio.sleep(_ASK_AGAIN_S)
-        if cluster != known:
-            await self._check_identity(ranges)  # a partition may have been added, no more
-        return cluster
+            found = await self.look()
+        return found
 
     async def _provide(
         self, missing: list[str], ranges: dict[Partition, LogRange], *, certain: bool
@@ -125,16 +129,7 @@ class Lookout:
             self._waiting(str(error))
 
     async def _check(self, ranges: dict[Partition, LogRange]) -> None:
-        if gaps := await self._gaps(ranges):
-            raise GapError(gaps)
-
-    async def _check_identity(self, ranges: dict[Partition, LogRange]) -> None:
-        """Offsets alone may lag behind while reading; whose they are may not change."""
-        changed = ("recreated", "other_cluster", "missing")
-        if gaps := [gap for gap in await self._gaps(ranges) if gap.kind in changed]:
-            raise GapError(gaps)
-
-    async def _gaps(self, ranges: dict[Partition, LogRange]) -> list[Gap]:
         stored = await self._sink.offsets(KAFKA)
         mine = {at: offset for at, offset in stored.items() if at.topic in self._names}
-        return find_gaps(mine, ranges)
+        if gaps := find_gaps(mine, ranges):
+            raise GapError(gaps)

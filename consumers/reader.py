@@ -2,26 +2,37 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Protocol
 
 from consumers.app import Chunk
 from consumers.decode import decode
-from consumers.gaps import GapError, find_gaps
+from consumers.gaps import ANY, OF_IDENTITY, GapError, find_gaps
 from consumers.log_records import LogRecords, record_time
 from consumers.parse import Kind
-from consumers.topics import BrokerAwayError
+from consumers.topics import BrokerAwayError, Cluster
 from daemon.domain.ingest import KAFKA, Decoded, LogRange, Partition, Span
 from daemon.domain.meters import Meter
 from daemon.domain.ports import EventSink
 
+_CLOSE_S = 10.0
+
+
+class Broker(Protocol):
+    """What is asked of it. Both raise BrokerAwayError where it does not answer."""
+
+    async def describe(self) -> Cluster: ...
+
+    async def beginnings(self, wanted: Collection[Partition]) -> dict[Partition, LogRange]:
+        """What it has of these partitions; those that are gone are missing."""
+        ...
+
 
 class ChunkReader:
-    """One run of the consumer. `failure` is done where it cannot go on.
-
-    `found` asks the broker what it has of partitions, whose topic and cluster that is with it.
-    """
+    """One run of the consumer. `failure` is done where it cannot go on."""
 
     def __init__(
         self,
@@ -30,12 +41,14 @@ class ChunkReader:
         key: bytes,
         kinds: Mapping[str, Kind],
         unsigned_sources: frozenset[str],
-        found: Callable[[Collection[Partition]], Awaitable[Mapping[Partition, LogRange]]],
+        broker: Broker,
         meter: Meter | None = None,
     ) -> None:
         self._sink = sink
         self._records = LogRecords(key=key, kinds=kinds, unsigned_sources=unsigned_sources)
-        self._found = found
+        self._kinds = kinds
+        self._broker = broker
+        self._begun: Mapping[Partition, LogRange] = {}
         self._meter = meter or Meter()
         self._decoder = ThreadPoolExecutor(1, "decode")
         self.stored: dict[Partition, int] = {}
@@ -54,20 +67,62 @@ class ChunkReader:
                 that the offsets it names stay true.
             BrokerAwayError: it does not answer, or does not know a partition yet.
         """
-        ranges = await self._found(assigned)
-        async with self._storing:
-            stored = await self._sink.offsets(KAFKA)
-            known = {partition: stored[partition] for partition in assigned if partition in stored}
-            if gaps := find_gaps(known, ranges):
-                self.failed(GapError(gaps))
-                await self.failure
+        ranges = await self._broker.beginnings(assigned)
+        await self.check(ranges, among=assigned)
         if unknown := sorted(set(assigned) - ranges.keys()):
             raise BrokerAwayError("kafka", f"it does not know {unknown}", "It is asked again")
         await self._sink.pin(KAFKA, ranges)
         stored = await self._sink.offsets(KAFKA)
         start = {partition: stored[partition].next_offset for partition in assigned}
         self.stored.update(start)
+        self._begun = ranges
         return start
+
+    async def is_sure(self) -> bool:
+        """Whether what was fetched by now is of the topics that were begun with; False: ask again.
+
+        Raises:
+            GapError: they are not the same any more; as in `begin`.
+        """
+        try:
+            if self._is_same(await self._broker.describe()):
+                return True
+            ranges = await self._broker.beginnings(self._begun.keys())
+        except BrokerAwayError:
+            return False
+        await self.check(ranges, among=self._begun, kinds=OF_IDENTITY)
+        return False
+
+    def _is_same(self, cluster: Cluster) -> bool:
+        """Also with more partitions than there were."""
+        return all(
+            at.topic in cluster.topics
+            and (cluster.cluster_id, cluster.topics[at.topic][0]) == (log.cluster_id, log.topic_id)
+            for at, log in self._begun.items()
+        )
+
+    async def check(
+        self,
+        ranges: Mapping[Partition, LogRange],
+        *,
+        among: Collection[Partition] | None = None,
+        kinds: Collection[str] = ANY,
+    ) -> None:
+        """Fail on gaps among some partitions, or all of ours.
+
+        Raises:
+            GapError: nothing is stored after it, so that the offsets it names stay true.
+        """
+        async with self._storing:
+            stored = await self._sink.offsets(KAFKA)
+            mine = {
+                at: offset
+                for at, offset in stored.items()
+                if (at.topic in self._kinds if among is None else at in among)
+            }
+            if gaps := [gap for gap in find_gaps(mine, ranges) if gap.kind in kinds]:
+                self.failed(GapError(gaps))
+                await self.failure
 
     async def accept(self, chunks: Sequence[Chunk], stored: Callable[[], None]) -> None:
         """Decode off the event loop; rows and offsets will be stored in one transaction.
@@ -86,10 +141,13 @@ class ChunkReader:
             self.failure.set_exception(error)
             self.failure.exception()  # seen: whoever waits for it gets it all the same
 
-    def close(self) -> None:
-        """Let go of the thread. Work under way ends by itself."""
+    async def close(self) -> None:
+        """Store nothing more: only a transaction that hangs is not waited for."""
         self._decoder.shutdown(wait=False, cancel_futures=True)
-        self._writing.cancel()  # nobody waits any more; the store ends its transaction
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await self._storing.acquire()  # for good
+        self._writing.cancel()
 
     async def _decoded(self, chunks: Sequence[Chunk]) -> Decoded:
         loop = asyncio.get_running_loop()

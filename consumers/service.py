@@ -14,7 +14,7 @@ from faust.contrib.asgi import bind_to_running_loop
 
 from consumers.app import ChunkConsumer, ConsumerSettings, IngestApp, build_app
 from consumers.faults import MENDABLE, blaming_client, is_transient, lasting, outlasted, told
-from consumers.gaps import GapError, find_gaps
+from consumers.gaps import OF_IDENTITY, GapError, find_gaps
 from consumers.lookout import Lookout
 from consumers.quiet import few_client_logs
 from consumers.reader import ChunkReader
@@ -185,13 +185,14 @@ class IngestService:
 
     async def _consume(self) -> None:
         """Run the consumer again and again, over whatever passes by itself."""
-        falls = 0
+        falls, last = 0, None
         while True:
             before = self._stored_at
             try:
                 await self._run_once()
             except MENDABLE as error:
-                falls = 1 if self._stored_at != before else falls + 1
+                again = type(error) is last and self._stored_at == before
+                falls, last = (falls + 1 if again else 1), type(error)
                 _log.warning("reading again", times=falls, problem=str(error))
                 if end := outlasted(error, falls):
                     raise end from error
@@ -201,6 +202,7 @@ class IngestService:
             except Exception as error:
                 if not is_transient(error):
                     raise lasting(error) from error
+                last = None
                 self._become("waiting", told(error))
             await asyncio.sleep(_RETRY_S)
 
@@ -213,7 +215,7 @@ class IngestService:
             key=self._key,
             kinds=self._settings.topics.kinds,
             unsigned_sources=self._settings.unsigned_sources,
-            found=self._lookout.beginnings,
+            broker=self._lookout,
             meter=self.meter,
         )
         try:
@@ -222,7 +224,7 @@ class IngestService:
                 await self._watch(app, reader, cluster)
         finally:
             self._stored_at = reader.stored_at or self._stored_at  # also since the last look
-            reader.close()
+            await reader.close()
 
     async def _check_topics(self) -> None:
         """Warn of settings that could lose events. It reads all the same."""
@@ -254,10 +256,12 @@ class IngestService:
             now_s = time.monotonic()
             if now_s >= verify_at_s:
                 verify_at_s = now_s + _VERIFY_EVERY_S
-                if (found := await self._lookout.verify(cluster)) is None:
+                if (found := await self._lookout.verify()) is None:
                     watchdog.excuse(now_s=now_s)
                     continue
-                cluster = found
+                before, (cluster, ranges) = cluster, found
+                if cluster != before:  # a partition may have been added, no more
+                    await reader.check(ranges, kinds=OF_IDENTITY)
                 self._become("running", None)
             unassigned = cluster.partitions - progress.keys()
             watchdog.see(

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,8 @@ class DaemonClient:
             wait_s = _come_again_s(response)
             if wait_s is None or time.monotonic() + wait_s > until_s:
                 return self._answer(response)
-            if isinstance(refusal := self._refusal(response), HaltError):
-                raise refusal
-            if refusal.problem != told:
-                waiting(told := refusal.problem)
+            if (problem := self._refusal(response).problem) != told:
+                waiting(told := problem)
             time.sleep(wait_s)
 
     def _ask(self, method: str, path: str, **parts: Any) -> Any:
@@ -80,6 +79,9 @@ class DaemonClient:
             raise NoDaemonError(self.url, problem, _NO_DAEMON) from error
         except httpx.InvalidURL as error:
             raise NoDaemonError(self.url, f"this is no address ({error})", _NO_DAEMON) from error
+        except ValueError as error:
+            problem = "the token has letters that no token has"
+            raise NoDaemonError(self.url, problem, "Look at ADAPTD_TOKEN") from error
 
     def _answer(self, response: httpx.Response) -> Any:
         if not response.is_success:
@@ -102,9 +104,9 @@ class DaemonClient:
 
 
 def _come_again_s(response: httpx.Response) -> float | None:
-    """When the daemon is behind, or its store away, it says how long to wait; None: an answer."""
+    """Where the daemon is behind it says how long to wait; None: this is its answer."""
     asked = response.headers.get("Retry-After", "")
-    if response.status_code not in (429, 503) or not asked.isdecimal():
+    if response.status_code != HTTPStatus.TOO_MANY_REQUESTS or not asked.isdecimal():
         return None
     return min(max(float(asked), 1.0), _LONGEST_WAIT_S)
 

@@ -20,7 +20,7 @@ from daemon.domain.ingest import (
 )
 from daemon.store.copies import NO_COPIES, Copies, find_copies
 from daemon.store.database import Connection, Database, arrow, rows
-from daemon.store.faults import write_error
+from daemon.store.faults import store_errors
 from daemon.store.id_ranges import IdRanges
 from daemon.store.offsets import (
     advance_offsets,
@@ -76,13 +76,15 @@ class EventStore:
 
     async def offsets(self, source: str) -> dict[Partition, StoredOffset]:
         """How far each partition of a source is stored."""
-        return await self._database.read(lambda cursor: load_offsets(cursor, source))
+        with store_errors():
+            return await self._database.read(lambda cursor: load_offsets(cursor, source))
 
     async def pin(self, source: str, starts: Mapping[Partition, LogRange]) -> None:
         """Store where reading begins (`earliest`). A partition that has an offset keeps it."""
-        await self._database.write(
-            lambda cursor: pin_offsets(cursor, source, starts, now=self._clock())
-        )
+        with store_errors():
+            await self._database.write(
+                lambda cursor: pin_offsets(cursor, source, starts, now=self._clock())
+            )
 
     async def write(self, decoded: Decoded) -> Written:
         """Store chunks: rows, dead letters and offsets in one transaction. Safe to repeat.
@@ -94,10 +96,8 @@ class EventStore:
             ChainError, HaltError: see `check_spans`; nothing was stored.
             StoreError, FreshStartError: see `write_error`; nothing was stored.
         """
-        try:
+        with store_errors():
             written = await self._store(*await self._without_copies(decoded))
-        except duckdb.Error as error:
-            raise write_error(error) from error
         self._tidy_log(written)
         return written
 

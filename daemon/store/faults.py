@@ -1,5 +1,8 @@
 """What DuckDB's errors mean to whoever wrote: try again, start anew, or look into it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import duckdb
 
 from daemon.domain.errors import (
@@ -12,15 +15,24 @@ from daemon.domain.errors import (
 
 _SHORT = (duckdb.OutOfMemoryException, duckdb.TransactionException)
 # Of the system's words, which a commit passes on; a bad block or a lost right does not pass.
-_FULL = ("no space left", "file too large", "disk quota exceeded")
+_FULL = ("no space left", "file too large", "disk quota exceeded", "failed to offload")
 _QUOTES_VALUES = (
     duckdb.DataError,
     duckdb.InvalidInputException,
 )  # never into a log: texts of people
 
 
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """What DuckDB raises inside, as `write_error` says it."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise write_error(error) from error
+
+
 def write_error(error: duckdb.Error) -> AdaptdError:
-    """The error of a write that stored nothing.
+    """The error of work that stored nothing.
 
     StoreFullError where it passes once there is room; StoreShortError where it may pass by itself;
     FreshStartError where this process's database takes nothing any more and a new one recovers it
@@ -33,9 +45,9 @@ def write_error(error: duckdb.Error) -> AdaptdError:
         problem = f"the database has stopped itself ({words})"
         return FreshStartError("store", problem, "A new process recovers it; check the disk")
     if any(said in words.lower() for said in _FULL):
-        problem = f"there is no room for a chunk of events ({words})"
+        problem = f"there is no room for events ({words})"
         return StoreFullError("store", problem, "Make room on the disk")
-    problem = f"a chunk of events cannot be stored ({words})"
+    problem = f"events cannot be stored ({words})"
     if isinstance(error, _SHORT):
         return StoreShortError("store", problem, "If it comes again, raise ADAPTD_STORE_MEMORY")
     return StoreError("store", problem, "Mend the cause, then `adaptd ingest resume`")

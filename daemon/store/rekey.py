@@ -10,7 +10,7 @@ from daemon.store.backup import copy_store
 from daemon.store.database import utc_cursor
 from daemon.store.encryption import StoreKey, is_encrypted
 from daemon.store.opening import load_cryptography, open_store
-from daemon.store.rewriting import REKEYED, beside, log_of, remove
+from daemon.store.rewriting import REKEYED, beside, held, log_of, remove
 
 
 def rekey_store(path: Path, *, old: StoreKey | None, new: StoreKey | None) -> None:
@@ -33,7 +33,8 @@ def rekey_store(path: Path, *, old: StoreKey | None, new: StoreKey | None) -> No
     try:
         remove(fresh)
         _rewrite(path, fresh, old=old, new=new)
-        fresh.replace(path)
+        with held(path):
+            fresh.replace(path)
         sync_directory(path.parent)
     except (duckdb.Error, OSError) as error:
         problem = f"it cannot be rewritten ({str(error).splitlines()[0]}); it is as it was"

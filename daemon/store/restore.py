@@ -1,6 +1,5 @@
 """Puts a backup in the place of an installation, marked so that nothing moves before it agrees."""
 
-import fcntl
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +27,7 @@ from daemon.store.backup_files import (
 from daemon.store.database import Connection, Database, rows
 from daemon.store.encryption import StoreKey, is_encrypted
 from daemon.store.restores import Restore, add_restore
-from daemon.store.rewriting import RESTORED, beside, log_of, remove
+from daemon.store.rewriting import RESTORED, beside, held, log_of, remove
 from daemon.store.runs import move_run
 from daemon.store.statements import statements
 
@@ -101,19 +100,11 @@ def _check_target(place: Place, *, replace: bool) -> None:
     if not replace:
         remedy = "Give another --home, or move it aside: adaptd restore --replace"
         raise RefusedError(str(place.store), "there is a store already", remedy)
-    _hold_store(place.store)
-
-
-def _hold_store(path: Path) -> None:
-    """DuckDB locks its file so: who has it open is found without its key."""
     try:
-        with path.open("rb+") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        problem = "another process has the store open"
-        raise RefusedError(str(path), problem, "Stop the daemon first") from error
+        with held(place.store):
+            return
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise cannot_write(place.store, error) from error
 
 
 def _check_key(source: Path, manifest: BackupManifest, key: StoreKey | None) -> None:
@@ -183,18 +174,21 @@ def _put_in_place(fresh: Path, store: Path, *, replace: bool) -> list[str]:
     """Move the old store and its log aside, together, then put the new one there."""
     moved = []
     if replace and store.exists():
-        _hold_store(store)
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        aside = store.with_name(f"{store.name}.replaced-{stamp}")
-        log = log_of(store)
-        store.rename(aside)
-        moved.append(str(aside))
-        if log.exists():
-            log.rename(log_of(aside))
+        with held(store):
+            moved = _move_aside(store)
     try:
-        os.link(fresh, store)  # fails where somebody made a store meanwhile
-    except FileExistsError as error:
-        problem, remedy = "a store was made meanwhile", "Stop the daemon and restore again"
-        raise RefusedError(str(store), problem, remedy) from error
+        os.link(fresh, store)  # fails where somebody made a store meanwhile, or opened one
+    except (FileExistsError, FileNotFoundError) as error:
+        problem = f"a store was made meanwhile; moved aside was {', '.join(moved) or 'none'}"
+        raise RefusedError(str(store), problem, "Stop the daemon and restore again") from error
     sync_directory(store.parent)
     return moved
+
+
+def _move_aside(store: Path) -> list[str]:
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    aside = store.with_name(f"{store.name}.replaced-{stamp}")
+    store.rename(aside)
+    if log_of(store).exists():
+        log_of(store).rename(log_of(aside))
+    return [str(aside)]

@@ -4,6 +4,7 @@ DELETE and CHECKPOINT free blocks without clearing them. A fresh file holds only
 of it is copied while the store is in use; the rest, and the exchange of the files, while it waits.
 """
 
+import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import duckdb
 
-from daemon.domain.errors import StoreError
+from daemon.domain.errors import RefusedError, StoreError
 from daemon.domain.files import sync_directory
 from daemon.store.encryption import StoreKey
 from daemon.store.opening import attach
@@ -114,6 +115,22 @@ def remove_half_made(store: Path) -> None:
     shutil.rmtree(f"{store}.tmp", ignore_errors=True)
     for name in (REWRITTEN, REKEYED, RESTORED):
         remove(beside(store, name))
+
+
+@contextmanager
+def held(store: Path) -> Iterator[None]:
+    """Nobody opens the store meanwhile: DuckDB locks its file so. No key is needed.
+
+    Raises:
+        RefusedError: another process has it open. OSError: it cannot be opened.
+    """
+    with store.open("rb+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            problem = "another process has the store open"
+            raise RefusedError(str(store), problem, "Stop the daemon first") from error
+        yield
 
 
 def remove(path: Path) -> None:

@@ -53,18 +53,18 @@ def door() -> Iterator[Door]:
 
 
 def test_lines_are_sent_again_where_the_daemon_asks_for_it(door: Door) -> None:
-    door.answers = [(429, "busy"), (503, "store")]
+    door.answers = [(429, "busy"), (429, "busy")]
     told: list[str] = []
 
     answer = DaemonClient(door.url, token=None).send("/v1/x", b"a line", waiting=told.append)
 
     assert answer == {"done": True}
     assert door.bodies == [b"a line"] * 3
-    assert told == ["busy just now", "store just now"]
+    assert told == ["busy just now"]
 
 
 @pytest.mark.parametrize(
-    ("status", "kind", "error"), [(503, "halted", HaltError), (409, "refused", RefusedError)]
+    ("status", "kind", "error"), [(503, "halted", HaltError), (503, "store", RefusedError)]
 )
 def test_what_waiting_does_not_mend_is_told_at_once(
     door: Door, status: int, kind: str, error: type[Exception]
@@ -74,6 +74,11 @@ def test_what_waiting_does_not_mend_is_told_at_once(
     with pytest.raises(error, match=f"{kind} just now"):
         DaemonClient(door.url, token=None).send("/v1/x", b"a line", waiting=pytest.fail)
     assert len(door.bodies) == 1
+
+
+def test_a_token_that_cannot_be_one_is_told_in_one_line(door: Door) -> None:
+    with pytest.raises(NoDaemonError, match="the token has letters that no token has"):
+        DaemonClient(door.url, token="caf\u00e9").get("/v1/status")
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://127.0.0.1:1", "gopher://somewhere"])
