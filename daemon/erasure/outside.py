@@ -17,9 +17,7 @@ class Beyond(msgspec.Struct, frozen=True):
 def beyond_reach(report: Mapping[str, Any]) -> list[Beyond]:
     """Everything outside our files, from what the steps found."""
     return [
-        *_kafka(report.get("kafka", []), "events of the person"),
-        *_kafka(report.get("letters", []), "refused events that name the person, or may,"),
-        *_published(report.get("published") or {}),
+        *_kafka(report.get("kafka", [])),
         *_operators_files(report),
         *_mentions(report),
         *_versions(report.get("versions", [])),
@@ -30,8 +28,8 @@ def beyond_reach(report: Mapping[str, Any]) -> list[Beyond]:
         ),
         Beyond(
             "dead letters in Kafka",
-            "refused events that were deleted here by age lie where they were sent, and where dead "
-            "letters are published to; nothing tells any more whose they were",
+            "events of the person that were refused lie where they were sent, and where dead "
+            "letters are published to",
             "Wait for the retention of these topics, or delete their records up to now",
         ),
         Beyond(
@@ -52,31 +50,17 @@ def beyond_reach(report: Mapping[str, Any]) -> list[Beyond]:
     ]
 
 
-def _kafka(ranges: Sequence[Mapping[str, Any]], what: str) -> list[Beyond]:
+def _kafka(ranges: Sequence[Mapping[str, Any]]) -> list[Beyond]:
     return [
         Beyond(
             f"Kafka {found['topic']}/{found['partition']}",
-            f"{found['events']} {what} lie at offsets {found['first_offset']} to "
+            f"{found['events']} events of the person lie at offsets {found['first_offset']} to "
             f"{found['last_offset']}",
             "Wait for the topic's retention, or delete everything before: kafka-delete-records.sh "
             "--offset-json-file with " + _delete_records(found),
         )
         for found in ranges
     ]
-
-
-def _published(found: Mapping[str, Any]) -> list[Beyond]:
-    if not found.get("letters"):
-        return []
-    what = (
-        f"{found['letters']} of these refused events were published there with their bytes, from "
-        f"{found['first_at']} to {found['last_at']}"
-    )
-    remedy = (
-        "Wait for its retention, or delete its records up to the offset that kafka-get-offsets.sh "
-        "--time tells for the end of that time"
-    )
-    return [Beyond("Kafka, the topic of dead letters", what, remedy)]
 
 
 def _delete_records(found: Mapping[str, Any]) -> str:

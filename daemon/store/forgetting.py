@@ -96,7 +96,7 @@ class ForgettingStore:
             told["snapshots"] = sorted({row.snapshot_id for row in lineage})
             told["versions"] = sorted(v.name for v in _descent(_versions(cursor), trained))
             words = {row["value"] for row in rows(cursor, _SQL["work_of"], erasure_id=_PREVIEW)}
-            told |= _told_of(cursor, _letters_with(cursor, matcher_of(words, person.user)))
+            told["dead_letters"] = len(_letters_with(cursor, matcher_of(words, person.user)))
             raise _Undone(told)
 
         try:
@@ -145,7 +145,7 @@ class ForgettingStore:
         def work(cursor: Connection) -> Erasure | None:
             if _new_snapshots(cursor, erasure_id, person):
                 return None
-            told = self._blank_letters(cursor, erasure_id, person)
+            told: dict[str, Any] = {"dead_letters": self._blank_letters(cursor, erasure_id, person)}
             told["policies"] = rows(cursor, _SQL["policies_naming"], user=person.user)
             values = {"user": person.user, "tenant": person.tenant}
             cursor.execute(_SQL["drop_lineage"], values | {"erasure_id": erasure_id})
@@ -223,12 +223,11 @@ class ForgettingStore:
             "row_keys": sorted(keys)[:_KEYS_TOLD],
         }
 
-    def _blank_letters(self, cursor: Connection, erasure_id: str, person: Person) -> dict[str, Any]:
+    def _blank_letters(self, cursor: Connection, erasure_id: str, person: Person) -> int:
         words = {row["value"] for row in rows(cursor, _SQL["work_of"], erasure_id=erasure_id)}
         found = _letters_with(cursor, matcher_of(words, person.user))
-        told = _told_of(cursor, found)
         cursor.execute(_SQL["blank_letters"], {"rows": found})
-        return told
+        return len(found)
 
     def _settle(self, cursor: Connection) -> list[Version]:
         for row in rows(cursor, _SQL["late_versions"]):
@@ -361,15 +360,6 @@ def _beside(cursor: Connection, members: Sequence[str]) -> list[dict[str, Any]]:
     others = rows(cursor, _SQL["conversations_in_groups"], **values)
     names = [row["member"].removeprefix("c:") for row in others]
     return rows(cursor, _SQL["texts_of_conversations"], conversations=names)
-
-
-def _told_of(cursor: Connection, letters: Sequence[int]) -> dict[str, Any]:
-    """How many, where they stand in Kafka's log, and when they were published as dead letters."""
-    return {
-        "dead_letters": len(letters),
-        "letters": rows(cursor, _SQL["letter_ranges"], rows=letters),
-        "published": rows(cursor, _SQL["published_letters"], rows=letters)[0],
-    }
 
 
 def _letters_with(cursor: Connection, matcher: Matcher) -> list[int]:

@@ -8,7 +8,6 @@ barred leaves a dead letter without bytes, so that every event is still accounte
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -21,7 +20,6 @@ from daemon.store.statements import statements
 from daemon.store.unstorable import addresses
 
 BARRED = "erased"  # the reason of their dead letters
-UNSEARCHABLE = "unpacks_too_large"  # the reason of letters that hold a packed batch
 _SQL = statements("tombstones")
 _DETAIL = "it is of a person who was erased"
 _STRING = re.compile(rb'"((?:[^"\\]|\\.){1,512})"')
@@ -89,13 +87,10 @@ class Tombstones:
         return table.filter(pa.array(~barred)), table.filter(pa.array(barred))
 
     def _letters(self, cursor: Connection, letters: pa.Table) -> pa.Table:
-        """Dead letters come with the bytes somebody sent: those that name a person lose them.
-
-        Those of a packed batch that nobody can look into lose them too, and keep their reason.
-        """
+        """Dead letters come with the bytes somebody sent: those that name a person lose them."""
         if letters.num_rows == 0:
             return letters
-        listed = [_unpacked(row) for row in letters.to_pylist()]
+        listed = letters.to_pylist()
         words = {id(row): _words(row["bytes"]) for row in listed}
         asked = sorted({word for found in words.values() for word in found or ()})
         values = {"words": asked, "secret": self._secret, "now": self._clock()}
@@ -127,10 +122,6 @@ def _text(quoted: bytes) -> str:
         return msgspec.json.decode(b'"%b"' % quoted, type=str)
     except msgspec.MsgspecError:
         return quoted.decode(errors="replace")
-
-
-def _unpacked(letter: dict[str, Any]) -> dict[str, Any]:
-    return letter | {"bytes": None} if letter["reason"] == UNSEARCHABLE else letter
 
 
 def _blank(letter: dict[str, object]) -> dict[str, object]:

@@ -129,13 +129,6 @@ DELETE FROM scores WHERE list_contains($items, item);
 -- name: letters_with_bytes
 -- Nobody can look into a batch that was refused because it unpacks to too much, so it goes in any case.
 SELECT rowid AS "row", bytes, detail, reason = 'unpacks_too_large' AS unsearchable FROM dead_letters WHERE bytes IS NOT NULL AND rowid > $after ORDER BY rowid LIMIT $limit;
--- name: letter_ranges
--- Where refused events stand in Kafka's log, those that were redriven since among them.
-SELECT topic, "partition", min(position) AS first_offset, max(position) AS last_offset, count(*) AS events FROM dead_letters
-WHERE list_contains($rows, rowid) AND topic <> '' AND (source = 'kafka' OR source LIKE 'replay:%') GROUP BY ALL ORDER BY ALL;
--- name: published_letters
-SELECT count(*) AS letters, strftime(min(published_at), '%Y-%m-%dT%H:%M:%SZ') AS first_at, strftime(max(published_at), '%Y-%m-%dT%H:%M:%SZ') AS last_at
-FROM dead_letters WHERE list_contains($rows, rowid) AND published_at IS NOT NULL;
 -- name: blank_letters
 UPDATE dead_letters SET bytes = NULL, reason = 'erased', detail = 'it is of a person who was erased' WHERE list_contains($rows, rowid);
 -- name: texts_of_person

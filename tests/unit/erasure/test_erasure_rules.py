@@ -7,7 +7,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from consumers.parse import UnreadableError
 from daemon.domain.erasures import Person, pseudonym
 from daemon.domain.errors import RefusedError
 from daemon.domain.rollouts import Rollout
@@ -168,45 +167,6 @@ async def test_what_cannot_be_searched_is_blanked_or_named(
         {"reason": "not_json", "bytes": b"{sound"},
     ]
     assert erasure.report["replaced"] == [str(tmp_path / "store.duckdb.replaced-1")]
-
-
-async def test_a_packed_batch_that_comes_again_is_kept_without_its_bytes(
-    tmp_path: Path, database: Database
-) -> None:
-    world = ErasureWorld(tmp_path, database)
-    refused = UnreadableError("unpacks_too_large", "60 records")
-    await world.ingesting.add(b"packed: of ada", sender=refused)
-    kept = "SELECT reason, bytes FROM dead_letters ORDER BY position"
-    assert await world.ingesting.ask(kept) == [
-        {"reason": "unpacks_too_large", "bytes": b"packed: of ada"}
-    ]
-
-    await world.erase(Person("ada"))
-    await world.ingesting.add(b"packed: of ada", sender=refused)
-
-    assert await world.ingesting.ask(kept) == [
-        {"reason": "erased", "bytes": None},
-        {"reason": "unpacks_too_large", "bytes": None},
-    ]
-
-
-async def test_refused_events_are_told_where_they_stand_and_that_they_were_published(
-    tmp_path: Path, database: Database
-) -> None:
-    world = ErasureWorld(tmp_path, database)
-    await world.ingesting.add(b'{"user":"bob"}', b'{"user":"ada"}', b"{}", b'{"user":"ada"')
-    stamp = "UPDATE dead_letters SET published_at = '2026-11-01 10:00:00Z' WHERE position = 1"
-    await database.write(lambda cursor: cursor.execute(stamp))
-
-    erasure = await world.erase(Person("ada"))
-
-    told = {place["where"]: place for place in erasure.report["outside"]}
-    assert "2 refused events that name the person" in told["Kafka events/0"]["what"]
-    assert "at offsets 1 to 3" in told["Kafka events/0"]["what"]
-    assert '"offset":4' in told["Kafka events/0"]["remedy"]
-    published = told["Kafka, the topic of dead letters"]["what"]
-    assert published.startswith("1 of these refused events were published")
-    assert "2026-11-01T10:00:00Z" in published
 
 
 async def test_a_request_is_one_while_it_is_under_way(tmp_path: Path, database: Database) -> None:
