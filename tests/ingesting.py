@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from consumers.decode import SIGNED, Record, Sender, decode
+from consumers.parse import UnreadableError
 from consumers.tables import DEAD_LETTERS, FEEDBACK, INTERACTIONS
 from daemon.domain.ingest import KAFKA, Decoded, LogRange, Partition, Span, Written
 from daemon.store.database import Database, rows
@@ -40,7 +41,10 @@ class Ingesting:
         await self.sink.pin(KAFKA, {partition: LogRange("topic-id", start, start, "c")})
 
     async def add(
-        self, *events: Any, sender: Sender = SIGNED, at: datetime | None = None
+        self,
+        *events: Any,
+        sender: Sender | UnreadableError = SIGNED,
+        at: datetime | None = None,
     ) -> Written:
         """Store events as the next chunk of the partition, as if it were `at`."""
         self.clock.now = at or self.clock.now
@@ -57,7 +61,7 @@ def chunk(
     events: Iterable[Any],
     *,
     start: int,
-    sender: Sender = SIGNED,
+    sender: Sender | UnreadableError = SIGNED,
     partition: Partition = EVENTS,
     begin: int | None = None,
 ) -> Decoded:

@@ -5,6 +5,10 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+import msgspec
+
+_STRING = re.compile(rb'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
+_LONGEST_BYTES = 2048  # of an id in JSON: 128 letters, each escaped
 _TOKEN = re.compile(rb"[^\s\"'\\,;{}\[\]()<>=]{4,512}")  # what an id may look like
 
 
@@ -36,3 +40,26 @@ def matcher_of(ids: Collection[str], identifier: str) -> Matcher:
     options = b"|".join(re.escape(text.encode()) for text in sorted(spellings))
     pattern = re.compile(rb"(?<![0-9A-Za-z_])(?:%b)(?![0-9A-Za-z_])" % options)
     return Matcher(pattern, frozenset(word.encode() for word in ids))
+
+
+def is_text(content: bytes) -> bool:
+    """Whether words in some bytes can be found: not so in packed ones, or in other encodings."""
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in content
+
+
+def json_strings(content: bytes) -> Iterator[str]:
+    """Every string of a JSON text that may be an id, names of fields among them."""
+    for match in _STRING.finditer(content):
+        if len(match[1]) <= _LONGEST_BYTES:
+            yield _unquoted(match[1])
+
+
+def _unquoted(quoted: bytes) -> str:
+    try:
+        return msgspec.json.decode(b'"%b"' % quoted, type=str)
+    except msgspec.MsgspecError:
+        return quoted.decode(errors="replace")

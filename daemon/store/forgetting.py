@@ -12,7 +12,7 @@ import msgspec
 
 from daemon.domain.erasures import Erasure, ErasureState, Person, pseudonym
 from daemon.domain.states import AdapterState, RunState
-from daemon.domain.words import Matcher, matcher_of
+from daemon.domain.words import Matcher, is_text, matcher_of
 from daemon.store.adapters import move_adapter
 from daemon.store.database import Connection, Database, rows
 from daemon.store.erasures import move_erasure
@@ -371,6 +371,7 @@ def _letters_with(cursor: Connection, matcher: Matcher) -> list[int]:
             row["row"]
             for row in batch
             if row["unsearchable"]
+            or not is_text(row["bytes"])
             or matcher.finds(row["bytes"])
             or matcher.finds(row["detail"].encode())
         ]

@@ -2,12 +2,13 @@
 
 A store without tombstones pays nothing. With some, the users, conversations and judged answers of
 a chunk are hashed with the installation's key, each once, and joined with the tombstones. What is
-barred leaves a dead letter without bytes, so that every event is still accounted for.
+barred leaves a dead letter without bytes, so that every event is still accounted for. So does a
+dead letter that cannot be compared with them: only whole JSON tells its words apart.
 """
 
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -15,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from daemon.domain.ingest import Address, Decoded
+from daemon.domain.words import is_text, json_strings
 from daemon.store.database import Connection, Database, arrow, rows
 from daemon.store.statements import statements
 from daemon.store.unstorable import addresses
@@ -22,7 +24,7 @@ from daemon.store.unstorable import addresses
 BARRED = "erased"  # the reason of their dead letters
 _SQL = statements("tombstones")
 _DETAIL = "it is of a person who was erased"
-_STRING = re.compile(rb'"((?:[^"\\]|\\.){1,512})"')
+_UNREAD = "kept without its bytes: nobody can look for erased people in it"
 _MOST_WORDS = 2000  # of one letter; one with more is barred unread
 _WHOSE = ("tenant", "user", "unit_kind", "unit", "conversation")
 # Whether there are any, by store: erasures and sinks are different objects. None: ask.
@@ -87,18 +89,15 @@ class Tombstones:
         return table.filter(pa.array(~barred)), table.filter(pa.array(barred))
 
     def _letters(self, cursor: Connection, letters: pa.Table) -> pa.Table:
-        """Dead letters come with the bytes somebody sent: those that name a person lose them."""
+        """They come with the bytes somebody sent: what may name an erased person loses them."""
         if letters.num_rows == 0:
             return letters
         listed = letters.to_pylist()
-        words = {id(row): _words(row["bytes"]) for row in listed}
-        asked = sorted({word for found in words.values() for word in found or ()})
+        words = [_words(row["bytes"]) for row in listed]
+        asked = sorted({word for found in words for word in found or ()})
         values = {"words": asked, "secret": self._secret, "now": self._clock()}
         known = {row["word"] for row in rows(cursor, _SQL["barred_words"], **values)}
-        kept = [
-            row if (found := words[id(row)]) is not None and not found & known else _blank(row)
-            for row in listed
-        ]
+        kept = [_allowed(row, found, known) for row, found in zip(listed, words, strict=True)]
         return pa.Table.from_pylist(kept, schema=letters.schema)
 
 
@@ -108,20 +107,32 @@ def tombstones_changed(database: Database) -> None:
 
 
 def _words(content: bytes | None) -> set[str] | None:
-    """The JSON strings in some bytes, whole or not; None: too many to look at."""
+    """The strings in some JSON; None: too many to look at."""
     found: set[str] = set()
-    for match in _STRING.finditer(content or b""):
-        found.add(_text(match[1]))
+    for word in json_strings(content or b""):
+        found.add(word)
         if len(found) > _MOST_WORDS:
             return None
     return found
 
 
-def _text(quoted: bytes) -> str:
+def _allowed(letter: dict[str, Any], words: set[str] | None, barred: set[str]) -> dict[str, Any]:
+    """A letter as it may be stored. Without its sender nobody tries it again."""
+    if letter["bytes"] is not None and not _is_json(letter["bytes"]):
+        detail = f"{letter['detail']}; {_UNREAD}"  # that of such a letter quotes nothing of it
+        return letter | {"detail": detail, "bytes": None, "sender": None}
+    return _blank(letter) if words is None or words & barred else letter
+
+
+def _is_json(content: bytes) -> bool:
+    """Whether it is an object or a list. A string could hold another text, quoted."""
+    if not is_text(content) or not content.lstrip().startswith((b"{", b"[")):
+        return False
     try:
-        return msgspec.json.decode(b'"%b"' % quoted, type=str)
-    except msgspec.MsgspecError:
-        return quoted.decode(errors="replace")
+        msgspec.json.decode(content, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
 
 
 def _blank(letter: dict[str, object]) -> dict[str, object]:

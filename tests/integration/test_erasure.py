@@ -1,6 +1,7 @@
 """A person leaves every file, whatever it is and whenever the daemon is killed; others stay."""
 
 import asyncio
+import gzip
 import json
 import shutil
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from consumers.parse import UnreadableError
 from daemon.domain.erasures import ErasureState, Person
 from daemon.domain.states import AdapterState
 from daemon.erasure.leftovers import remove_tree
@@ -122,6 +124,38 @@ async def test_events_that_come_again_are_not_stored_until_the_bar_is_lifted(
     assert {(row["reason"], row["bytes"]) for row in letters} == {("erased", None)}
     assert await world.service.lift(Person(PERSON), reason="is back", actor="test") == 1
     assert (await world.ingesting.add(an_interaction(user=PERSON))).interactions == 1
+
+
+async def test_letters_that_nobody_can_look_into_come_again_without_their_bytes(
+    world: ErasureWorld,
+) -> None:
+    packed = b"\x1f\x8b\x00packed-zq7f\x00\xff"
+    letters = [
+        gzip.compress(PERSON.encode()) + b"gzipped-zq7f",
+        b'cut" {"user":"%b","note":"cut-zq7f' % PERSON.encode(),
+        b'"{\\"user\\":\\"%b\\",\\"note\\":\\"quoted-zq7f\\"}"' % PERSON.encode(),
+        b'{"tool":"","text":"%b","user":"%b"}' % (b"long-zq7f " * 90, PERSON.encode()),
+    ]
+    refused = UnreadableError("unpacks_too_large", "2 records, offsets 16 to 17")
+    kept = b'{"schema":"adaptd.interaction/9","user":"kept-zq7f"}'
+    for _ in range(2):  # before the erasure, and again after it
+        await world.ingesting.add(packed, sender=refused)
+        await world.ingesting.add(*letters, kept)
+        await world.erase()
+
+    again = await world.ingesting.ask(
+        "SELECT reason, detail, bytes, sender IS NOT NULL AS again FROM dead_letters"
+        " WHERE position > 20 ORDER BY position"
+    )
+    assert [row["reason"] for row in again] == [
+        "unpacks_too_large", "not_utf8", "not_json", "not_an_object", "erased", "unknown_version",
+    ]  # fmt: skip
+    assert [row["bytes"] for row in again] == [None] * 5 + [kept]
+    assert [row["again"] for row in again] == [False, False, False, False, True, True]
+    world.database.close()
+    found = [f"{mark}-zq7f" for mark in ("packed", "gzipped", "cut", "quoted", "long")]
+    assert traces(world.home, [PERSON, *found], TOKENS) == []
+    assert store_traces(world.home / "store.duckdb", [PERSON, *found]) == []
 
 
 async def test_a_dry_run_changes_nothing(world: ErasureWorld) -> None:
