@@ -1,9 +1,13 @@
 """What an erasure cannot reach, and what an operator does about it. Pure."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+
+_RANGES_TOLD = 20
+_KEYS_TOLD = 10
 
 
 class Beyond(msgspec.Struct, frozen=True):
@@ -14,10 +18,15 @@ class Beyond(msgspec.Struct, frozen=True):
     remedy: str
 
 
-def beyond_reach(report: Mapping[str, Any]) -> list[Beyond]:
-    """Everything outside our files, from what the steps found."""
+def beyond_reach(report: Mapping[str, Any], *, letters_topic: str | None = None) -> list[Beyond]:
+    """Everything outside our files, from what the steps found.
+
+    `letters_topic`: where dead letters are published to now.
+    """
     return [
         *_kafka(report.get("kafka", [])),
+        *_letters(report),
+        *_published(report.get("published_letters"), letters_topic),
         *_operators_files(report),
         *_mentions(report),
         *_versions(report.get("versions", [])),
@@ -28,9 +37,10 @@ def beyond_reach(report: Mapping[str, Any]) -> list[Beyond]:
         ),
         Beyond(
             "dead letters in Kafka",
-            "events of the person that were refused lie where they were sent, and where dead "
-            "letters are published to",
-            "Wait for the retention of these topics, or delete their records up to now",
+            "letters that were dropped by age or blanked before cannot be told to be the person's; "
+            "they lie where they were sent, and where dead letters are published to",
+            "Wait for the retention of these topics, or delete their records up to now. Those "
+            "blanked: adaptd deadletters list --reason erased",
         ),
         Beyond(
             "imported files",
@@ -56,11 +66,78 @@ def _kafka(ranges: Sequence[Mapping[str, Any]]) -> list[Beyond]:
             f"Kafka {found['topic']}/{found['partition']}",
             f"{found['events']} events of the person lie at offsets {found['first_offset']} to "
             f"{found['last_offset']}",
-            "Wait for the topic's retention, or delete everything before: kafka-delete-records.sh "
-            "--offset-json-file with " + _delete_records(found),
+            _retention(found),
         )
         for found in ranges
     ]
+
+
+def _letters(report: Mapping[str, Any]) -> list[Beyond]:
+    """Refused events, where they were sent; so were those that a redrive stored after all."""
+    kinds = {
+        "letters": "records with refused events of the person",
+        "unread_letters": "refused records that nobody can look into and that may hold the person",
+    }
+    told = [
+        Beyond(
+            f"Kafka {found['topic']}/{found['partition']}",
+            f"{found['records']} {kind} lie at offsets {_offsets(found)}",
+            _retention(found),
+        )
+        for name, kind in kinds.items()
+        for found in report.get(name, [])
+    ]
+    if lost := report.get("redriven_lost"):
+        what = f"{lost} events of the person were redriven from letters that were deleted since"
+        told.append(
+            Beyond("redriven events in Kafka", what, "Wait for the retention of its topics")
+        )
+    return told
+
+
+def _offsets(found: Mapping[str, Any]) -> str:
+    told = [
+        str(first) if first == last else f"{first} to {last}"
+        for first, last in found["offsets"][:_RANGES_TOLD]
+    ]
+    if found["ranges"] > len(told):
+        told.append(f"more up to {found['last_offset']}")
+    return ", ".join(told)
+
+
+def _published(found: Mapping[str, Any] | None, topic: str | None) -> list[Beyond]:
+    """The store knows their keys and when they were published, not their offsets."""
+    if not found or (found["last_ms"] is None and topic is None):
+        return []
+    letters = f"{found['letters'] - found['waiting']} dead letters that name or may name the person"
+    named = topic or "the topic dead letters were published to"
+    told: list[str] = []
+    remedy = "Wait for its retention"
+    if found["last_ms"] is not None:
+        told.append(
+            f"{letters} were published from {_time(found['first_ms'])} to {_time(found['last_ms'])}"
+        )
+        remedy += (
+            f", or delete with kafka-delete-records.sh everything before the offsets (none: to the "
+            f"end) that kafka-get-offsets.sh --topic {named} --time {found['last_ms'] + 1} tells"
+        )
+    if found["waiting"] and topic:
+        told.append(f"{found['waiting']} may have been on their way")
+    keys = found["keys"][:_KEYS_TOLD]
+    more = f" and {found['letters'] - len(keys)} more" if found["letters"] > len(keys) else ""
+    told.append(f"their keys: {', '.join(keys)}{more}")
+    return [Beyond(f"Kafka {named}", "; ".join(told), remedy)]
+
+
+def _time(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def _retention(found: Mapping[str, Any]) -> str:
+    return (
+        "Wait for the topic's retention, or delete everything before: kafka-delete-records.sh "
+        "--offset-json-file with " + _delete_records(found)
+    )
 
 
 def _delete_records(found: Mapping[str, Any]) -> str:

@@ -34,6 +34,7 @@ def build_forgetting(
         barred_s=settings.erasure_bar_s,
         rewrite_every_s=settings.erasure_rewrite_every_s,
         tick_s=settings.tick_s,
+        letters_topic=settings.kafka_dead_letters_topic if settings.kafka_bootstrap else None,
     )
     stores = Stores(database, secret, ExampleFiles(database, settings.home / "examples"))
     erasures = ErasureService(stores, places, rollouts=rollouts)

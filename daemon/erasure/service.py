@@ -6,7 +6,7 @@ done, so that a killed daemon goes on with the next.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -48,7 +48,10 @@ class Rollouts(Protocol):
 
 
 class Places(msgspec.Struct, frozen=True, kw_only=True):
-    """Where things lie, and how long what waits. `rewrite_every_s`: between two new store files."""
+    """Where things lie, and how long what waits. `rewrite_every_s`: between two new store files.
+
+    `letters_topic`: where dead letters are published to now.
+    """
 
     home: Path
     spool_dir: Path
@@ -56,6 +59,7 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
     barred_s: float
     rewrite_every_s: float
     tick_s: float
+    letters_topic: str | None = None
 
 
 class Stores:
@@ -115,7 +119,7 @@ class ErasureService:
         found = await self._stores.people.preview(person)
         golden = matcher_of([], person.user)
         found["golden"] = await asyncio.to_thread(search_folder, self._places.policies_dir, golden)
-        return found | {"outside": msgspec.to_builtins(beyond_reach(found))}
+        return found | {"outside": self._outside(found)}
 
     async def lift(self, person: Person, *, reason: str, actor: str) -> int:
         """See `Forgetting`."""
@@ -273,10 +277,14 @@ class ErasureService:
         figures = {"rewrite_s": self._rewritten - began} | pause._asdict()
         _log.info("store_rewritten", erasures=len(waiting), **figures)
         for erasure in waiting:
-            told = figures | {"outside": msgspec.to_builtins(beyond_reach(erasure.report))}
+            told = figures | {"outside": self._outside(erasure.report)}
             await self._stores.erasures.move(
                 erasure.erasure_id, ErasureState.DONE, told=told, now=self._clock()
             )
+
+    def _outside(self, report: Mapping[str, Any]) -> "list[dict[str, str]]":
+        told = beyond_reach(report, letters_topic=self._places.letters_topic)
+        return msgspec.to_builtins(told)
 
     async def _settle_tainted(self) -> None:
         """Tainted versions on their way are stopped, and those nobody needs lose their files."""

@@ -12,11 +12,12 @@ import msgspec
 
 from daemon.domain.erasures import Erasure, ErasureState, Person, pseudonym
 from daemon.domain.states import AdapterState, RunState
-from daemon.domain.words import Matcher, is_text, matcher_of
+from daemon.domain.words import matcher_of
 from daemon.store.adapters import move_adapter
 from daemon.store.database import Connection, Database, rows
 from daemon.store.erasures import move_erasure
 from daemon.store.example_files import unseal
+from daemon.store.person_letters import PersonLetters, blank_letters, find_letters, told_of
 from daemon.store.runs import move_run
 from daemon.store.statements import statements
 from daemon.store.transitions import record_transition
@@ -24,7 +25,6 @@ from daemon.store.transitions import record_transition
 _SQL = statements("erasures")
 _ACTOR = "erasure"
 
-_LETTERS_AT_ONCE = 1000
 _KEYS_TOLD = 1000  # of one snapshot, in the evidence
 _PREVIEW = "preview"
 
@@ -95,8 +95,7 @@ class ForgettingStore:
             trained = {row.snapshot_id for row in lineage if row.side == "train"}
             told["snapshots"] = sorted({row.snapshot_id for row in lineage})
             told["versions"] = sorted(v.name for v in _descent(_versions(cursor), trained))
-            words = {row["value"] for row in rows(cursor, _SQL["work_of"], erasure_id=_PREVIEW)}
-            told["dead_letters"] = len(_letters_with(cursor, matcher_of(words, person.user)))
+            told |= told_of(cursor, _letters(cursor, _PREVIEW, person))
             raise _Undone(told)
 
         try:
@@ -145,7 +144,9 @@ class ForgettingStore:
         def work(cursor: Connection) -> Erasure | None:
             if _new_snapshots(cursor, erasure_id, person):
                 return None
-            told: dict[str, Any] = {"dead_letters": self._blank_letters(cursor, erasure_id, person)}
+            letters = _letters(cursor, erasure_id, person)
+            told = told_of(cursor, letters)
+            blank_letters(cursor, letters)
             told["policies"] = rows(cursor, _SQL["policies_naming"], user=person.user)
             values = {"user": person.user, "tenant": person.tenant}
             cursor.execute(_SQL["drop_lineage"], values | {"erasure_id": erasure_id})
@@ -223,12 +224,6 @@ class ForgettingStore:
             "row_keys": sorted(keys)[:_KEYS_TOLD],
         }
 
-    def _blank_letters(self, cursor: Connection, erasure_id: str, person: Person) -> int:
-        words = {row["value"] for row in rows(cursor, _SQL["work_of"], erasure_id=erasure_id)}
-        found = _letters_with(cursor, matcher_of(words, person.user))
-        cursor.execute(_SQL["blank_letters"], {"rows": found})
-        return len(found)
-
     def _settle(self, cursor: Connection) -> list[Version]:
         for row in rows(cursor, _SQL["late_versions"]):
             version = next(v for v in _versions(cursor) if v.name == row["name"])
@@ -272,6 +267,11 @@ def _find(cursor: Connection, erasure_id: str, person: Person) -> dict[str, Any]
         "turns_of_others": others,
         "kafka": rows(cursor, _SQL["log_ranges"], **key),
     }
+
+
+def _letters(cursor: Connection, erasure_id: str, person: Person) -> PersonLetters:
+    words = {row["value"] for row in rows(cursor, _SQL["work_of"], erasure_id=erasure_id)}
+    return find_letters(cursor, erasure_id, matcher_of(words, person.user))
 
 
 def _lineage(cursor: Connection, erasure_id: str, person: Person) -> list[LineageRow]:
@@ -360,20 +360,3 @@ def _beside(cursor: Connection, members: Sequence[str]) -> list[dict[str, Any]]:
     others = rows(cursor, _SQL["conversations_in_groups"], **values)
     names = [row["member"].removeprefix("c:") for row in others]
     return rows(cursor, _SQL["texts_of_conversations"], conversations=names)
-
-
-def _letters_with(cursor: Connection, matcher: Matcher) -> list[int]:
-    """Dead letters whose bytes or reason hold one of some words, or may."""
-    found: list[int] = []
-    after = -1
-    while batch := rows(cursor, _SQL["letters_with_bytes"], after=after, limit=_LETTERS_AT_ONCE):
-        found += [
-            row["row"]
-            for row in batch
-            if row["unsearchable"]
-            or not is_text(row["bytes"])
-            or matcher.finds(row["bytes"])
-            or matcher.finds(row["detail"].encode())
-        ]
-        after = batch[-1]["row"]
-    return found

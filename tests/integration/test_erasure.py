@@ -66,6 +66,7 @@ async def test_a_person_is_in_no_file_of_ours_and_the_others_still_are(
     report = erasure.report
     assert (report["interactions"], report["feedback"]) == (2, 3)
     assert report["dead_letters"] == 2
+    assert [letters["offsets"] for letters in report["letters"]] == [[[12, 13]]]
     assert report["snapshots"] == ["snapshot-run-a"]
     assert [place.partition(":")[2] for place in report["golden"]] == ["2"]
     kept = await world.ingesting.ask("SELECT id FROM interactions ORDER BY id")

@@ -127,8 +127,41 @@ WHERE EXISTS (FROM erasure_work w WHERE w.erasure_id = $erasure_id AND w.kind = 
 -- name: drop_scores
 DELETE FROM scores WHERE list_contains($items, item);
 -- name: letters_with_bytes
--- Nobody can look into a batch that was refused because it unpacks to too much, so it goes in any case.
-SELECT rowid AS "row", bytes, detail, reason = 'unpacks_too_large' AS unsearchable FROM dead_letters WHERE bytes IS NOT NULL AND rowid > $after ORDER BY rowid LIMIT $limit;
+SELECT rowid AS "row", bytes, reason, detail, redriven_at FROM dead_letters WHERE bytes IS NOT NULL AND rowid > $after ORDER BY rowid LIMIT $limit;
+-- name: redriven_ids
+-- Theirs that were refused at first: only the letter tells where in Kafka's log they stand.
+SELECT i.id FROM interactions i
+SEMI JOIN (FROM erasure_work WHERE erasure_id = $erasure_id AND kind = 'interaction') w ON w."value" = i.id AND w.tenant IS NOT DISTINCT FROM i.tenant
+WHERE i.source = 'redrive'
+UNION
+SELECT f.id FROM feedback f
+SEMI JOIN (FROM erasure_work WHERE erasure_id = $erasure_id AND kind = 'feedback') w ON w."value" = f.id AND w.about = f.interaction AND w.tenant IS NOT DISTINCT FROM f.tenant
+WHERE f.source = 'redrive';
+-- name: letter_ranges
+-- Where letters stand in Kafka's log, neighbours as one range. A refused batch stands at its last offset, and its detail tells the first.
+WITH records AS (
+  SELECT DISTINCT topic, "partition", position AS until,
+    CASE reason WHEN 'unpacks_too_large' THEN coalesce(TRY_CAST(regexp_extract(detail, 'offsets (\d+) to', 1) AS BIGINT), position) ELSE position END AS since
+  FROM dead_letters WHERE rowid IN (SELECT unnest($rows::BIGINT[])) AND (source = 'kafka' OR source LIKE 'replay:%')
+),
+marked AS (
+  SELECT *, coalesce(since > max(until) OVER (PARTITION BY topic, "partition" ORDER BY since, until ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) + 1, true) AS opens
+  FROM records
+),
+numbered AS (
+  SELECT *, count_if(opens) OVER (PARTITION BY topic, "partition" ORDER BY since, until ROWS UNBOUNDED PRECEDING) AS island FROM marked
+),
+islands AS (
+  SELECT topic, "partition", min(since) AS since, max(until) AS until, count(*) AS records FROM numbered GROUP BY topic, "partition", island
+)
+SELECT topic, "partition", min(since) AS first_offset, max(until) AS last_offset, sum(records)::BIGINT AS records,
+  count(*) AS ranges, list([since, until] ORDER BY since)[:100] AS offsets
+FROM islands GROUP BY topic, "partition" ORDER BY topic, "partition";
+-- name: published_letters
+-- What Kafka's topic of dead letters has of some, by their keys there; `waiting` may be on their way.
+SELECT count(*) AS letters, count(*) FILTER (published_at IS NULL) AS waiting, epoch_ms(min(published_at)) AS first_ms, epoch_ms(max(published_at)) AS last_ms,
+  list(id ORDER BY received_at, id)[:100] AS keys
+FROM dead_letters WHERE rowid IN (SELECT unnest($rows::BIGINT[]));
 -- name: blank_letters
 UPDATE dead_letters SET bytes = NULL, reason = 'erased', detail = 'it is of a person who was erased' WHERE list_contains($rows, rowid);
 -- name: texts_of_person
