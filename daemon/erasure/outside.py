@@ -37,8 +37,8 @@ def beyond_reach(report: Mapping[str, Any], *, letters_topic: str | None = None)
         ),
         Beyond(
             "dead letters in Kafka",
-            "letters that were dropped by age, or had lost their bytes before, cannot be told to be "
-            "the person's; they lie where they were sent, and where dead letters are published to",
+            "letters that were dropped by age, or had lost their bytes before, cannot be told to "
+            "be the person's; they lie where they were sent, and where dead letters are published",
             "Wait for the retention of these topics, or delete their records up to now. Those kept "
             "without bytes: adaptd deadletters list",
         ),
