@@ -109,6 +109,7 @@ def test_the_client_is_blamed_for_its_own_errors_only() -> None:
             ),
             StoreFullError,
         ),
+        (duckdb.OutOfMemoryException("failed to offload data block of size 2"), StoreFullError),
         (duckdb.OutOfMemoryException("full"), StoreShortError),
         (duckdb.TransactionException("conflict"), StoreShortError),
         (duckdb.FatalException("database has been invalidated"), FreshStartError),

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from consumers.app import Chunk
-from consumers.gaps import GapError
+from consumers.gaps import OF_IDENTITY, GapError
 from consumers.reader import ChunkReader
-from consumers.topics import BrokerAwayError
+from consumers.topics import BrokerAwayError, Cluster
 from daemon.domain.errors import ChainError
 from daemon.domain.events import SIGNATURE_HEADER
 from daemon.domain.ingest import KAFKA, LogRange, Partition
@@ -45,10 +45,17 @@ async def ingesting() -> AsyncIterator[Ingesting]:
 class Log:
     """What the broker has."""
 
-    earliest, topic_id = 0, "a"
+    earliest, topic_id, cluster_id, partitions, is_away = 0, "a", "c", 1, False
 
-    async def found(self, wanted: Collection[Partition]) -> dict[Partition, LogRange]:
-        return {at: LogRange(self.topic_id, self.earliest, 20, "c") for at in wanted if at == AT}
+    async def describe(self) -> Cluster:
+        if self.is_away:
+            raise BrokerAwayError("kafka", "it does not answer", "Wait")
+        topics = {AT.topic: (self.topic_id, self.partitions)}
+        return Cluster(cluster_id=self.cluster_id, topics=topics)
+
+    async def beginnings(self, wanted: Collection[Partition]) -> dict[Partition, LogRange]:
+        found = LogRange(self.topic_id, self.earliest, 20, self.cluster_id)
+        return {at: found for at in wanted if at == AT}
 
 
 @pytest.fixture
@@ -63,10 +70,10 @@ async def reader(ingesting: Ingesting, log: Log) -> AsyncIterator[ChunkReader]:
         key=KEY,
         kinds={AT.topic: "interaction"},
         unsigned_sources=frozenset({"user"}),
-        found=log.found,
+        broker=log,
     )
     yield made
-    made.close()
+    await made.close()
 
 
 def signed(offset: int, event: Any, key: bytes = KEY) -> KafkaRecord:
@@ -119,6 +126,47 @@ async def test_a_topic_made_anew_while_it_is_read_is_a_gap_and_nothing_is_stored
     with pytest.raises(GapError):
         await reader.accept([Chunk(AT, 5, [KafkaRecord(5, as_bytes(an_interaction()))])], id)
     assert (await ingesting.sink.offsets(KAFKA))[AT].next_offset == 5
+
+
+async def test_in_doubt_only_the_ids_of_topics_and_cluster_count(
+    reader: ChunkReader, log: Log
+) -> None:
+    await reader.begin([AT])
+    log.partitions, log.earliest = 2, 3  # added since; what was fetched may be older
+    assert await reader.is_sure()
+    log.is_away = True
+    assert not await reader.is_sure()
+    log.is_away, log.cluster_id = False, "d"
+
+    with pytest.raises(GapError, match="another cluster"):
+        await reader.is_sure()
+    with pytest.raises(GapError, match="another cluster"):
+        await reader.failure
+
+
+async def test_a_gap_names_what_is_stored_in_the_end(
+    reader: ChunkReader, ingesting: Ingesting, log: Log
+) -> None:
+    await reader.begin([AT])
+    await reader.accept([Chunk(AT, 0, [KafkaRecord(8, as_bytes(an_interaction()))])], id)
+    await asyncio.sleep(0)  # it is being written
+    log.topic_id = "b"
+
+    with pytest.raises(GapError) as caught:
+        await reader.check(await log.beginnings([AT]), kinds=OF_IDENTITY)
+
+    stored = (await ingesting.sink.offsets(KAFKA))[AT]
+    assert [gap.next_offset for gap in caught.value.gaps] == [stored.next_offset]
+
+
+async def test_once_closed_nothing_is_stored(reader: ChunkReader, ingesting: Ingesting) -> None:
+    await reader.begin([AT])
+    await reader.accept([Chunk(AT, 0, [KafkaRecord(0, as_bytes(an_interaction()))])], id)
+    await reader.close()
+    stored = (await ingesting.sink.offsets(KAFKA))[AT].next_offset
+
+    await asyncio.sleep(0.05)
+    assert (await ingesting.sink.offsets(KAFKA))[AT].next_offset == stored
 
 
 async def test_a_partition_the_broker_does_not_know_yet_is_asked_for_again(
