@@ -6,7 +6,7 @@ tests/unit/consumers/test_faust_contract.py: `_new_transport`, `_thread`, `_new_
 `_create_worker_consumer`, `_wait_next_records`, `_buffered_partitions`, `_to_message`, the table
 manager's `on_start`, `_update_channels` and `recovery`; of aiokafka's: `_isolation_level`,
 `_fetch_max_wait_ms`, `_fetch_min_bytes`, `_coordinator.request_rejoin` and `check_errors`,
-`_subscription.wait_for_assignment`, and `_client.send`.
+`_subscription.wait_for_assignment`, `_client.send` and `_client.force_metadata_update`.
 """
 
 import asyncio
@@ -198,8 +198,11 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         consumer._coordinator.check_errors()  # noqa: SLF001 - has it try again, and tell us then
 
     async def _rejoin(self) -> None:
-        coordinator: Any = self._ensure_consumer()._coordinator  # noqa: SLF001 - no public way
-        coordinator.request_rejoin()
+        consumer: Any = self._ensure_consumer()
+        with suppress(KafkaError, TimeoutError):
+            async with asyncio.timeout(_TELL_S):  # a broker that just started may know no topics
+                await consumer._client.force_metadata_update()  # noqa: SLF001 - no public way
+        consumer._coordinator.request_rejoin()  # noqa: SLF001 - no public way
 
     async def _tell_group(self, offsets: Mapping[Partition, int]) -> bool:
         consumer = self._ensure_consumer()

@@ -70,7 +70,7 @@ def faults(world: World) -> Iterator[tuple[str, _Fault]]:
     yield "compacted", compacted.run
     yield "aborted", lambda: asyncio.run(broker.aborted_transactions(world, times=60))
     yield "disk_full", lambda: faults_store.disk_full(world, times=4)
-    yield "sigkill_of_the_broker", lambda: broker.sigkill_of_the_broker(world, times=3)
+    yield "sigkill_of_the_broker", lambda: broker.sigkill_of_the_broker(world, times=3, starts=3)
     yield "broker_away", lambda: faults_daemon.broker_away(world)
 
 

@@ -22,17 +22,19 @@ _COMPACTED_S = 60
 _FETCH_ENDS_S = 3  # what was asked for before the stop is answered empty by then
 
 
-def sigkill_of_the_broker(world: World, *, times: int) -> Outcome:
-    """Under load; the daemon runs on and producers try again."""
+def sigkill_of_the_broker(world: World, *, times: int, starts: int) -> Outcome:
+    """Under load, first while it starts; the daemon runs on and producers try again."""
     with world.arena("broker") as arena:
         child, worst_s, problems = arena.child(), 0.0, []
         with arena.load(per_s=300):
-            child.start()
-            child.recovered_s()
+            for _ in range(starts):  # it has not joined its group yet, or is about to
+                child.kill()
+                child.start()
+                time.sleep(arena.rng.uniform(0.5, 1.5))
+                _bounce(arena)
+                child.recovered_s(within_s=90)
             for _ in range(times):
-                world.broker.kill()
-                time.sleep(arena.rng.uniform(0, 2))
-                world.broker.restart()
+                _bounce(arena)
                 worst_s = max(worst_s, _next_commit_s(child))
         child.reaches(arena.ledger.ends())
         if not child.is_alive:
@@ -41,10 +43,16 @@ def sigkill_of_the_broker(world: World, *, times: int) -> Outcome:
         return arena.judge(
             child.store_path,
             fault="SIGKILL of the broker",
-            injected=times,
+            injected=starts + times,
             recover_s=worst_s,
             problems=problems,
         )
+
+
+def _bounce(arena: Arena) -> None:
+    arena.broker.kill()
+    time.sleep(arena.rng.uniform(0, 2))
+    arena.broker.restart()
 
 
 def topic_made_anew(world: World, *, while_read: bool = False) -> Outcome:

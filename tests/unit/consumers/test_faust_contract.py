@@ -6,6 +6,7 @@ from pathlib import Path
 
 import aiokafka
 import faust
+from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
@@ -74,6 +75,8 @@ def test_a_chunk_of_zero_acks_is_passed_on_as_it_is() -> None:
 
 def test_a_member_can_ask_for_a_new_share_of_partitions() -> None:
     assert parameters(GroupCoordinator.request_rejoin) == ["self"]
+    assert parameters(AIOKafkaClient.force_metadata_update) == ["self"]
+    assert "asyncio.shield" in inspect.getsource(AIOKafkaClient.force_metadata_update)
     assert "self._coordinator = GroupCoordinator(" in inspect.getsource(
         aiokafka.AIOKafkaConsumer.start
     )
