@@ -31,22 +31,23 @@ def rekey_store(path: Path, *, old: StoreKey | None, new: StoreKey | None) -> No
         raise RefusedError(str(path), f"it is {state} already", "Set the key you want it to have")
     fresh = beside(path, REKEYED)
     try:
-        remove(fresh)
         _rewrite(path, fresh, old=old, new=new)
         with held(path):
-            fresh.replace(path)
+            _put_in_place(fresh, path)
         sync_directory(path.parent)
     except (duckdb.Error, OSError) as error:
         problem = f"it cannot be rewritten ({str(error).splitlines()[0]}); it is as it was"
         raise StoreError(str(path), problem, "It needs its own size in free space") from error
-    finally:
-        remove(fresh)
 
 
 def _rewrite(path: Path, fresh: Path, *, old: StoreKey | None, new: StoreKey | None) -> None:
-    """Opened for writing: what its log holds goes into the old file, and nobody else opens it."""
+    """Opened for writing: what its log holds goes into the old file, and nobody else opens it.
+
+    Only who has the store open removes a copy: it may be another's that is under way.
+    """
     connection = open_store(path, key=old)
     try:
+        remove(fresh)
         if new is not None and old is None:
             load_cryptography(connection)
         cursor = utc_cursor(connection)
@@ -54,10 +55,21 @@ def _rewrite(path: Path, fresh: Path, *, old: StoreKey | None, new: StoreKey | N
         copy_store(cursor, fresh, key=new)
         _check(fresh, encrypted=new is not None)
         cursor.close()
+    except BaseException:
+        remove(fresh)
+        raise
     finally:
         connection.close()
-    if log_of(path).exists():
-        raise StoreError(str(path), "its log is not empty", "Try again")
+
+
+def _put_in_place(fresh: Path, path: Path) -> None:
+    """Exchange the files of a store that is held; the copy is gone either way."""
+    try:
+        if log_of(path).exists():
+            raise StoreError(str(path), "its log is not empty", "Try again")
+        fresh.replace(path)
+    finally:
+        remove(fresh)
 
 
 def _check(fresh: Path, *, encrypted: bool) -> None:

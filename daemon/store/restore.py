@@ -1,6 +1,8 @@
 """Puts a backup in the place of an installation, marked so that nothing moves before it agrees."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -68,19 +70,15 @@ def restore_backup(
         SettingsError: the store's key is missing, wrong or not wanted.
         StoreError: a daemon has the target's store open, or the disk refuses.
     """
-    _check_target(place, replace=replace)
-    manifest = verify_backup(source, told)
-    _check_key(source, manifest, key)
-    fresh = beside(place.store, RESTORED)
     try:
-        place.home.mkdir(parents=True, exist_ok=True)
-        kept = _lay_files(source, place, manifest, told)
-        _prepare(source, fresh, place, manifest, key=key)
-        moved = _put_in_place(fresh, place.store, replace=replace)
+        with _held_target(place, replace=replace) as there_is_one:
+            manifest = verify_backup(source, told)
+            _check_key(source, manifest, key)
+            place.home.mkdir(parents=True, exist_ok=True)
+            kept = _lay_files(source, place, manifest, told)
+            moved = _lay_store(source, place, manifest, key=key, replace=there_is_one)
     except (OSError, duckdb.Error) as error:
         raise cannot_write(place.home, error) from error
-    finally:
-        remove(fresh)
     return Restored(
         source=str(source),
         home=str(place.home),
@@ -94,17 +92,21 @@ def restore_backup(
     )
 
 
-def _check_target(place: Place, *, replace: bool) -> None:
+@contextmanager
+def _held_target(place: Place, *, replace: bool) -> Iterator[bool]:
+    """Keep the target's store shut: who opens it removes half-made copies, so also ours.
+
+    Yields whether there is one. Where there is none nobody can be kept out; a store that is made
+    meanwhile is found at the end.
+    """
     if not place.store.exists():
+        yield False
         return
     if not replace:
         remedy = "Give another --home, or move it aside: adaptd restore --replace"
         raise RefusedError(str(place.store), "there is a store already", remedy)
-    try:
-        with held(place.store):
-            return
-    except OSError as error:
-        raise cannot_write(place.store, error) from error
+    with held(place.store):
+        yield True
 
 
 def _check_key(source: Path, manifest: BackupManifest, key: StoreKey | None) -> None:
@@ -142,6 +144,18 @@ def _seal_folders(place: Place, manifest: BackupManifest) -> None:
             sync_directory(place.part(part))
 
 
+def _lay_store(
+    source: Path, place: Place, manifest: BackupManifest, *, key: StoreKey | None, replace: bool
+) -> list[str]:
+    """Make the store beside its place and put it there; says what was moved aside."""
+    fresh = beside(place.store, RESTORED)
+    try:
+        _prepare(source, fresh, place, manifest, key=key)
+        return _put_in_place(fresh, place.store, replace=replace)
+    finally:
+        remove(fresh)
+
+
 def _prepare(
     source: Path, fresh: Path, place: Place, manifest: BackupManifest, *, key: StoreKey | None
 ) -> None:
@@ -171,11 +185,8 @@ def _mark(cursor: Connection, source: Path, place: Place, manifest: BackupManife
 
 
 def _put_in_place(fresh: Path, store: Path, *, replace: bool) -> list[str]:
-    """Move the old store and its log aside, together, then put the new one there."""
-    moved = []
-    if replace and store.exists():
-        with held(store):
-            moved = _move_aside(store)
+    """Move the old store, which is held, and its log aside, then put the new one there."""
+    moved = _move_aside(store) if replace else []
     try:
         os.link(fresh, store)  # fails where somebody made a store meanwhile, or opened one
     except (FileExistsError, FileNotFoundError) as error:

@@ -1,6 +1,8 @@
 """Backups: whole or not there, verified file by file, and restored into a store that waits."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -173,6 +175,30 @@ async def test_what_the_disk_or_the_copy_refuses_is_told_without_a_stack_trace(
     with pytest.raises(StoreError, match="cannot be written"):
         restore_backup(tmp_path / "backup", place, key=None, replace=True)
     assert not list(place.home.glob(".*"))
+
+
+async def test_nobody_opens_a_store_that_is_being_replaced(
+    installed: Installation, tmp_path: Path
+) -> None:
+    await installed.ingesting.add(an_interaction(id="kept"))
+    await installed.back_up(tmp_path / "backup")
+    installed.database.close()
+    code = "import sys; from daemon.store.database import Database; Database.open(sys.argv[1])"
+    command = [sys.executable, "-c", code, str(installed.place.store)]
+    opened: list[subprocess.CompletedProcess[str]] = []
+
+    def open_it(phase: str, done: int, total: int) -> None:
+        if phase == "files" and not opened:
+            opened.append(subprocess.run(command, check=False, capture_output=True, text=True))
+
+    restored = restore_backup(
+        tmp_path / "backup", installed.place, key=None, replace=True, told=open_it
+    )
+
+    assert "another process has the store open" in opened[0].stderr
+    assert len(restored.moved_aside) == 1
+    installed.open()
+    assert (await installed.ingesting.reads.counts()).interactions == 1
 
 
 async def test_a_restored_store_has_its_rows_at_new_paths_and_waits(

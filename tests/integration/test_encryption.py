@@ -199,17 +199,25 @@ async def test_a_killed_rekeying_or_restore_leaves_nothing_behind_an_open_store(
     assert names_in(tmp_path) == ["s.duckdb"]
 
 
-async def test_a_rekeying_under_way_keeps_others_out_and_its_copy_stays(tmp_path: Path) -> None:
+_OPENING = "from daemon.store.database import Database; Database.open(path)"
+_REKEYING = """from pathlib import Path
+from daemon.store.encryption import StoreKey
+from daemon.store.rekey import rekey_store
+rekey_store(Path(path), old=None, new=StoreKey("another" * 9))"""
+
+
+@pytest.mark.parametrize("code", [_OPENING, _REKEYING], ids=["opening", "rekeying"])
+async def test_a_rekeying_under_way_keeps_others_out_and_its_copy_stays(
+    tmp_path: Path, code: str
+) -> None:
     path = tmp_path / "s.duckdb"
     (await marked(path, None)).close()
     copy = tmp_path / ".s.duckdb.rekey"
     held = open_store(path)  # as the rekeying holds it
     copy.write_bytes(b"half")
-    code = "import sys; from daemon.store.database import Database; Database.open(sys.argv[1])"
+    command = [sys.executable, "-c", f"import sys; path = sys.argv[1]\n{code}", str(path)]
 
-    done = await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-c", code, str(path)], capture_output=True, text=True
-    )
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
 
     held.close()
     assert "another process has the store open" in done.stderr
