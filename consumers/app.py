@@ -159,11 +159,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         self, send: Callable[..., Awaitable[Any]], *request: Any, **options: Any
     ) -> Any:
         """What the client's `send` answers; of fetches only what may be unpacked."""
-        try:
-            response = await send(*request, **options)
-        except KafkaError:  # who answers next may be another
-            self.is_in_doubt = True
-            raise
+        response = await send(*request, **options)
         if response.API_KEY == _FETCH_KEY:
             if not _PLACELESS.isdisjoint(error_codes(response)):
                 self.is_in_doubt = True
@@ -226,6 +222,7 @@ class ChunkConsumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._chain: dict[Any, int] = {}
+        self._asking: asyncio.Future[bool] | None = None  # goes on while a rebalance does
         self._astray = False  # records were dropped unread: seek again
         self.budget = Budget()
 
@@ -292,13 +289,17 @@ class ChunkConsumer(driver.Consumer):
         False where the flow was stopped meanwhile. Partitions that lead elsewhere now, or nowhere,
         do not keep the others waiting.
         """
-        while self._thread.is_in_doubt:
+        while self._thread.is_in_doubt or self._asking is not None:
             if self.should_stop or not self._is_same(generation):
                 return False
-            self._thread.is_in_doubt = False
-            if not await self.app.reader.is_sure():
-                self._thread.is_in_doubt = True
-                await asyncio.sleep(_ROOM_S)
+            if self._asking is None:
+                self._thread.is_in_doubt = False
+                self._asking = asyncio.ensure_future(self.app.reader.is_sure())
+            if (await asyncio.wait([self._asking], timeout=_ROOM_S))[0]:
+                asked, self._asking = self._asking, None
+                if not asked.result():
+                    self._thread.is_in_doubt = True
+                    await asyncio.sleep(_ROOM_S)
         return True
 
     def _is_same(self, generation: int) -> bool:

@@ -31,6 +31,8 @@ from daemon.domain.kafka import KafkaSecurity
 T = TypeVar("T")
 Client = Any  # KafkaAdminClient: the checker has the stubs of an older release
 _REFUSALS = (BrokerResponseError, RefusedByBroker, AuthenticationFailedError, ssl.SSLError)
+# Somebody waits for the answer, and the broker just let us in: the client's own 30 s are too long.
+_BOOTSTRAP_MS, _RECONNECT_MS = 3_000, 500
 _NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"  # brokers before 2.8
 
 
@@ -120,7 +122,8 @@ class TopicAdmin:
                 bootstrap_servers=self._bootstrap,
                 client_id="adaptd-admin",
                 request_timeout_ms=int(self._timeout_s * 1000),
-                bootstrap_timeout_ms=int(self._timeout_s * 1000),
+                bootstrap_timeout_ms=_BOOTSTRAP_MS,
+                reconnect_backoff_max_ms=_RECONNECT_MS,
                 **options,
             )
         return work(self._client)

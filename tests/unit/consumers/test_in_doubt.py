@@ -31,6 +31,7 @@ class _Consumer(ChunkConsumer):
 
     def __init__(self, reader: _Reader) -> None:
         self._chain = {_HEALTHY: 0}
+        self._asking = None
         self._astray = False
         self._thread: Any = SimpleNamespace(is_in_doubt=False)
         self.budget = Budget(1 << 30)
