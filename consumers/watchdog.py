@@ -9,7 +9,7 @@ Offsets = Mapping[Partition, int]
 Progress = Mapping[Partition, tuple[int, int]]  # position of the next fetch, readable end
 
 _FIRST_ASK_S = 3.0
-_NEXT_ASK_S = 20.0
+_LONGEST_PATIENCE_S = 24.0
 _LONGEST_LOOK_AWAY_S = 5.0  # longer: this process itself was stopped or starved
 
 
@@ -59,10 +59,11 @@ class Watchdog:
             )
 
     def should_rejoin(self, *, now_s: float) -> bool:
-        """Whether to ask the group for partitions nobody reads. Rarely: it stops all reading."""
+        """Whether to ask the group for partitions nobody reads. Ever rarer: it stops reading."""
         if self._lacking_s is None or now_s - self._lacking_s < self._patience_s:
             return False
-        self._lacking_s, self._patience_s = now_s, _NEXT_ASK_S
+        self._lacking_s = now_s
+        self._patience_s = min(2 * self._patience_s, _LONGEST_PATIENCE_S)
         return True
 
     def _forgive_absence(self, now_s: float) -> None:
