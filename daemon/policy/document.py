@@ -54,14 +54,20 @@ def read_document(text: str) -> Document:
         problem = Problem(1, f"it is not YAML ({type(error).__name__})", "Correct the syntax")
         return Document(None, {}, [problem])
     if node is None:
-        return Document(None, {}, [Problem(1, "it is empty", "Write a policy, or remove it")])
+        return _nothing(1)
     reader = _Reader()
     try:
         data = reader.value(node, ())
     except RecursionError:
         problem = Problem(1, "it is nested too deeply", "Write it flatter")
         return Document(None, {}, [problem])
+    if data is None and not reader.problems:  # it says null: nothing, in other words
+        return _nothing(node.start_mark.line + 1)
     return Document(data, reader.lines, reader.problems)
+
+
+def _nothing(line: int) -> Document:
+    return Document(None, {}, [Problem(line, "it is empty", "Write a policy, or remove it")])
 
 
 def _words(error: MarkedYAMLError) -> str:

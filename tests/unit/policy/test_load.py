@@ -100,6 +100,9 @@ def test_a_key_given_twice_is_a_problem(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("", "it is empty"),
+        ("~", "it is empty"),
+        ("# later\nnull", "it is empty"),
+        ("!", "it is empty"),
         ("- 1\n", "the policy is a list of 1"),
         ("a: [1\nb: 2", "it is not YAML"),
         ("\ta: 1", "it is not YAML"),
