@@ -142,11 +142,11 @@ class ChunkReader:
             self.failure.exception()  # seen: whoever waits for it gets it all the same
 
     async def close(self) -> None:
-        """Store nothing more: only a transaction that hangs is not waited for."""
+        """Store nothing more: only a transaction that hangs is not waited for. Safe to repeat."""
         self._decoder.shutdown(wait=False, cancel_futures=True)
         with suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_S):
-                await self._storing.acquire()  # for good
+            async with asyncio.timeout(_CLOSE_S), self._storing:
+                self._writing.cancel()  # between two transactions
         self._writing.cancel()
 
     async def _decoded(self, chunks: Sequence[Chunk]) -> Decoded:

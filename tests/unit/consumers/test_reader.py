@@ -124,7 +124,7 @@ async def test_a_topic_made_anew_while_it_is_read_is_a_gap_and_nothing_is_stored
         await reader.begin([AT])
 
     with pytest.raises(GapError):
-        await reader.accept([Chunk(AT, 5, [KafkaRecord(5, as_bytes(an_interaction()))])], id)
+        await reader.accept([Chunk(AT, 5, [KafkaRecord(5, as_bytes(an_interaction()))])], list)
     assert (await ingesting.sink.offsets(KAFKA))[AT].next_offset == 5
 
 
@@ -148,7 +148,7 @@ async def test_a_gap_names_what_is_stored_in_the_end(
     reader: ChunkReader, ingesting: Ingesting, log: Log
 ) -> None:
     await reader.begin([AT])
-    await reader.accept([Chunk(AT, 0, [KafkaRecord(8, as_bytes(an_interaction()))])], id)
+    await reader.accept([Chunk(AT, 0, [KafkaRecord(8, as_bytes(an_interaction()))])], list)
     await asyncio.sleep(0)  # it is being written
     log.topic_id = "b"
 
@@ -161,11 +161,14 @@ async def test_a_gap_names_what_is_stored_in_the_end(
 
 async def test_once_closed_nothing_is_stored(reader: ChunkReader, ingesting: Ingesting) -> None:
     await reader.begin([AT])
-    await reader.accept([Chunk(AT, 0, [KafkaRecord(0, as_bytes(an_interaction()))])], id)
+    for start in range(3):  # one is written, others wait
+        chunk = Chunk(AT, start, [KafkaRecord(start, as_bytes(an_interaction()))])
+        await reader.accept([chunk], list)
     await reader.close()
     stored = (await ingesting.sink.offsets(KAFKA))[AT].next_offset
 
     await asyncio.sleep(0.05)
+    assert stored < 3  # else none was left to be stored
     assert (await ingesting.sink.offsets(KAFKA))[AT].next_offset == stored
 
 
