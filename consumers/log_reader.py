@@ -17,6 +17,7 @@ from consumers.topics import BrokerAwayError
 from daemon.domain.errors import AdaptdError
 from daemon.domain.ingest import Partition
 from daemon.domain.kafka import KafkaSecurity
+from daemon.domain.kafka_clients import connect
 
 T = TypeVar("T")
 _CHUNK_RECORDS = 5_000
@@ -146,8 +147,8 @@ class LogReader:
         return LogChunk(place, start, position, records)
 
     def _connect(self) -> Any:
-        make: Any = KafkaConsumer
-        consumer = make(
+        consumer: Any = connect(
+            KafkaConsumer,
             bootstrap_servers=self._bootstrap.split(","),
             client_id="adaptd-replay",
             group_id=None,

@@ -14,6 +14,7 @@ from consumers.topics import BrokerAwayError, TopicAdmin
 from daemon.domain.dead_letters import DeadLetter, LetterBook
 from daemon.domain.errors import SettingsError
 from daemon.domain.kafka import KafkaSecurity
+from daemon.domain.kafka_clients import connect
 
 _log = structlog.get_logger(__name__)
 _STEP_LETTERS = 500
@@ -143,7 +144,7 @@ class DeadLetterOutbox:
                 "delivery_timeout_ms": limit_ms,
                 **self._settings.security.client_options(),
             }
-            self._producer = KafkaProducer(**options)
+            self._producer = connect(KafkaProducer, **options)
         return self._producer
 
     def _close(self) -> None:

@@ -27,6 +27,7 @@ from daemon.domain.errors import AwayError, SettingsError
 from daemon.domain.events import FEEDBACK_TOPIC, INTERACTIONS_TOPIC
 from daemon.domain.ingest import LogRange, Partition
 from daemon.domain.kafka import KafkaSecurity
+from daemon.domain.kafka_clients import connect
 
 T = TypeVar("T")
 Client = Any  # KafkaAdminClient: the checker has the stubs of an older release
@@ -117,8 +118,8 @@ class TopicAdmin:
 
     def _run(self, work: Callable[[Client], T], options: Mapping[str, Any]) -> T:
         if self._client is None:
-            make: Client = KafkaAdminClient
-            self._client = make(
+            self._client = connect(
+                KafkaAdminClient,
                 bootstrap_servers=self._bootstrap,
                 client_id="adaptd-admin",
                 request_timeout_ms=int(self._timeout_s * 1000),
@@ -146,7 +147,7 @@ def _away(bootstrap: str, error: Exception) -> BrokerAwayError:
 async def _knock(bootstrap: str, options: Mapping[str, Any], timeout_s: float) -> None:
     """Let ourselves in at one server of the list, and leave.
 
-    kafka-python tells only that it could not, not why, and leaks a socket each time.
+    kafka-python tells only that it could not, not why.
 
     Raises:
         KafkaError, OSError: what the last of them answered.

@@ -13,6 +13,7 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError
 from daemon.domain.errors import AdaptdError, SettingsError
 from daemon.domain.events import SIGNATURE_HEADER
 from daemon.domain.kafka import KafkaSecurity
+from daemon.domain.kafka_clients import connect
 from daemon.domain.signing import sign
 
 
@@ -110,7 +111,7 @@ class KafkaDelivery:
                 "delivery_timeout_ms": limit_ms,
                 **self._security.client_options(),
             }
-            self._producer = KafkaProducer(**options)
+            self._producer = connect(KafkaProducer, **options)
         return self._producer
 
     def _send(self, event: Event) -> Any:

@@ -10,6 +10,7 @@ from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient, NewTopic
 
 from daemon.demo.broker import KafkaNode
+from daemon.domain.kafka_clients import connect
 
 ROOT = Path(__file__).resolve().parents[1]
 JARS = ROOT / "var" / "kafka" / "jars"  # kept between runs; git ignores it
@@ -56,7 +57,7 @@ class Broker:
         """Make a topic (config keys with _ for .) and return its name."""
         settings = {key.replace("_", "."): value for key, value in config.items()}
         with_topic = NewTopic(name, partitions, 1, topic_configs=settings)
-        admin = KafkaAdminClient(bootstrap_servers=self.bootstrap, **self.client)
+        admin = connect(KafkaAdminClient, bootstrap_servers=self.bootstrap, **self.client)
         try:
             admin.create_topics([with_topic])
         finally:
@@ -73,7 +74,8 @@ class Broker:
         **headers: bytes,
     ) -> None:
         """Produce and wait for the broker's acknowledgement of every message."""
-        producer = KafkaProducer(
+        producer = connect(
+            KafkaProducer,
             bootstrap_servers=self.bootstrap,
             acks="all",
             linger_ms=5,

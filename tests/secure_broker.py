@@ -19,6 +19,7 @@ from kafka.admin import (
 
 from daemon.demo.broker import KafkaNode
 from daemon.domain.kafka import KafkaSecurity, Mechanism
+from daemon.domain.kafka_clients import connect
 from tests.broker import JARS, Broker
 
 USERS = {"admin": "admin-pass", "adaptd": "adaptd-pass", "gateway": "gateway-pass"}
@@ -93,7 +94,7 @@ class SecureBroker(Broker):
             )
             for right in rights
         ]
-        admin = KafkaAdminClient(bootstrap_servers=self.bootstrap, **self.client)
+        admin = connect(KafkaAdminClient, bootstrap_servers=self.bootstrap, **self.client)
         try:
             admin.create_acls(acls)
         finally:

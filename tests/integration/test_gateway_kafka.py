@@ -16,14 +16,12 @@ from tests.broker import Broker
 from tests.gateway_world import V1, Site, site
 from tests.waiting import until
 
-# kafka-python leaves sockets whose connection was refused to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
 ASK: Any = [{"role": "user", "content": "hello"}]
 
 
 @pytest.fixture(autouse=True)
 def collect_sockets() -> Iterator[None]:
+    """What a client left open is this test's error and not a later one's."""
     yield
     gc.collect()
 

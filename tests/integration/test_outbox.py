@@ -20,8 +20,6 @@ from tests.broker import Broker
 from tests.ingesting import Ingesting
 from tests.waiting import until
 
-# kafka-python leaves sockets open where a broker refuses it.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 _number = itertools.count(1)
 
 
@@ -59,7 +57,7 @@ async def publishing(
     finally:
         await made.stop()
         database.close()
-        gc.collect()  # what the client left open, while its warning is expected
+        gc.collect()  # what a client left open is this test's error
 
 
 def published(broker: Broker, topic: str) -> list[tuple[str, bytes, dict[str, str]]]:
