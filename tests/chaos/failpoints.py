@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import duckdb
 
-from consumers.app import ChunkThread
+from consumers.chunk_thread import ChunkThread
 from daemon.domain.errors import StoreFullError
 from daemon.domain.ingest import Decoded, Partition, Written
 from daemon.store.database import Connection, Database

@@ -1,4 +1,7 @@
-"""What we use of Faust's and aiokafka's insides. On failure read consumers/app.py, then upgrade."""
+"""What we use of Faust's and aiokafka's insides.
+
+On failure read consumers/app.py and consumers/chunk_thread.py, then upgrade.
+"""
 
 import inspect
 from importlib.metadata import version
@@ -16,7 +19,8 @@ from faust.tables.recovery import Recovery
 from faust.transport.consumer import Consumer, ThreadDelegateConsumer
 from faust.transport.drivers import aiokafka as driver
 
-from consumers.app import ChunkConsumer, ChunkThread, ConsumerSettings, _credentials, build_app
+from consumers.app import ChunkConsumer, ConsumerSettings, _credentials, build_app
+from consumers.chunk_thread import ChunkThread
 from consumers.service import IngestService
 from daemon.domain.kafka import KafkaSecurity
 
