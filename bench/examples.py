@@ -18,12 +18,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
 from bench.machine import machine
 from daemon.store.database import Database
 from daemon.store.event_reads import EventReads
 from daemon.store.example_files import ExampleFiles
+from daemon.store.opening import open_store
 from daemon.store.sandbox import Sandbox
 from daemon.store.statements import split_statements
 
@@ -47,7 +46,7 @@ def fill(path: Path, now: datetime) -> int:
     """Make the store; returns how many rows the policy must find."""
     Database.open(path).close()
     now_ms = int(now.timestamp() * 1000)
-    with duckdb.connect(str(path), config={"memory_limit": "3GB"}) as store:
+    with open_store(path, memory_limit="3GB") as store:
         store.execute("SET TimeZone = 'UTC'")
         span_ms = int(_SPAN.total_seconds() * 1000)
         given = {"now_ms": now_ms, "span_ms": span_ms, "rows": _ROWS}

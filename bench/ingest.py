@@ -25,8 +25,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
 from bench import http_door
 from bench.events import EVENT_BYTES, make_events, pack
 from bench.job import Answer, Job
@@ -35,6 +33,7 @@ from bench.runs import PEERS, drain, follow
 from bench.topics import PARTITIONS, fill, make_topics
 from daemon.demo.broker import KafkaNode
 from daemon.store.database import Database
+from daemon.store.opening import open_store
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results" / "ingest.json"
@@ -124,7 +123,7 @@ def full_table(bench: Bench) -> None:
     bench.say(f"filling a table with {_FULL_ROWS:,} rows")
     Database.open(job.store).close()
     statement = (Path(__file__).parent / "full_table.sql").read_text()
-    with duckdb.connect(str(job.store), config={"memory_limit": "2GB"}) as store:
+    with open_store(job.store, memory_limit="2GB") as store:
         now_ms = int(time.time() * 1000) - 1000
         store.execute(statement, {"rows": _FULL_ROWS, "now_ms": now_ms})
     bench.say(f"its file has {job.store.stat().st_size / 2**30:.1f} GiB")

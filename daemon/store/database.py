@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -162,13 +162,27 @@ class Database:
         async with self._long_work:
             copy = Rewriting(fresh, key=self._key)
             await self._aside(copy.begin)
-            loop = asyncio.get_running_loop()
-            work = loop.run_in_executor(self._writer, self._exchange, copy)
-            try:
-                return await asyncio.shield(work)
-            except asyncio.CancelledError:
-                await asyncio.wait([work])
-                raise
+            return await self._alone(lambda: self._exchange(copy))
+
+    async def refresh(self) -> bool:
+        """Close the file and open it again, so that what DuckDB keeps of it in memory is let go.
+
+        Nobody reads or writes for some 50 ms. False, and nothing is done, beside long work.
+        """
+        if self._path is None or self._long_work.locked():
+            return False
+        async with self._long_work:
+            await self._alone(lambda: self._reader.submit(self._swap, None).result())
+        return True
+
+    async def _alone(self, work: Callable[[], T]) -> T:
+        """On the writer thread, and to its end also where the caller is cancelled."""
+        working = asyncio.get_running_loop().run_in_executor(self._writer, work)
+        try:
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            await asyncio.wait([working])
+            raise
 
     def _exchange(self, copy: Rewriting) -> Pause:
         """On the writer thread: nobody writes from here on."""
@@ -177,8 +191,11 @@ class Database:
         readers_s = self._reader.submit(self._swap, copy.path).result()
         return Pause(time.monotonic() - began, readers_s)
 
-    def _swap(self, fresh: Path) -> float:
-        """On the reader thread, so nobody reads either: close the file, exchange it, open it."""
+    def _swap(self, fresh: Path | None) -> float:
+        """On the reader thread, so nobody reads either: close the file, exchange it, open it.
+
+        Closing makes a checkpoint; where there is no room for one, opening reads the log again.
+        """
         assert self._path is not None
         began = time.monotonic()
         self._write_cursor.close()
@@ -186,9 +203,11 @@ class Database:
         self._connection.execute(_SQL["leave_store"])
         self._connection.execute(_SQL["detach_store"])
         try:
-            put_in_place(fresh, self._path)
+            if fresh is not None:
+                put_in_place(fresh, self._path)
         finally:
-            attach(self._connection, self._path, "store", key=self._key)
+            with _ending_where_not_opened():
+                attach(self._connection, self._path, "store", key=self._key)
             self._connection.execute(_SQL["use_store"])
             self._write_cursor = utc_cursor(self._connection)
             self._read_cursor = utc_cursor(self._connection)
@@ -229,9 +248,22 @@ def _ending_where_invalid() -> Iterator[None]:
     try:
         yield
     except duckdb.FatalException:
-        sys.stderr.write("store: DuckDB closed itself (is the disk full?). Restart adaptd\n")
-        sys.stderr.flush()
-        os._exit(_INVALID)
+        _end("DuckDB closed itself (is the disk full?)")
+
+
+@contextmanager
+def _ending_where_not_opened() -> Iterator[None]:
+    """A store that was closed for a moment and cannot be opened again, for another holds it say."""
+    try:
+        yield
+    except duckdb.Error as error:
+        _end(f"it cannot be opened again ({str(error).splitlines()[0]})")
+
+
+def _end(problem: str) -> NoReturn:
+    sys.stderr.write(f"store: {problem}. Restart adaptd\n")
+    sys.stderr.flush()
+    os._exit(_INVALID)
 
 
 def rows(cursor: Connection, statement: str, **values: Any) -> list[dict[str, Any]]:

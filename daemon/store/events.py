@@ -29,6 +29,7 @@ from daemon.store.offsets import (
     pin_offsets,
     replace_offsets,
 )
+from daemon.store.opening import ROW_GROUP_ROWS
 from daemon.store.restores import look_back
 from daemon.store.statements import statements
 from daemon.store.tombstones import Tombstones
@@ -37,9 +38,10 @@ from daemon.store.unstorable import TABLES, addresses, part_unstorable
 
 _SQL = statements("events")
 _TICK = timedelta(microseconds=1)
-# Four fifths of DuckDB's row group. A smaller one in the file is filled up, and so written again,
-# at the next checkpoint: with 90,000 rows each that took a quarter of the rate, 0.8 s at a time.
-_CHECKPOINT_ROWS = 98_304
+# The last row group of a checkpoint is in part full, and so written again at the next one.
+_CHECKPOINT_ROWS = 12 * ROW_GROUP_ROWS
+# DuckDB keeps some 180 kB of every row group that it wrote, for as long as the file is open.
+_REFRESH_ROWS = 2_000_000
 
 
 def utc_now() -> datetime:
@@ -62,8 +64,12 @@ class EventStore:
         dedupe_window: timedelta,
         clock: Callable[[], datetime] = utc_now,
         tombstones: Tombstones | None = None,
+        refresh_rows: int = _REFRESH_ROWS,
     ) -> None:
-        """Events of erased people, whom `tombstones` know, become dead letters without bytes."""
+        """Events of erased people, whom `tombstones` know, become dead letters without bytes.
+
+        After every `refresh_rows` the store's file is closed for a moment, see Database.refresh.
+        """
         self._database = database
         self._tombstones = tombstones
         self._window = dedupe_window
@@ -71,6 +77,8 @@ class EventStore:
         self._newest: datetime | None = None  # writer thread only
         self._catches_up = True  # until the store says otherwise
         self._rows_in_log = {"interactions": 0, "feedback": 0}
+        self._refresh_rows = refresh_rows
+        self._rows_since_opened = 0
         self._interaction_ids = IdRanges()  # these two: writer thread only
         self._feedback_ids = IdRanges()
 
@@ -98,7 +106,7 @@ class EventStore:
         """
         with store_errors():
             written = await self._store(*await self._without_copies(decoded))
-        self._tidy_log(written)
+        await self._tidy(written)
         return written
 
     async def resync(
@@ -150,13 +158,16 @@ class EventStore:
                 lambda cursor: self._write_storable(cursor, decoded, copies)
             )
 
-    def _tidy_log(self, written: Written) -> None:
-        """Move the log into the file where it holds nearly a row group of a table."""
-        for table in self._rows_in_log:
-            self._rows_in_log[table] += getattr(written, table)
+    async def _tidy(self, written: Written) -> None:
+        """Move the log into the file, and have DuckDB forget what it knows of the file, by rows."""
+        for table in self._rows_in_log:  # full row groups are in the file already
+            self._rows_in_log[table] += getattr(written, table) % ROW_GROUP_ROWS
         if max(self._rows_in_log.values()) >= _CHECKPOINT_ROWS:
             self._rows_in_log = dict.fromkeys(self._rows_in_log, 0)
             self._database.checkpoint_soon()
+        self._rows_since_opened += written.interactions + written.feedback
+        if self._rows_since_opened >= self._refresh_rows and await self._database.refresh():
+            self._rows_since_opened = 0
 
     def _write(
         self,
