@@ -38,7 +38,8 @@ from daemon.store.unstorable import TABLES, addresses, part_unstorable
 
 _SQL = statements("events")
 _TICK = timedelta(microseconds=1)
-# The last row group of a checkpoint is in part full, and so written again at the next one.
+# A checkpoint holds in memory what it merges; its last row group, in part full, is written again at
+# the next one.
 _CHECKPOINT_ROWS = 12 * ROW_GROUP_ROWS
 # DuckDB keeps some 180 kB of every row group that it wrote, for as long as the file is open.
 _REFRESH_ROWS = 2_000_000
@@ -76,7 +77,7 @@ class EventStore:
         self._clock = clock
         self._newest: datetime | None = None  # writer thread only
         self._catches_up = True  # until the store says otherwise
-        self._rows_in_log = {"interactions": 0, "feedback": 0}
+        self._rows_since_checkpoint = {"interactions": 0, "feedback": 0}
         self._refresh_rows = refresh_rows
         self._rows_since_opened = 0
         self._interaction_ids = IdRanges()  # these two: writer thread only
@@ -160,10 +161,10 @@ class EventStore:
 
     async def _tidy(self, written: Written) -> None:
         """Move the log into the file, and have DuckDB forget what it knows of the file, by rows."""
-        for table in self._rows_in_log:  # full row groups are in the file already
-            self._rows_in_log[table] += getattr(written, table) % ROW_GROUP_ROWS
-        if max(self._rows_in_log.values()) >= _CHECKPOINT_ROWS:
-            self._rows_in_log = dict.fromkeys(self._rows_in_log, 0)
+        for table in self._rows_since_checkpoint:
+            self._rows_since_checkpoint[table] += getattr(written, table)
+        if max(self._rows_since_checkpoint.values()) >= _CHECKPOINT_ROWS:
+            self._rows_since_checkpoint = dict.fromkeys(self._rows_since_checkpoint, 0)
             self._database.checkpoint_soon()
         self._rows_since_opened += written.interactions + written.feedback
         if self._rows_since_opened >= self._refresh_rows and await self._database.refresh():

@@ -10,7 +10,7 @@ from daemon.store.database import Database
 from daemon.store.datasets import Snapshot, SnapshotStore
 from daemon.store.runs import RunStore
 from daemon.store.triggers import TriggerStore
-from tests.event_samples import NOON, an_interaction
+from tests.event_samples import NOON, a_rating, an_interaction
 from tests.ingesting import Ingesting
 
 TO_TRAINED = (RunState.BUILDING, RunState.TRAINING, RunState.TRAINED)
@@ -37,7 +37,8 @@ class Past:
         run = await self.runs.create(
             "support", policy_version=1, trigger={}, start_from=None, actor="test", now=at
         )
-        await self.events.add(an_interaction(id=f"i{number}"))
+        judged = a_rating(f"i{number}", id=f"f{number}")
+        await self.events.add(an_interaction(id=f"i{number}"), judged)
         snapshot = a_snapshot(f"snapshot-{number}", at)
         lineage = {"side": "train", "interaction": f"i{number}", "feedback": f"f{number}"}
         await self.snapshots.add(snapshot, [lineage | {"user": "ada", "group": "g"}])
