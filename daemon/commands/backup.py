@@ -61,7 +61,10 @@ def backup(
 def restore(
     source: Annotated[Path, typer.Argument(help="What `adaptd backup` made.")],
     home: Annotated[
-        Path | None, typer.Option("--home", help="Instead of the home folder of the settings.")
+        Path | None,
+        typer.Option(
+            "--home", help="Instead of the settings' folders; policies go to HOME/policies."
+        ),
     ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Move a store that is there aside.")
@@ -81,7 +84,9 @@ def restore(
     from daemon.store.restore import restore_backup  # noqa: PLC0415
 
     settings = load_settings()
-    place = Place((home or settings.home).absolute(), settings.policies_dir)
+    place = Place(settings.home.absolute(), settings.policies_dir)
+    if home is not None:
+        place = Place(home.absolute(), home.absolute() / "policies")
     progress = _Progress()
     done = restore_backup(
         source.absolute(), place, key=store_key(settings), replace=replace, told=progress.tell

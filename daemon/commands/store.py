@@ -1,5 +1,6 @@
 """`adaptd store`: its encryption, and letting a restored one act."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,7 @@ def rekey(
     from daemon.store.encryption import key_of_file  # noqa: PLC0415
     from daemon.store.rekey import rekey_store  # noqa: PLC0415
 
+    os.umask(0o077)  # the copy and its log may be plain
     old = key_of_file(old_key_path, name="--old-key-path") if old_key_path else None
     new = store_key(settings)
     rekey_store(settings.store_path, old=old, new=new)

@@ -1,19 +1,24 @@
 """Decompression with a hard limit on what comes out: a few kB may hold gigabytes of nothing."""
 
-import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import zstandard
 
 from daemon.domain.errors import MalformedError, TooLargeError
 
 _STEP_BYTES = 256 << 10  # gzip: at most this much comes out at once
-_PIECE_BYTES = 1 << 10  # zstd: so much goes in at once; 4 bytes become 128 KiB at the worst
+_GZIP_PIECE_BYTES = 64 << 10  # so much goes in at once
+_ZSTD_PIECE_BYTES = 1 << 10  # 4 bytes become 128 KiB at the worst
+# Empty ones take 9 to 20 bytes and tens of µs each, so that 1 MB of them would take seconds.
+_MOST_MEMBERS = 4_096
 _GZIP_WINDOW = 31  # zlib: a gzip header is expected
 _ZSTD_WINDOW_BYTES = 8 << 20  # a frame may ask for gigabytes; this is what RFC 8878 wants supported
 
 ENCODINGS = ("gzip", "zstd")
+_Make = Callable[[], Any]
+_Take = Callable[[Any, memoryview], Iterator[bytes]]
 BROKEN = (zlib.error, zstandard.ZstdError, EOFError)
 
 
@@ -45,28 +50,40 @@ def pieces(body: bytes, encoding: str) -> Iterator[bytes]:
 
 
 def _gzip_parts(body: bytes) -> Iterator[bytes]:
-    """One member after the other, as gzip allows."""
-    rest = body
-    while rest:
-        stream = zlib.decompressobj(_GZIP_WINDOW)
-        while not stream.eof:
-            part = stream.decompress(rest, _STEP_BYTES)
-            rest = stream.unconsumed_tail
-            if not part and not rest and not stream.eof:
-                raise EOFError("it ends too early")
+    def take(stream: Any, piece: memoryview | bytes) -> Iterator[bytes]:
+        while True:
+            part = stream.decompress(piece, _STEP_BYTES)
             yield part
-        rest = stream.unused_data
+            piece = stream.unconsumed_tail
+            if stream.eof or (not piece and len(part) < _STEP_BYTES):  # else more may be inside
+                return
+
+    return _parts(body, lambda: zlib.decompressobj(_GZIP_WINDOW), take, _GZIP_PIECE_BYTES)
 
 
 def _zstd_parts(body: bytes) -> Iterator[bytes]:
-    """One frame after the other. zstandard itself takes a cut frame for the end of the stream."""
-    rest = body
-    while rest:
-        stream = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).decompressobj()
-        source = io.BytesIO(rest)
+    """zstandard itself takes a cut frame for the end of the stream."""
+    return _parts(
+        body,
+        lambda: zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).decompressobj(),
+        lambda stream, piece: iter((stream.decompress(piece),)),
+        _ZSTD_PIECE_BYTES,
+    )
+
+
+def _parts(body: bytes, make: _Make, take: _Take, piece_bytes: int) -> Iterator[bytes]:
+    """One gzip member or zstd frame after the other, each with a stream of its own."""
+    view, at = memoryview(body), 0
+    for _ in range(_MOST_MEMBERS):
+        if at == len(view):
+            return
+        stream = make()
         while not stream.eof:
-            piece = source.read(_PIECE_BYTES)
+            piece = view[at : at + piece_bytes]
             if not piece:
                 raise EOFError("it ends too early")
-            yield stream.decompress(piece)
-        rest = stream.unused_data + source.read()
+            at += len(piece)
+            yield from take(stream, piece)
+        at -= len(stream.unused_data)
+    if at < len(view):
+        raise EOFError(f"more than {_MOST_MEMBERS} streams in one")

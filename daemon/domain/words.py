@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import msgspec
 
 _STRING = re.compile(rb'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
+_NAME_ENDS = re.compile(rb"\s*:")  # after a string that is a field's name
 _LONGEST_BYTES = 2048  # of an id in JSON: 128 letters, each escaped
 _TOKEN = re.compile(rb"[^\s\"'\\,;{}\[\]()<>=]{4,512}")  # what an id may look like
 
 
 @dataclass(frozen=True)
 class Matcher:
-    """`identifier` is found as a word, also as JSON writes it; `ids` as whole tokens."""
+    """`identifier` is found as a word, `ids` as whole tokens; both however JSON writes them."""
 
     identifier: re.Pattern[bytes]
     ids: frozenset[bytes]
@@ -31,6 +32,16 @@ class Matcher:
             for match in _TOKEN.finditer(content):
                 if match[0] in self.ids:
                     yield match.span()
+        for match in _STRING.finditer(content):
+            if self._means(match[1]) and not _NAME_ENDS.match(content, match.end()):
+                yield match.span()
+
+    def _means(self, quoted: bytes) -> bool:
+        """Whether a string of JSON is one of the ids, or hides somebody behind escapes."""
+        if b"\\" not in quoted:
+            return quoted in self.ids
+        text = _unquoted(quoted).encode(errors="replace")
+        return text in self.ids or self.identifier.search(text) is not None
 
 
 def matcher_of(ids: Collection[str], identifier: str) -> Matcher:

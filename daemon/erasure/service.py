@@ -224,6 +224,9 @@ class ErasureService:
             return await self._wait(erasure, "the gateway to send what it holds of the person")
         if (busy := await self._remove_runs(erasure_id)) is not None:
             return await self._wait(erasure, f"the trainer of {busy} to end")
+        if building := await stores.runs.in_state(RunState.BUILDING):
+            return await self._wait(erasure, f"the dataset of {building[0].run_id} to be built")
+        await self._remove_lost_snapshots()
         told = await self._search(matcher)
         await stores.erasures.move(erasure_id, ErasureState.FILES, told=told, now=self._clock())
         members = await self._members(erasure_id)

@@ -67,14 +67,23 @@ def key_of_file(path: Path, *, name: str) -> StoreKey:
     return _checked(text.decode(errors="replace"), where=name)
 
 
+def is_store(path: Path) -> bool:
+    """Whether a file says that it is DuckDB's."""
+    return _header(path)[_HEADER] == b"DUCK"
+
+
 def is_encrypted(path: Path) -> bool:
     """What a store's file says of itself; False where there is none yet."""
+    header = _header(path)
+    return header[_HEADER] == b"DUCK" and len(header) > _FLAGS and bool(header[_FLAGS] & 1)
+
+
+def _header(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            header = file.read(_FLAGS + 1)
+            return file.read(_FLAGS + 1)
     except FileNotFoundError:
-        return False
-    return header[_HEADER] == b"DUCK" and len(header) > _FLAGS and bool(header[_FLAGS] & 1)
+        return b""
 
 
 def _sources(path: Path | None, command: Sequence[str], variable: str | None) -> dict[str, object]:
@@ -91,13 +100,13 @@ def _printed(command: Sequence[str]) -> str:
             timeout=_COMMAND_LIMIT_S,
             check=True,
         )
-    except (OSError, subprocess.SubprocessError) as error:
-        problem = f"{command[0]} gave no key ({_reason(error)})"
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        problem = f"{command[0]!r} gave no key ({_reason(error)})"
         raise SettingsError(_COMMAND_SETTING, problem, "Run it by hand and see") from error
     return done.stdout.decode(errors="replace")
 
 
-def _reason(error: OSError | subprocess.SubprocessError) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, subprocess.CalledProcessError):
         return f"exit {error.returncode}"
     if isinstance(error, subprocess.TimeoutExpired):

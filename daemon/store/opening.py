@@ -40,7 +40,7 @@ def open_store(
         StoreError: the file is held by another process, or cannot be opened.
     """
     check_key(path, key)
-    connection = duckdb.connect(MEMORY, config=_config(path, memory_limit, threads))
+    connection = _instance(_config(path, memory_limit, threads))
     try:
         if key is not None:
             load_cryptography(connection)
@@ -120,6 +120,14 @@ def _config(path: Path | str, memory_limit: str, threads: int) -> dict[str, Any]
     if path != MEMORY:
         config["temp_directory"] = f"{path}.tmp"
     return config
+
+
+def _instance(config: dict[str, Any]) -> Connection:
+    try:
+        return duckdb.connect(MEMORY, config=config)
+    except duckdb.Error as error:
+        problem = f"{config['memory_limit']!r} is no size ({str(error).splitlines()[0]})"
+        raise SettingsError("store_memory", problem, "Give one like 1GB or 800MB") from error
 
 
 def _cannot_open(path: Path | str, error: duckdb.Error) -> SettingsError | StoreError:

@@ -8,7 +8,7 @@ from daemon.domain.errors import RefusedError, StoreError
 from daemon.domain.files import sync_directory
 from daemon.store.backup import copy_store
 from daemon.store.database import utc_cursor
-from daemon.store.encryption import StoreKey, is_encrypted
+from daemon.store.encryption import StoreKey, is_encrypted, is_store
 from daemon.store.opening import load_cryptography, open_store
 from daemon.store.rewriting import REKEYED, beside, held, log_of, remove
 
@@ -26,6 +26,8 @@ def rekey_store(path: Path, *, old: StoreKey | None, new: StoreKey | None) -> No
     """
     if not path.exists():
         raise RefusedError(str(path), "there is no store", "Set ADAPTD_HOME to where it lies")
+    if not is_store(path):
+        raise RefusedError(str(path), "it is no store", "Set ADAPTD_HOME to where the store lies")
     if old == new:
         state = "encrypted with this key" if old else "plain, and no key is set"
         raise RefusedError(str(path), f"it is {state} already", "Set the key you want it to have")

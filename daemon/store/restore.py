@@ -35,6 +35,7 @@ from daemon.store.statements import statements
 
 _SQL = statements("restores")
 _ACTOR = "restore"
+_ASIDE = ".replaced-"
 _PATHS = ("move_adapter_paths", "move_snapshot_paths", "move_run_paths")
 
 
@@ -74,7 +75,7 @@ def restore_backup(
         with _held_target(place, replace=replace) as there_is_one:
             manifest = verify_backup(source, told)
             _check_key(source, manifest, key)
-            place.home.mkdir(parents=True, exist_ok=True)
+            place.home.mkdir(parents=True, exist_ok=True, mode=0o700)
             kept = _lay_files(source, place, manifest, told)
             moved = _lay_store(source, place, manifest, key=key, replace=there_is_one)
     except (OSError, duckdb.Error) as error:
@@ -100,6 +101,7 @@ def _held_target(place: Place, *, replace: bool) -> Iterator[bool]:
     meanwhile is found at the end.
     """
     if not place.store.exists():
+        _keep_log(place.store)
         yield False
         return
     if not replace:
@@ -107,6 +109,19 @@ def _held_target(place: Place, *, replace: bool) -> Iterator[bool]:
         raise RefusedError(str(place.store), "there is a store already", remedy)
     with held(place.store):
         yield True
+
+
+def _keep_log(store: Path) -> None:
+    """A kill while a store was moved aside leaves its log behind, with what only that knows."""
+    log = log_of(store)
+    if not log.exists():
+        return
+    aside = [path for path in store.parent.glob(f"{store.name}{_ASIDE}*") if path.suffix != ".wal"]
+    alone = sorted(path for path in aside if not log_of(path).exists())
+    if not alone:
+        remedy = "Move it to where that store is now, beside it and with .wal after its name"
+        raise RefusedError(str(log), "it is the log of a store that is not here", remedy)
+    log.rename(log_of(alone[-1]))
 
 
 def _check_key(source: Path, manifest: BackupManifest, key: StoreKey | None) -> None:
@@ -198,7 +213,7 @@ def _put_in_place(fresh: Path, store: Path, *, replace: bool) -> list[str]:
 
 def _move_aside(store: Path) -> list[str]:
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    aside = store.with_name(f"{store.name}.replaced-{stamp}")
+    aside = store.with_name(f"{store.name}{_ASIDE}{stamp}")
     store.rename(aside)
     if log_of(store).exists():
         log_of(store).rename(log_of(aside))

@@ -26,6 +26,7 @@ _SQL = statements("tombstones")
 _DETAIL = "it is of a person who was erased"
 _UNREAD = "kept without its bytes: nobody can look for erased people in it"
 _MOST_WORDS = 2000  # of one letter; one with more is barred unread
+_PLACE = ("source", "topic", "partition", "position", "batch_index")
 _WHOSE = ("tenant", "user", "unit_kind", "unit", "conversation")
 # Whether there are any, by store: erasures and sinks are different objects. None: ask.
 _PRESENT: WeakKeyDictionary[Database, bool] = WeakKeyDictionary()
@@ -55,13 +56,13 @@ class Tombstones:
             cursor, "barred_feedback", decoded.feedback, ("tenant", "user", "interaction")
         )
         letters = self._letters(cursor, decoded.dead_letters)
-        buried = [_letter(row) for row in (*gone.to_pylist(), *said.to_pylist())]
+        buried = _not_buried(cursor, pa.concat_tables([gone.select(_PLACE), said.select(_PLACE)]))
         parted = Decoded(
             source=decoded.source,
             interactions=interactions,
             feedback=feedback,
             dead_letters=pa.concat_tables(
-                [letters, pa.Table.from_pylist(buried, schema=letters.schema)]
+                [letters, pa.Table.from_pylist(list(map(_letter, buried)), schema=letters.schema)]
             ),
             spans=decoded.spans,
         )
@@ -139,7 +140,16 @@ def _blank(letter: dict[str, object]) -> dict[str, object]:
     return letter | {"reason": BARRED, "detail": _DETAIL, "bytes": None}
 
 
-def _letter(row: dict[str, object]) -> dict[str, object]:
-    where = ("source", "topic", "partition", "position", "batch_index")
-    address = {name: row[name] for name in where}
+def _not_buried(cursor: Connection, barred: pa.Table) -> list[dict[str, object]]:
+    """The addresses of rows that have no letter yet: a replay brings them each time."""
+    if barred.num_rows == 0:
+        return []
+    cursor.register("chunk_rows", barred)
+    try:
+        return arrow(cursor, _SQL["not_buried"], reason=BARRED).to_pylist()
+    finally:
+        cursor.unregister("chunk_rows")
+
+
+def _letter(address: dict[str, object]) -> dict[str, object]:
     return _blank(address | {"id": "/".join(str(part) for part in address.values())})

@@ -306,3 +306,35 @@ async def test_what_is_read_again_is_compared_with_all_since_before_the_backup(
     much_later = await later.sink.write(chunk([event], start=3))
     assert much_later.interactions == 1, "caught up, the window counts again"
     database.close()
+
+
+async def test_the_log_of_a_store_that_was_being_moved_aside_goes_with_it(
+    installed: Installation, tmp_path: Path
+) -> None:
+    """Killed between the two renames of `restore --replace`: the new store must not find it."""
+    await installed.back_up(tmp_path / "backup")
+    place = installed.place
+    log = place.store.with_name(f"{place.store.name}.wal")
+    installed.database.close()
+    aside = place.store.with_name(f"{place.store.name}.replaced-20261101T130000Z")
+    place.store.rename(aside)
+    log.write_bytes(b"what only the log knows")
+
+    restore_backup(tmp_path / "backup", place, key=None, replace=True)
+
+    assert not log.exists()
+    assert aside.with_name(f"{aside.name}.wal").read_bytes() == b"what only the log knows"
+    installed.open()
+
+
+async def test_a_log_whose_store_is_nowhere_is_not_taken_for_the_new_ones(
+    installed: Installation, tmp_path: Path
+) -> None:
+    await installed.back_up(tmp_path / "backup")
+    place = elsewhere(tmp_path)
+    place.home.mkdir(parents=True)
+    place.store.with_name(f"{place.store.name}.wal").write_bytes(b"whose?")
+
+    with pytest.raises(RefusedError, match="store that is not here"):
+        restore_backup(tmp_path / "backup", place, key=None, replace=False)
+    assert not place.store.exists()

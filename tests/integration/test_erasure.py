@@ -10,11 +10,15 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from consumers.decode import SIGNED, Record, decode
 from consumers.parse import UnreadableError
 from daemon.domain.erasures import ErasureState, Person
-from daemon.domain.states import AdapterState
+from daemon.domain.errors import RefusedError
+from daemon.domain.ingest import LogRange, Span
+from daemon.domain.states import AdapterState, RunState
 from daemon.erasure.leftovers import remove_tree
 from daemon.store.database import Database
 from daemon.store.encryption import StoreKey, is_encrypted
@@ -30,8 +34,8 @@ from tests.erasure_world import (
     traces,
 )
 from tests.event_samples import NOON as NOW
-from tests.event_samples import a_rating, an_interaction
-from tests.ingesting import Ingesting
+from tests.event_samples import a_correction, a_rating, an_interaction, as_bytes
+from tests.ingesting import EVENTS, Ingesting
 
 IDS = ("pzq-1", "pzq-2", "pzqf-1", "pzqf-2", f"talk-{PERSON}")
 POINTS = [
@@ -125,6 +129,74 @@ async def test_events_that_come_again_are_not_stored_until_the_bar_is_lifted(
     assert {(row["reason"], row["bytes"]) for row in letters} == {("erased", None)}
     assert await world.service.lift(Person(PERSON), reason="is back", actor="test") == 1
     assert (await world.ingesting.add(an_interaction(user=PERSON))).interactions == 1
+
+
+async def test_a_replay_leaves_one_letter_of_what_is_barred_however_often(
+    world: ErasureWorld,
+) -> None:
+    await world.erase()
+    events = [an_interaction(id="again", user=PERSON), a_rating("pzq-1", user="reviewer")]
+    records = [
+        Record(as_bytes(event), EVENTS.topic, EVENTS.number, 1000 + index, SIGNED, None)
+        for index, event in enumerate(events)
+    ]
+    for run in ("replay:a", "replay:b"):
+        await world.ingesting.sink.pin(run, {EVENTS: LogRange("topic-id", 1000, 1000, "c")})
+        span = Span(EVENTS, 1000, 1002)
+        await world.ingesting.sink.write(decode(records, source=run, spans=[span]))
+
+    letters = await world.ingesting.ask(
+        "SELECT source, position FROM dead_letters WHERE position >= 1000 ORDER BY position"
+    )
+    assert letters == [
+        {"source": "replay:a", "position": 1000},
+        {"source": "replay:a", "position": 1001},
+    ]
+
+
+async def test_a_unit_that_is_the_person_is_barred_and_a_turn_without_tenant_goes(
+    world: ErasureWorld,
+) -> None:
+    talk = f"talk-{PERSON}"
+    unit = {"unit_kind": "user", "unit": PERSON, "user": "another"}
+    await world.ingesting.add(
+        an_interaction(id="quotes", user=None, tenant=None, conversation=talk),
+        an_interaction(id="theirs", user=None, tenant="other", conversation=talk),
+        an_interaction(id="unit", **unit),
+    )
+    await world.erase(Person(PERSON))
+    await world.ingesting.add(an_interaction(id="unit-again", **unit))
+
+    kept = await world.ingesting.ask("SELECT id FROM interactions WHERE id IN $ids", ids=[
+        "quotes", "theirs", "unit", "unit-again"
+    ])  # fmt: skip
+    assert [row["id"] for row in kept] == ["theirs"]
+
+
+async def test_a_snapshot_whose_feedback_went_is_refused_and_its_build_waited_for(
+    world: ErasureWorld,
+) -> None:
+    """Built from a correction by the person of somebody else's answer, read before the erasure."""
+    correction = a_correction("k-else", "mine", id="pzq-late", user=PERSON)
+    await world.ingesting.add(correction)
+    run = await world.runs.create(
+        "support", policy_version=1, trigger={}, start_from=None, actor="test", now=NOW
+    )
+    await world.runs.move(run.run_id, RunState.BUILDING, actor="test", reason="", now=NOW)
+    begun = await world.service.begin(Person(PERSON), reason="asked", actor="test")
+    for _ in range(5):
+        await world.service.tick()
+    waiting = await world.service.get(begun.erasure_id)
+    assert run.run_id in str(waiting.waits_for)
+
+    await world.runs.move(run.run_id, RunState.CANCELLED, actor="test", reason="", now=NOW)
+    await world.finish(begun.erasure_id)
+    row = {"side": "train", "interaction": "k-else", "feedback": "pzq-late", "user": "somebody"}
+    late = msgspec.structs.replace(
+        await world.snapshots.get("snapshot-run-b"), snapshot_id="late", content_hash="late"
+    )
+    with pytest.raises(RefusedError, match="erased while it was built"):
+        await world.snapshots.add(late, [row | {"group": "g"}])
 
 
 async def test_letters_that_nobody_can_look_into_come_again_without_their_bytes(

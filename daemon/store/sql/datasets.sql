@@ -8,7 +8,10 @@ DELETE FROM snapshot_rows WHERE snapshot_id = $snapshot_id;
 -- name: add_snapshot_rows
 INSERT INTO snapshot_rows BY NAME SELECT $snapshot_id AS snapshot_id, * FROM lineage;
 -- name: rows_without_event
-SELECT EXISTS (FROM snapshot_rows r ANTI JOIN interactions i ON i.id = r.interaction WHERE r.snapshot_id = $snapshot_id) AS found;
+SELECT EXISTS (FROM snapshot_rows r ANTI JOIN interactions i ON i.id = r.interaction WHERE r.snapshot_id = $snapshot_id)
+  OR EXISTS (
+    FROM snapshot_rows r ANTI JOIN feedback f ON f.id = r.feedback AND f.interaction = r.interaction WHERE r.snapshot_id = $snapshot_id
+  ) AS found;
 -- name: snapshot_ids
 SELECT snapshot_id FROM snapshots;
 -- name: get_snapshot

@@ -34,7 +34,7 @@ WHERE ("user" = $user OR (unit_kind = 'user' AND unit = $user)) AND conversation
 INSERT INTO erasure_work
 SELECT DISTINCT $erasure_id, 'interaction', i.id, NULL, i.tenant FROM interactions i
 LEFT JOIN (SELECT "value", tenant FROM erasure_work WHERE erasure_id = $erasure_id AND kind = 'conversation') w
-  ON w."value" = i.conversation AND w.tenant IS NOT DISTINCT FROM i.tenant
+  ON w."value" = i.conversation AND (w.tenant IS NULL OR i.tenant IS NULL OR w.tenant = i.tenant)
 WHERE w."value" IS NOT NULL
   OR ((i."user" = $user OR (i.unit_kind = 'user' AND i.unit = $user)) AND ($tenant IS NULL OR i.tenant IS NULL OR i.tenant = $tenant));
 -- name: find_feedback

@@ -3,7 +3,8 @@ SELECT EXISTS (FROM tombstones WHERE until > $now) AS found;
 -- name: barred_interactions
 -- Rows of a chunk that are of an erased person, by user or conversation. Distinct values are hashed once.
 WITH said AS (
-  SELECT "row", tenant, 'user' AS kind, coalesce("user", CASE unit_kind WHEN 'user' THEN unit END) AS "value" FROM chunk_rows
+  SELECT "row", tenant, 'user' AS kind, "user" AS "value" FROM chunk_rows
+  UNION ALL SELECT "row", tenant, 'user', unit FROM chunk_rows WHERE unit_kind = 'user'
   UNION ALL SELECT "row", tenant, 'conversation', conversation FROM chunk_rows
 ),
 barred AS (
@@ -32,3 +33,7 @@ SELECT DISTINCT s."row" FROM said s JOIN barred b ON b.kind = s.kind AND b."valu
 -- Which of some words stand for an erased person, or for something of theirs.
 SELECT DISTINCT w.word FROM (SELECT unnest($words) AS word) w CROSS JOIN (VALUES ('user'), ('conversation'), ('interaction')) k(kind)
 JOIN tombstones t ON t.kind = k.kind AND t."key" = keyed($secret, k.kind, w.word) WHERE t.until > $now;
+-- name: not_buried
+-- What comes through the door has no place of its own.
+SELECT c.* FROM chunk_rows c ANTI JOIN (FROM dead_letters WHERE reason = $reason AND topic <> '') seen
+ON c.topic = seen.topic AND c."partition" = seen."partition" AND c.position = seen.position AND c.batch_index = seen.batch_index;

@@ -33,6 +33,16 @@ def test_what_is_cut_or_broken_is_malformed(encoding: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", PACK)
+def test_of_many_streams_in_one_only_so_many_are_read(encoding: str) -> None:
+    """Each takes its time, and empty ones are a few bytes."""
+    one = PACK[encoding](b"x")
+    assert inflate(one * 4_096, encoding, limit_bytes=LIMIT) == b"x" * 4_096
+    for many in (one * 4_097, PACK[encoding](b"") * 50_000):
+        with pytest.raises(MalformedError, match="streams in one"):
+            inflate(many, encoding, limit_bytes=LIMIT)
+
+
+@pytest.mark.parametrize("encoding", PACK)
 def test_a_bomb_is_given_up_before_it_goes_off(encoding: str) -> None:
     packed = PACK[encoding](b"\0" * (256 << 20))
     tracemalloc.start()

@@ -89,7 +89,8 @@ def test_a_pseudonym_is_the_same_in_the_store(database: Database) -> None:
 
 
 def test_every_statement_prepares(database: Database) -> None:
-    columns = 'tenant, "user", unit_kind, unit, conversation, 1 AS "row"'
+    columns = 'tenant, "user", unit_kind, unit, conversation, 1 AS "row", topic, position'
+    columns += ', "partition", batch_index'
 
     def work(cursor: object) -> None:
         run = cursor.execute  # pyright: ignore[reportAttributeAccessIssue]

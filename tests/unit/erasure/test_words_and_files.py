@@ -43,6 +43,24 @@ def test_an_identifier_is_found_as_json_writes_it(name: str) -> None:
         assert matcher.finds(written.encode())
 
 
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b'{"user":"ada\\u002Btest@example.com"}', True),
+        (b'{"text":"mail of ada\\u002btest@example.com, yesterday\\n"}', True),
+        (b'{"user":"ada-test@example.com\\n"}', False),
+        (b'{"conversation":"c1"}', True),
+        (b'{"c1": "conversation", "of": "c12"}', False),
+        (b'{"interaction": "chat 17 of bob"}', True),
+        (b'{"interaction":"\\u0063hat 17 of bob"}', True),
+        (b'{"interaction":"dGVzdA=="}', True),
+    ],
+)
+def test_any_id_and_any_spelling_of_json_is_found(content: bytes, found: bool) -> None:
+    matcher = matcher_of({"c1", "chat 17 of bob", "dGVzdA=="}, "ada+test@example.com")
+    assert matcher.finds(content) is found
+
+
 def test_lines_of_a_log_are_overwritten_in_place(tmp_path: Path) -> None:
     log = tmp_path / "vllm.log"
     log.write_bytes(b"began\nada said x\n" + b"y" * BLOCK_BYTES + b"\nand ada again\nend")
