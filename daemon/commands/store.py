@@ -1,6 +1,5 @@
 """`adaptd store`: its encryption, and letting a restored one act."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +7,7 @@ import typer
 
 from daemon.commands.client import connect
 from daemon.commands.output import AsJson, Reason, print_fields, print_json, say
+from daemon.domain.files import private_files
 from daemon.settings import load_settings
 
 app = typer.Typer(no_args_is_help=True, help="The store. Example: adaptd store rekey")
@@ -34,10 +34,10 @@ def rekey(
     from daemon.store.encryption import key_of_file  # noqa: PLC0415
     from daemon.store.rekey import rekey_store  # noqa: PLC0415
 
-    os.umask(0o077)  # the copy and its log may be plain
     old = key_of_file(old_key_path, name="--old-key-path") if old_key_path else None
     new = store_key(settings)
-    rekey_store(settings.store_path, old=old, new=new)
+    with private_files():
+        rekey_store(settings.store_path, old=old, new=new)
     if as_json:
         print_json({"store": str(settings.store_path), "encrypted": new is not None})
     say(f"the store is {'encrypted with the key of the settings' if new else 'plain'} now")

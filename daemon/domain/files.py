@@ -2,6 +2,8 @@
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -32,3 +34,13 @@ def sync_directory(path: Path) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+@contextmanager
+def private_files() -> Iterator[None]:
+    """What this process makes meanwhile is for its user only. For commands: all threads do so."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)

@@ -22,6 +22,7 @@ from daemon.store.restore import restore_backup
 from daemon.store.restores import RestoreStore
 from daemon.store.runs import RunStore
 from tests.backup_world import NOW, Installation
+from tests.commands import run_command
 from tests.event_samples import a_rating, an_interaction
 from tests.ingesting import EVENTS, Ingesting, chunk
 
@@ -338,3 +339,21 @@ async def test_a_log_whose_store_is_nowhere_is_not_taken_for_the_new_ones(
     with pytest.raises(RefusedError, match="store that is not here"):
         restore_backup(tmp_path / "backup", place, key=None, replace=False)
     assert not place.store.exists()
+
+
+async def test_a_drill_elsewhere_leaves_the_policies_in_force_alone(
+    installed: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await installed.back_up(tmp_path / "backup")
+    (installed.place.policies / "support.yaml").unlink()
+    monkeypatch.setenv("ADAPTD_HOME", str(installed.place.home))
+    monkeypatch.setenv("ADAPTD_POLICIES_DIR", str(installed.place.policies))
+    drill = tmp_path / "drill"
+
+    done = run_command("restore", str(tmp_path / "backup"), "--home", str(drill), "--json")
+
+    assert done.code == 0
+    assert done.data["home"] == str(drill)
+    assert (drill / "policies" / "support.yaml").exists()
+    assert names_in(installed.place.policies) == []
+    assert drill.stat().st_mode & 0o777 == 0o700

@@ -158,6 +158,7 @@ def test_a_key_that_cannot_be_used_is_refused_without_showing_it(tmp_path: Path)
         {"path": None, "command": ["false"], "environment": {}},
         {"path": None, "command": ["/no/such/program"], "environment": {}},
         {"path": None, "command": ["true"], "environment": {}},
+        {"path": None, "command": ["a\0b"], "environment": {}},
     ]
     for arguments in wrong:
         with pytest.raises(SettingsError) as refusal:
@@ -255,3 +256,17 @@ async def test_rekeying_is_refused_where_it_makes_no_sense_or_the_store_is_in_us
         rekey_store(path, old=OTHER, new=None)
     assert path.read_bytes() == before
     assert names_in(tmp_path) == ["s.duckdb"]
+
+
+def test_what_is_no_store_is_not_rekeyed(tmp_path: Path) -> None:
+    path = tmp_path / "s.duckdb"
+    path.write_text("notes")
+    for new in (KEY, None):
+        with pytest.raises(RefusedError, match="it is no store"):
+            rekey_store(path, old=None, new=new)
+    assert path.read_text() == "notes"
+
+
+def test_memory_that_is_no_size_is_a_wrong_setting(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"store_memory.*banana"):
+        open_store(tmp_path / "s.duckdb", memory_limit="banana")

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import zstandard
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
@@ -13,6 +14,7 @@ from consumers.batches import REFUSED_HEADER, bound_answer, bounded
 
 CODECS = {"gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 MIB = 1 << 20
+ZSTD_EMPTY = zstandard.ZstdCompressor().compress(b"")
 
 
 def a_batch(base: int, *values: bytes, codec: int = 0, producer: int = -1) -> bytes:
@@ -68,6 +70,20 @@ def test_what_does_not_unpack_becomes_one_record_too(codec: int) -> None:
 
     assert (letter.offset, end) == (1, 2)
     assert letter.value == bytes(broken)
+
+
+@pytest.mark.parametrize(("codec", "empty"), [(1, gzip.compress(b"")), (4, ZSTD_EMPTY)])
+def test_thousands_of_empty_streams_before_a_record_are_not_gone_through(
+    codec: int, empty: bytes
+) -> None:
+    """Each takes its time on the thread that must answer the group."""
+    sound = a_batch(0, b"one", codec=codec)
+    slow = bytearray(sound[:61] + empty * 40_000 + sound[61:])
+    struct.pack_into(">i", slow, 8, len(slow) - 12)
+
+    [(_, [letter])] = read(bounded(bytes(slow)))
+
+    assert letter.value == bytes(slow)
 
 
 def test_an_answer_is_cut_where_all_of_it_would_be_too_much() -> None:
