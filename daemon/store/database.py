@@ -200,8 +200,9 @@ class Database:
         began = time.monotonic()
         self._write_cursor.close()
         self._read_cursor.close()
-        self._connection.execute(_SQL["leave_store"])
-        self._connection.execute(_SQL["detach_store"])
+        with _ending_where_not_opened():
+            self._connection.execute(_SQL["leave_store"])
+            self._connection.execute(_SQL["detach_store"])
         try:
             if fresh is not None:
                 put_in_place(fresh, self._path)
@@ -253,7 +254,7 @@ def _ending_where_invalid() -> Iterator[None]:
 
 @contextmanager
 def _ending_where_not_opened() -> Iterator[None]:
-    """A store that was closed for a moment and cannot be opened again, for another holds it say."""
+    """A store that is closed for a moment and cannot be opened again, for another holds it say."""
     try:
         yield
     except duckdb.Error as error:
