@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-_STRING = re.compile(rb'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
+# One that has no end goes to the end of all: to look for others in it would take the square of its
+# length, hours for a few 100 kB of escaped quotes.
+_STRING = re.compile(rb'"((?:[^"\\]++|\\.)*+)(?:"|\\?\Z)', re.DOTALL)
 _NAME_ENDS = re.compile(rb"\s*:")  # after a string that is a field's name
 _LONGEST_BYTES = 2048  # of an id in JSON: 128 letters, each escaped
 _TOKEN = re.compile(rb"[^\s\"'\\,;{}\[\]()<>=]{4,512}")  # what an id may look like

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.domain.words import matcher_of
+from daemon.domain.words import json_strings, matcher_of
 from daemon.erasure.leftovers import lost_snapshots, remove_run, remove_tree
 from daemon.erasure.outside import beyond_reach
 from daemon.erasure.search import BLOCK_BYTES, blot, clear_home, search_folder
@@ -59,6 +59,20 @@ def test_an_identifier_is_found_as_json_writes_it(name: str) -> None:
 def test_any_id_and_any_spelling_of_json_is_found(content: bytes, found: bool) -> None:
     matcher = matcher_of({"c1", "chat 17 of bob", "dGVzdA=="}, "ada+test@example.com")
     assert matcher.finds(content) is found
+
+
+@pytest.mark.parametrize("unit", [b'\\"', b'"', b'"\\', b'"\\"', b"\\", b'"\n'])
+def test_hostile_quotes_are_gone_through_once(unit: bytes) -> None:
+    """The square of this length would take hours."""
+    content = unit * 500_000 + b'"c1"'
+    assert not matcher_of({"ada"}, "ada").finds(content)
+    assert sum(1 for _ in json_strings(content)) < len(content)
+
+
+def test_a_name_in_a_string_that_was_cut_is_found() -> None:
+    matcher = matcher_of(set(), "ada+b")
+    assert matcher.finds(b'{"user":"ada\\u002bb')
+    assert matcher.finds(b'{"user":"ada\\u002bb\\')
 
 
 def test_lines_of_a_log_are_overwritten_in_place(tmp_path: Path) -> None:
