@@ -131,6 +131,7 @@ async def build(settings: Settings, keys: Keys, database: Database, stack: Async
         host=serving.host,
         receipts=serving.receipts,
         key=derive(keys.secret, "holdouts"),
+        waiting=serving.publisher.waiting,
     )
     ingestion = _ingestion(settings, keys, database, events)
     restoration = await _restoration(settings, database, serving, ingestion)

@@ -9,6 +9,7 @@ from daemon.dataset.build import SnapshotBuilder
 from daemon.dataset.sealing import SealingService
 from daemon.dataset.service import DatasetService
 from daemon.dataset.triggers import TriggerService
+from daemon.domain.machine import core_count
 from daemon.domain.ports import AdapterHost, ReceiptCheck
 from daemon.policy.book import PolicyBook, PolicyVersion
 from daemon.policy.decide import Usable
@@ -23,6 +24,7 @@ from daemon.store.sandbox import Sandbox
 from daemon.store.triggers import TriggerStore
 from daemon.supervision import Service
 from daemon.training.lora_rules import ServedLora
+from daemon.training.pauses import Waiting
 from daemon.training.preparation import TrainerSettings
 from daemon.training.service import TrainingService
 
@@ -50,7 +52,7 @@ class Pipeline:
         }
 
 
-def build_pipeline(
+def build_pipeline(  # noqa: PLR0913 - one argument a part
     settings: Settings,
     database: Database,
     book: PolicyBook,
@@ -60,8 +62,9 @@ def build_pipeline(
     host: AdapterHost,
     receipts: ReceiptCheck,
     key: bytes,
+    waiting: Waiting,
 ) -> Pipeline:
-    """`key` is derive(secret, "holdouts")."""
+    """`key` is derive(secret, "holdouts"), `waiting` tells how many requests are being answered."""
     runs, tick_s = RunStore(database), settings.tick_s
     examples = ExampleFiles(database, settings.home / "examples")
     builder = SnapshotBuilder(
@@ -91,10 +94,13 @@ def build_pipeline(
 
     # Sealed files would lie beside an encrypted store in plain text.
     sealing = SealingService(examples, book, seals=not database.is_encrypted)
-    return Pipeline(triggers, datasets, sealing, _training(settings, database, book), evaluate)
+    training = _training(settings, database, book, waiting)
+    return Pipeline(triggers, datasets, sealing, training, evaluate)
 
 
-def _training(settings: Settings, database: Database, book: PolicyBook) -> TrainingService:
+def _training(
+    settings: Settings, database: Database, book: PolicyBook, waiting: Waiting
+) -> TrainingService:
     upstream = settings.upstream
     asked = TrainerSettings(
         home=settings.home,
@@ -103,7 +109,7 @@ def _training(settings: Settings, database: Database, book: PolicyBook) -> Train
         dtype=upstream.dtype,
         max_model_len=upstream.max_model_len,
         python=settings.trainer_python,
-        threads=settings.trainer_threads,
+        threads=settings.trainer_threads or core_count(),
         tick_s=settings.tick_s,
     )
     return TrainingService(
@@ -112,6 +118,7 @@ def _training(settings: Settings, database: Database, book: PolicyBook) -> Train
         adapters=AdapterStore(database),
         snapshots=SnapshotStore(database),
         book=book,
+        waiting=waiting if settings.trainer_gives_way else None,
     )
 
 
