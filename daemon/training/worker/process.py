@@ -59,7 +59,6 @@ def settle(job: Job) -> None:
     os.environ |= {
         "OMP_NUM_THREADS": str(job.threads),
         "MKL_NUM_THREADS": str(job.threads),
-        "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads hold up those that answer requests
         "HF_HOME": str(scratch),
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
@@ -69,6 +68,8 @@ def settle(job: Job) -> None:
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # else matrix products on CUDA may differ per run
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     }
+    if "GOMP_SPINCOUNT" not in os.environ:  # spinning threads hold up those that answer requests
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR"):
         os.environ.pop(name, None)  # one process, whatever launcher the daemon itself runs under
 
