@@ -1,4 +1,4 @@
-"""When a training child gives way to requests, and its stop signals. ADR 11."""
+"""When a training child gives way to requests, and its stop signals. ADR 12."""
 
 import contextlib
 import os
