@@ -1,6 +1,7 @@
 """The stages between events and rollout: triggers, dataset, training, evaluation."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -50,7 +51,7 @@ class Pipeline:
         }
 
 
-def build_pipeline(
+def build_pipeline(  # noqa: PLR0913 - one argument a part
     settings: Settings,
     database: Database,
     book: PolicyBook,
@@ -59,6 +60,7 @@ def build_pipeline(
     *,
     host: AdapterHost,
     receipts: ReceiptCheck,
+    served_format: Callable[[], Awaitable[str]],
     key: bytes,
 ) -> Pipeline:
     """`key` is derive(secret, "holdouts")."""
@@ -91,16 +93,22 @@ def build_pipeline(
 
     # Sealed files would lie beside an encrypted store in plain text.
     sealing = SealingService(examples, book, seals=not database.is_encrypted)
-    return Pipeline(triggers, datasets, sealing, _training(settings, database, book), evaluate)
+    return Pipeline(
+        triggers, datasets, sealing, _training(settings, database, book, served_format), evaluate
+    )
 
 
-def _training(settings: Settings, database: Database, book: PolicyBook) -> TrainingService:
+def _training(
+    settings: Settings,
+    database: Database,
+    book: PolicyBook,
+    served_format: Callable[[], Awaitable[str]],
+) -> TrainingService:
     upstream = settings.upstream
     asked = TrainerSettings(
         home=settings.home,
         bases=settings.bases,
         served=ServedLora(max_rank=upstream.max_lora_rank, targets=upstream.lora_target_modules),
-        dtype=upstream.dtype,
         max_model_len=upstream.max_model_len,
         python=settings.trainer_python,
         threads=settings.trainer_threads,
@@ -108,6 +116,7 @@ def _training(settings: Settings, database: Database, book: PolicyBook) -> Train
     )
     return TrainingService(
         asked,
+        served_format=served_format,
         runs=RunStore(database),
         adapters=AdapterStore(database),
         snapshots=SnapshotStore(database),

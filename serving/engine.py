@@ -74,11 +74,14 @@ class EngineSupervisor:
         home: Path,
         control_token: str | None = None,
         on_change: Callable[[EngineStatus], None] = lambda _: None,
+        dtype: Callable[[], str] | None = None,
         unhealthy_limit_s: float = 60.0,
         grace_s: float = 20.0,
         probe_limit_s: float = 5.0,
     ) -> None:
+        """`dtype` says, blocking, what a `settings.dtype` of auto is; vLLM decides without it."""
         self._settings = settings
+        self._dtype = dtype
         self._record_path = home / "vllm.json"
         self.log_path = home / "logs" / "vllm.log"
         self._on_change = on_change
@@ -145,7 +148,7 @@ class EngineSupervisor:
             await asyncio.to_thread(end_server, before, grace_s=self._grace_s)
         _refuse_taken_port(self._settings.port)
         cores = cpu_cores()
-        line = command(self._settings, spare_loras=0 if cores is None else SPARE_LORAS)
+        line = command(await self._decided(), spare_loras=0 if cores is None else SPARE_LORAS)
         env = environment(self._settings, os.environ, cores=cores)
         settings = digest(self._settings)
         record = start_server(
@@ -160,6 +163,13 @@ class EngineSupervisor:
         self._say(state=EngineState.STARTING, pid=record.pid, stale=False, expected_s=expected_s)
         _LOG.info("engine_started", pid=record.pid, log=str(self.log_path))
         return record
+
+    async def _decided(self) -> EngineSettings:
+        """The settings with a number format. Their digest stays that of what the operator wrote."""
+        if self._settings.dtype != "auto" or self._dtype is None:
+            return self._settings
+        self._say(state=EngineState.STARTING, detail="measuring number formats", pid=None)
+        return msgspec.structs.replace(self._settings, dtype=await asyncio.to_thread(self._dtype))
 
     async def _wait_ready(self, record: ServerRecord) -> None:
         limit_s = self._settings.start_limit_s

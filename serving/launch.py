@@ -24,7 +24,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One vLLM server. What it is started with bounds what the trainer may produce.
 
     `python` runs it and must have vLLM and adaptd's base install. `base_name` is the name the base
-    is served under. `gateway_config` None starts it without the gateway.
+    is served under. `gateway_config` None starts it without the gateway. What a `dtype` of auto is,
+    the one who starts the server decides.
     """
 
     url: str
@@ -33,7 +34,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     base_dir: Path
     gateway_config: Path | None = None
     entry_point: tuple[str, ...] = ("-m", "vllm.entrypoints.openai.api_server")
-    dtype: str = "bfloat16"
+    dtype: str = "auto"
     max_model_len: int = 1024
     max_num_seqs: int = 16
     max_loras: int = 4

@@ -35,6 +35,12 @@ class _Card(msgspec.Struct, frozen=True):
     max_model_len: int | None = None
 
 
+class _State(msgspec.Struct, frozen=True):
+    """What is asked of the gateway's state."""
+
+    dtype: str | None = None
+
+
 class _Cards(msgspec.Struct, frozen=True):
     data: list[_Card]
 
@@ -88,7 +94,16 @@ class VllmHost:
             instance=f"{self._url}#{float(started[1]):.2f}",
             base=base.id,
             max_model_len=base.max_model_len or 0,
+            dtype=await self._dtype(),
         )
+
+    async def _dtype(self) -> str | None:
+        """What the gateway in its process says; vLLM itself tells nobody."""
+        try:
+            answer = await self._ask("GET", "/adaptd/state")
+            return msgspec.json.decode(answer.content, type=_State).dtype
+        except (HostError, msgspec.MsgspecError):
+            return None
 
     async def slots(self) -> int | None:
         """How many adapters it serves at once; None until an adapter has answered there."""

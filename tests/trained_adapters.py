@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from daemon.domain.bases import base_digest
 from daemon.training.job import Done, Job, decode_line, write_job
+from tests.tiny_model import FORMAT
 
 Tensors = dict[str, torch.Tensor]
 WEIGHTS = "adapter_model.safetensors"
@@ -62,6 +63,7 @@ def train_adapter(
         seed=1,
         threads=2,
         niceness=0,
+        dtype=FORMAT,
     )
     done = subprocess.run(
         [sys.executable, "-m", "daemon.training.worker", str(write_job(job))],

@@ -25,6 +25,7 @@ from daemon.training.job import Job, Line, decode_line, write_job
 from daemon.training.lora_rules import ServedLora
 from daemon.training.preparation import TrainerSettings
 from daemon.training.service import TrainingService
+from tests.tiny_model import FORMAT
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 SERVED = ServedLora(max_rank=8, targets=("q_proj", "v_proj"))
@@ -94,6 +95,7 @@ def a_job(home: Path, base: Path | None = None, **changes: Any) -> Job:
         checkpoint_every=3,
         seed=1,
         threads=2,
+        dtype=FORMAT,
     )
     return msgspec.structs.replace(job, **changes)
 
@@ -140,19 +142,22 @@ class TrainingWorld:
         self.book.settle({"support": version}, [])
         self.service = self.a_service()
 
+    async def served_format(self) -> str:
+        return FORMAT
+
     def a_service(self) -> TrainingService:
         """As after a restart of the daemon: nothing but the store is left."""
         settings = TrainerSettings(
             home=self.home,
             bases={"tiny": self.base},
             served=SERVED,
-            dtype="bfloat16",
             max_model_len=512,
             tick_s=0.05,
             command=self.child,
         )
         return TrainingService(
             settings,
+            served_format=self.served_format,
             runs=self.runs,
             adapters=self.adapters,
             snapshots=self.snapshots,

@@ -13,6 +13,7 @@ from serving.engine import EngineSupervisor
 from serving.launch import EngineSettings
 from serving.settings import GatewaySettings, write_settings
 from serving.vllm import VllmHost
+from tests.tiny_model import FORMAT
 
 START_LIMIT_S = 400.0  # 35 s on two idle cores, minutes on two busy ones
 T = TypeVar("T")
@@ -41,6 +42,7 @@ class TinyServer:
             base_name=self.base_name,
             base_dir=base_dir,
             gateway_config=self._write_gateway(),
+            dtype=FORMAT,
             start_limit_s=START_LIMIT_S,
         )
 

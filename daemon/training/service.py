@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import msgspec
@@ -34,14 +35,18 @@ class TrainingService:
         self,
         settings: TrainerSettings,
         *,
+        served_format: Callable[[], Awaitable[str]],
         runs: RunStore,
         adapters: AdapterStore,
         snapshots: SnapshotStore,
         book: PolicyBook,
     ) -> None:
+        """`served_format` says in which number format the server computes."""
         self._settings = settings
         self._runs = runs
-        self._preparation = Preparation(settings, adapters=adapters, snapshots=snapshots, book=book)
+        self._preparation = Preparation(
+            settings, served_format=served_format, adapters=adapters, snapshots=snapshots, book=book
+        )
         self._publication = Publication(settings, runs=runs, adapters=adapters)
         self._stored_at = 0.0
 

@@ -12,7 +12,7 @@ from daemon.doctor.findings import Finding, Level
 from daemon.doctor.serving import judge_bases, judge_vllm, probe_vllm
 from serving.engine import EngineSupervisor
 from serving.launch import SPARE_LORAS, EngineSettings
-from tests.tiny_model import make_tiny_base
+from tests.tiny_model import FORMAT, make_tiny_base
 from tests.vllm_server import START_LIMIT_S, TinyServer, run_apart
 
 
@@ -25,6 +25,7 @@ def plain(tmp_path: Path, tiny_base: Path) -> Iterator[str]:
         base_name="tiny",
         base_dir=tiny_base,
         extra_args=("--no-enable-lora",),
+        dtype=FORMAT,
         start_limit_s=START_LIMIT_S,
     )
 
