@@ -262,3 +262,24 @@ async def test_a_process_that_took_over_the_pid_is_neither_adopted_nor_ended(
         finally:
             stranger.kill()
             await stranger.wait()
+
+
+async def test_a_format_of_auto_is_decided_when_a_server_starts_and_not_before(
+    settings: EngineSettings,
+) -> None:
+    asked: list[str] = []
+
+    def decide() -> str:
+        asked.append("asked")
+        return "float16"
+
+    automatic = msgspec.structs.replace(settings, dtype="auto")
+    async with EngineSupervisor(automatic, home=settings.base_dir, dtype=decide) as first:
+        await first.ensure()
+        assert asked == ["asked"]
+        assert command_lines_with(f"--port {settings.port}")[0].count("--dtype float16") == 1
+    async with supervising(automatic) as second:  # decides nothing: the server runs
+        await second.ensure()
+
+        assert not second.status.stale
+        await second.stop()
