@@ -1,26 +1,23 @@
 """`python -m daemon.training.worker.calibrate BASE`: time number formats, answer in JSON.
 
-Runs in the interpreter that serves, on all cores that the process may use. A GPU is asked for its
-capability and not timed. Takes torch's import and about three seconds.
+Runs in the interpreter that serves, on one core. A GPU is asked for its capability and not timed.
+Takes torch's import and about three seconds.
 """
 
 import itertools
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from daemon.domain.machine import core_count
-
 _BUDGET_S = 3.0
 _WARM_ROUNDS = 1
 _CUSTOMERS = 8  # decoding with so many at once
 _DECODE_STEPS = 24  # so many decoding steps weigh as one training step does
-_MOST_STEP_FLOP = 1e9  # of one product of the training step: 40 ms at 25 GFLOP/s
-_MOST_ROWS, _FEWEST_ROWS = 1280, 32  # tokens; the demo trains on 16 rows of 80 at a time
+_MOST_STEP_FLOP = 2.5e8  # of one product: short ones find a moment without neighbours
+_MOST_ROWS, _FEWEST_ROWS = 256, 32  # tokens of the training step
 _LONGEST_SIDE = 4096  # a wider layer is as fast, and costs more memory than a measurement should
 _NATIVE_BF16 = (8, 0)  # compute capability
 
@@ -39,14 +36,14 @@ def rows_of(hidden: int, inner: int) -> int:
 
 
 def time_formats(hidden: int, inner: int, *, budget_s: float = _BUDGET_S) -> dict[str, float]:
-    """GFLOP/s by format over a training step (forward, backward) and decoding of one layer's MLP.
+    """GFLOP/s of one core by format, over training and decoding with one layer's MLP.
 
-    Formats take turns and each product counts with its best time, so another busy process slows
-    all of them or none.
+    One thread and products of milliseconds, the best time of each: what else the machine does
+    hardly counts then. Two threads that wait for each other measured a twentieth on a busy machine.
     """
     import torch  # noqa: PLC0415 - seconds to import; the pure parts are tested without it
 
-    torch.set_num_threads(core_count())
+    torch.set_num_threads(1)
     formats = [torch.bfloat16, torch.float16, torch.float32]
     works = {kind: _products(torch, kind, hidden, inner) for kind in formats}
     best = {kind: [float("inf")] * len(works[kind]) for kind in formats}
@@ -99,11 +96,7 @@ def _speed(works: list[Any], seconds: list[float]) -> float:
 
 def main() -> int:
     base = Path(sys.argv[1])
-    os.environ.setdefault("OMP_NUM_THREADS", str(core_count()))
-    # Threads that spin at barriers measure the neighbours: beside a busy vLLM float32 came out at
-    # 5.8 GFLOP/s spinning and at 40.9 waiting.
-    os.environ["OMP_WAIT_POLICY"] = "passive"
-    import torch  # noqa: PLC0415 - after the environment
+    import torch  # noqa: PLC0415 - as above
 
     found: dict[str, Any] = {"torch": torch.__version__}
     if torch.cuda.is_available():

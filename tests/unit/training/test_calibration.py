@@ -107,7 +107,7 @@ def test_the_shapes_are_the_bases_own_within_bounds(
     config: dict[str, object], shape: tuple[int, int]
 ) -> None:
     assert layer_shape(config) == shape
-    assert 32 <= rows_of(*shape) <= 1280
+    assert 32 <= rows_of(*shape) <= 256
 
 
 def kept(path: Path, base: Path, **changes: object) -> Calibration:
