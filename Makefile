@@ -7,7 +7,7 @@ export ADAPTD_DEMO_BEGAN := $(shell date +%s)
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check install base-model jars format lint types imports \
-  test-unit test-integration test-acceptance chaos bench-ingest bench-examples lock clean
+  test-unit test-integration test-acceptance chaos bench-ingest bench-examples bench-beside lock clean
 
 demo: install
 	@$(BIN)/adaptd demo
@@ -49,6 +49,10 @@ bench-ingest: .venv-bench/installed jars
 # Selecting from 10 million interactions, about 3 minutes: bench/results/examples.json.
 bench-examples: install
 	@$(BIN)/python -m bench.examples
+
+# Serving beside training and other work, at most 12 minutes: bench/results/beside.json.
+bench-beside: install base-model
+	@$(BIN)/python -m bench.beside
 
 # The peers lie over .venv in an environment of their own: one of them asks for an older pydantic.
 .venv-bench/installed: deploy/bench-requirements.txt .venv/installed

@@ -136,6 +136,7 @@ async def build(settings: Settings, keys: Keys, database: Database, stack: Async
         receipts=serving.receipts,
         served_format=serving.served_format,
         key=derive(keys.secret, "holdouts"),
+        waiting=serving.publisher.waiting,
     )
     ingestion = _ingestion(settings, keys, database, events)
     restoration = await _restoration(settings, database, serving, ingestion)

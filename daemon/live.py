@@ -34,6 +34,7 @@ class SeenPublisher:
         self._patience_s = patience_s
         self._answered = -inf
         self._problem = "no gateway has answered yet"
+        self._states: Sequence[GatewayState] = ()
         self.seen: dict[str, GatewaySeen] = {}
 
     @property
@@ -41,6 +42,12 @@ class SeenPublisher:
         """Why the gateways do not follow; None where they do."""
         silent_s = time.monotonic() - self._answered
         return self._problem if silent_s > self._patience_s else None
+
+    def waiting(self) -> int | None:
+        """Requests that the gateways are answering; None where that was not told lately."""
+        if self.problem is not None:
+            return None
+        return sum(sum(state.in_flight.values()) for state in self._states)
 
     async def publish(self, table: RouteTable) -> Sequence[GatewayState]:
         return await self._remember(self._publisher.publish(table))
@@ -61,6 +68,7 @@ class SeenPublisher:
             raise
         now = datetime.now(UTC)
         self.seen |= {state.gateway: GatewaySeen(state=state, seen_at=now) for state in states}
+        self._states = states
         self._answered = time.monotonic()
         return states
 

@@ -10,6 +10,7 @@ from daemon.dataset.build import SnapshotBuilder
 from daemon.dataset.sealing import SealingService
 from daemon.dataset.service import DatasetService
 from daemon.dataset.triggers import TriggerService
+from daemon.domain.machine import core_count
 from daemon.domain.ports import AdapterHost, ReceiptCheck
 from daemon.policy.book import PolicyBook, PolicyVersion
 from daemon.policy.decide import Usable
@@ -24,6 +25,7 @@ from daemon.store.sandbox import Sandbox
 from daemon.store.triggers import TriggerStore
 from daemon.supervision import Service
 from daemon.training.lora_rules import ServedLora
+from daemon.training.pauses import Waiting
 from daemon.training.preparation import TrainerSettings
 from daemon.training.service import TrainingService
 
@@ -62,8 +64,9 @@ def build_pipeline(  # noqa: PLR0913 - one argument a part
     receipts: ReceiptCheck,
     served_format: Callable[[], Awaitable[str]],
     key: bytes,
+    waiting: Waiting,
 ) -> Pipeline:
-    """`key` is derive(secret, "holdouts")."""
+    """`key` is derive(secret, "holdouts"), `waiting` tells how many requests are being answered."""
     runs, tick_s = RunStore(database), settings.tick_s
     examples = ExampleFiles(database, settings.home / "examples")
     builder = SnapshotBuilder(
@@ -93,9 +96,8 @@ def build_pipeline(  # noqa: PLR0913 - one argument a part
 
     # Sealed files would lie beside an encrypted store in plain text.
     sealing = SealingService(examples, book, seals=not database.is_encrypted)
-    return Pipeline(
-        triggers, datasets, sealing, _training(settings, database, book, served_format), evaluate
-    )
+    training = _training(settings, database, book, served_format, waiting)
+    return Pipeline(triggers, datasets, sealing, training, evaluate)
 
 
 def _training(
@@ -103,6 +105,7 @@ def _training(
     database: Database,
     book: PolicyBook,
     served_format: Callable[[], Awaitable[str]],
+    waiting: Waiting,
 ) -> TrainingService:
     upstream = settings.upstream
     asked = TrainerSettings(
@@ -111,7 +114,7 @@ def _training(
         served=ServedLora(max_rank=upstream.max_lora_rank, targets=upstream.lora_target_modules),
         max_model_len=upstream.max_model_len,
         python=settings.trainer_python,
-        threads=settings.trainer_threads,
+        threads=settings.trainer_threads or core_count(),
         tick_s=settings.tick_s,
     )
     return TrainingService(
@@ -121,6 +124,7 @@ def _training(
         adapters=AdapterStore(database),
         snapshots=SnapshotStore(database),
         book=book,
+        waiting=waiting if settings.trainer_gives_way else None,
     )
 
 

@@ -3,6 +3,7 @@
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -24,6 +25,7 @@ from pydantic_settings.exceptions import SettingsError as UnreadableSettingsErro
 from daemon.domain.errors import SettingsError
 from daemon.domain.events import DEAD_LETTERS_TOPIC
 from daemon.domain.kafka import KafkaSecurity, Mechanism, Protocol
+from daemon.domain.machine import has_gpu
 
 _REMEDY = "See docs/settings.md for every ADAPTD_* variable"
 
@@ -104,7 +106,8 @@ class Settings(BaseSettings):
     store_key_command: tuple[str, ...] = ()
     trainer_python: Path | None = None  # None: this interpreter
     vllm_python: Path | None = None
-    trainer_threads: PositiveInt = 2
+    trainer_threads: PositiveInt | None = None  # None: the cores this process may use, at most 64
+    trainer_yields: bool | None = None  # None: where a CPU of this machine answers the requests
     tick_s: PositiveFloat = 1  # how often services look for work
     stop_grace_s: PositiveFloat = 30
     log_json: bool = False
@@ -124,6 +127,14 @@ class Settings(BaseSettings):
     @property
     def store_path(self) -> Path:
         return self.home / "store.duckdb"
+
+    @property
+    def trainer_gives_way(self) -> bool:
+        """True where the trainer stops while requests wait, as it would take their cores."""
+        if self.trainer_yields is not None:
+            return self.trainer_yields
+        here = urlsplit(self.upstream.url).hostname in ("127.0.0.1", "localhost", "::1")
+        return here and not has_gpu()
 
     @property
     def kafka_security(self) -> KafkaSecurity:

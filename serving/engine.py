@@ -16,8 +16,10 @@ import msgspec
 import structlog
 
 from daemon.domain.errors import HostError
+from daemon.domain.machine import allowed_cores, core_count, has_gpu, has_quota
 from serving.launch import (
     SPARE_LORAS,
+    CpuCores,
     EngineSettings,
     command,
     digest,
@@ -233,11 +235,15 @@ class EngineSupervisor:
             self._on_change(self.status)
 
 
-def cpu_cores() -> list[int] | None:
-    """The cores a CPU build may use; None where there is a GPU, and so no CPU build."""
-    if any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd")):
+def cpu_cores() -> CpuCores | None:
+    """What a CPU build may compute on; None where there is a GPU, and so no CPU build.
+
+    Threads are bound where the allowed cores are wholly ours to use, not under a lower quota.
+    """
+    if has_gpu():
         return None
-    return sorted(os.sched_getaffinity(0))
+    threads = core_count()
+    return CpuCores(threads=threads, bound=() if has_quota() else tuple(allowed_cores()[:threads]))
 
 
 def _refuse_taken_port(port: int) -> None:

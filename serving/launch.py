@@ -61,6 +61,13 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
         return parts.port
 
 
+class CpuCores(msgspec.Struct, frozen=True, kw_only=True):
+    """What a CPU build computes on. `bound` are the cores its threads are bound to, none if not."""
+
+    threads: int
+    bound: tuple[int, ...] = ()
+
+
 def command(settings: EngineSettings, *, spare_loras: int = 0) -> list[str]:
     """The whole command line. Every option exists in vLLM 0.32, CPU and GPU builds alike.
 
@@ -113,7 +120,7 @@ def _refuse_several_servers(extra_args: Sequence[str]) -> None:
 
 
 def environment(
-    settings: EngineSettings, inherited: Mapping[str, str], *, cores: list[int] | None
+    settings: EngineSettings, inherited: Mapping[str, str], *, cores: CpuCores | None
 ) -> dict[str, str]:
     """The server's environment. `cores` are the CPU build's, None on a machine with a GPU.
 
@@ -121,10 +128,9 @@ def environment(
     """
     found = dict(inherited)
     found.pop("ADAPTD_STORE_KEY", None)  # the store's key is the daemon's alone
-    if cores is not None:  # by default the CPU build computes on one core only
+    if cores is not None:
         found.setdefault("VLLM_CPU_KVCACHE_SPACE", str(settings.kv_cache_gib))
-        found.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, cores)))
-        found.setdefault("OMP_NUM_THREADS", str(len(cores)))
+        _set_threads(found, cores)
     found["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
     found["VLLM_NO_USAGE_STATS"] = "1"
     found["HF_HUB_OFFLINE"] = "1"
@@ -135,6 +141,22 @@ def environment(
         before = found.get("PYTHONPATH")
         found["PYTHONPATH"] = f"{source}:{before}" if before else str(source)
     return found
+
+
+def _set_threads(found: dict[str, str], cores: CpuCores) -> None:
+    """By default the CPU build computes on one core only, and its threads spin while they wait.
+
+    vLLM counts its threads by the list of cores, whatever OMP_NUM_THREADS says: a number that the
+    operator exported bounds the list, and a larger one leaves threads unbound.
+    """
+    exported = found.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    threads = int(exported) if exported.isdigit() and int(exported) > 0 else cores.threads
+    bound = ",".join(map(str, cores.bound[:threads])) if threads <= len(cores.bound) else "nobind"
+    found.setdefault("VLLM_CPU_OMP_THREADS_BIND", bound)
+    found.setdefault("OMP_NUM_THREADS", str(threads))
+    if "GOMP_SPINCOUNT" not in found:
+        # A thread that spins for one robbed of its core holds up who robs it: `make bench-beside`.
+        found.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def digest(settings: EngineSettings) -> str:

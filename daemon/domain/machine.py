@@ -1,5 +1,6 @@
 """The machine as this process may use it: processor, cores, memory. Reads the kernel's files."""
 
+import math
 import os
 import platform
 from collections.abc import Iterator
@@ -61,14 +62,14 @@ def allowed_cores() -> list[int]:
 
 
 def core_count(*, cgroups: Path = _CGROUPS, proc: Path = _PROC) -> int:
-    """Threads that can compute at the same time: the allowed cores, less where a quota is lower.
+    """Threads that can compute at the same time: the allowed cores, less where a quota is lower."""
+    return usable_cores(len(allowed_cores()), _cpu_quota(cgroups, proc))
 
-    From 1 to 64. A quota of 1.5 cores counts as 2: one thread would leave half a core idle.
-    """
-    allowed = len(allowed_cores())
-    quota = _cpu_quota(cgroups, proc)
+
+def usable_cores(allowed: int, quota: float | None) -> int:
+    """From 1 to 64. A quota of 1.5 cores counts as 2: one thread would leave half a core idle."""
     if quota is not None:
-        allowed = min(allowed, max(1, -int(-quota // 1)))
+        allowed = min(allowed, max(1, math.ceil(quota)))
     return min(allowed, _MOST_CORES)
 
 

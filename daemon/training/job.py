@@ -13,6 +13,7 @@ LOCK_FILE = "lock"
 LOG_FILE = "trainer.log"
 CHECKPOINTS = "checkpoints"
 PARENT_PID = "ADAPTD_PARENT_PID"  # the environment variable that names the daemon to die with
+PAUSED_FD = "ADAPTD_PAUSED_FD"  # and the open file that holds for how long the child was stopped
 
 
 class Parent(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,8 +28,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     `targets` are module names without their path; `alpha` is LoRA's, so a change is scaled by
     alpha / rank. One step learns from `batch` rows, `micro_batch` at a time. Rows longer than
-    `max_length` tokens are left out. `max_time_s` bounds all attempts together. `dtype` is what the
-    server runs in: of the base while training, of the saved adapter, and of the probes.
+    `max_length` tokens are left out. `max_time_s` bounds all attempts together, without the time
+    for which the child was stopped. `dtype` is what the server runs in: of the base while training,
+    of the saved adapter, and of the probes.
     """
 
     run_id: str

@@ -16,6 +16,7 @@ from daemon.training.job import (
     EXIT_LOCKED,
     LOG_FILE,
     PARENT_PID,
+    PAUSED_FD,
     Done,
     Failed,
     Job,
@@ -24,7 +25,9 @@ from daemon.training.job import (
     decode_line,
     write_job,
 )
+from daemon.training.pauses import Pauses, Waiting
 
+_PACE_S = 0.25  # how often a child that gives way is looked at
 OnProgress = Callable[[Progress], Awaitable[None]]
 Wanted = Callable[[], Awaitable[bool]]
 
@@ -63,24 +66,36 @@ class TrainingChild:
     """A running child. Made by `start`."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, *, poll_s: float, grace_s: float
+        self,
+        process: asyncio.subprocess.Process,
+        *,
+        poll_s: float,
+        grace_s: float,
+        pauses: Pauses | None = None,
     ) -> None:
         self._process = process
         self._poll_s = poll_s
         self._grace_s = grace_s
+        self._pauses = pauses
         self._check_at = 0.0
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def paused_s(self) -> float:
+        """The time for which it was stopped, so that requests are answered sooner."""
+        return self._pauses.total_s if self._pauses else 0.0
+
     async def result(self, *, limit_s: float, on_progress: OnProgress, wanted: Wanted) -> Done:
         """Wait for the child's last line, passing on the others.
 
-        `wanted` is asked every `poll_s`; a child no longer wanted is given up.
+        `wanted` is asked every `poll_s`; a child no longer wanted is given up. It gives way to
+        requests from its first line on: by then the kernel ends it with the daemon, stopped or not.
 
         Raises:
-            TrainingError: it failed, was killed, or took longer than `limit_s`.
+            TrainingError: it failed, was killed, or took longer than `limit_s`, pauses apart.
             LockedError: another child holds the run directory.
             CancelledRunError: it is no longer wanted.
         """
@@ -94,17 +109,20 @@ class TrainingChild:
                 await on_progress(line)
             elif line is not None:
                 last = line
-            await self._check(deadline, wanted)
+            if reached and self._pauses:
+                self._pauses.decide(self.pid)
+            await self._check(deadline + self.paused_s, wanted)
+        self._resume()
         code = await self._process.wait()
         if isinstance(last, Done) and code == 0:
             return last
         raise _failure(last, code, reached)
 
     async def _raw_line(self) -> bytes | None:
-        """A line; b"" at the end of the output; None where there was none for `poll_s`."""
+        """A line; b"" at the end of the output; None where there was none for a while."""
         assert self._process.stdout
         try:
-            async with asyncio.timeout(self._poll_s):
+            async with asyncio.timeout(min(self._poll_s, _PACE_S)):
                 return await self._process.stdout.readline()
         except TimeoutError:
             return None
@@ -125,8 +143,13 @@ class TrainingChild:
                 return
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal_)
+            self._resume()  # else the signal waits for ever
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._process.wait(), patience_s)
+
+    def _resume(self) -> None:
+        if self._pauses:
+            self._pauses.resume(self.pid)
 
 
 @asynccontextmanager
@@ -137,12 +160,13 @@ async def start(
     poll_s: float = 1.0,
     grace_s: float = 5.0,
     command: Sequence[str] = (),
+    waiting: Waiting | None = None,
 ) -> AsyncIterator[TrainingChild]:
     """Write the job and start a child on it; leaving the block ends it.
 
     `python` is the interpreter of the environment that has torch, None for this one. `command`
     replaces `python -m daemon.training.worker`; the job file is its last argument. `grace_s` lies
-    between asking the child to end and ending it.
+    between asking the child to end and ending it. With `waiting` it gives way to requests.
 
     Raises:
         TrainingError: the interpreter cannot be started.
@@ -150,15 +174,20 @@ async def start(
     """
     path = await asyncio.to_thread(write_job, job)
     words = command or (str(python or sys.executable), "-m", "daemon.training.worker")
-    process = await _spawn([*words, str(path)], job, python)
-    child = TrainingChild(process, poll_s=poll_s, grace_s=grace_s)
-    try:
-        yield child
-    finally:
-        await child.stop()
+    with contextlib.ExitStack() as stack:
+        pauses = stack.enter_context(contextlib.closing(Pauses(waiting))) if waiting else None
+        process = await _spawn([*words, str(path)], job, python, pauses)
+        child = TrainingChild(process, poll_s=poll_s, grace_s=grace_s, pauses=pauses)
+        try:
+            yield child
+        finally:
+            await child.stop()
 
 
-async def _spawn(words: list[str], job: Job, python: Path | None) -> asyncio.subprocess.Process:
+async def _spawn(
+    words: list[str], job: Job, python: Path | None, pauses: Pauses | None
+) -> asyncio.subprocess.Process:
+    told = {PAUSED_FD: str(pauses.descriptor)} if pauses else {}
     log = (Path(job.directory) / LOG_FILE).open("ab")
     try:
         return await asyncio.create_subprocess_exec(
@@ -168,7 +197,8 @@ async def _spawn(words: list[str], job: Job, python: Path | None) -> asyncio.sub
             stderr=log,
             start_new_session=True,  # a group of its own: Ctrl-C on the daemon is not for it
             cwd=job.directory,
-            env=_environment(python),
+            env=_environment(python) | told,
+            pass_fds=(pauses.descriptor,) if pauses else (),
         )
     except OSError as error:
         raise TrainingError(FailureCause.ERROR, f"cannot start {words[0]}: {error}") from error

@@ -17,6 +17,7 @@ from daemon.store.datasets import SnapshotStore
 from daemon.store.runs import Run, RunStore
 from daemon.training.job import Job, Progress
 from daemon.training.launcher import CancelledRunError, KilledAt, LockedError, TrainingError, start
+from daemon.training.pauses import Waiting
 from daemon.training.preparation import Preparation, TrainerSettings
 from daemon.training.publication import Publication
 from daemon.training.retry import MAX_ATTEMPTS, after_failure
@@ -40,9 +41,14 @@ class TrainingService:
         adapters: AdapterStore,
         snapshots: SnapshotStore,
         book: PolicyBook,
+        waiting: Waiting | None = None,
     ) -> None:
-        """`served_format` says in which number format the server computes."""
+        """`served_format` says in which number format the server computes.
+
+        With `waiting` a trainer gives way to requests.
+        """
         self._settings = settings
+        self._waiting = waiting
         self._runs = runs
         self._preparation = Preparation(
             settings, served_format=served_format, adapters=adapters, snapshots=snapshots, book=book
@@ -132,7 +138,11 @@ class TrainingService:
     async def _child(self, run: Run, job: Job) -> None:
         settings = self._settings
         async with start(
-            job, python=settings.python, poll_s=settings.tick_s, command=settings.command
+            job,
+            python=settings.python,
+            poll_s=settings.tick_s,
+            command=settings.command,
+            waiting=self._waiting,
         ) as child:
             await self._runs.set_process(run.run_id, child.pid, job.directory)
             _log.info("trainer_started", run=run.run_id, pid=child.pid, attempt=run.attempts)
@@ -141,7 +151,8 @@ class TrainingService:
                 on_progress=lambda line: self._note(run, line),
                 wanted=lambda: self._wanted(run),
             )
-        _log.info("trainer_done", run=run.run_id, content_hash=done.content_hash)
+        paused_s = round(child.paused_s, 1)
+        _log.info("trainer_done", run=run.run_id, content_hash=done.content_hash, paused_s=paused_s)
 
     async def _note(self, run: Run, line: Progress) -> None:
         now = time.monotonic()

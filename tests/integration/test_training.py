@@ -29,6 +29,7 @@ from daemon.training.job import (
     Parent,
     Progress,
 )
+from daemon.training.launcher import start
 from daemon.training.lora_rules import config_problems, key_problems
 from tests import tiny_model
 from tests.tiny_model import HIDDEN, make_tiny_base, save_bf16
@@ -184,12 +185,34 @@ def test_a_second_trainer_on_a_run_directory_leaves_at_once(tmp_path: Path, job:
         first.communicate()
 
 
-def test_a_trainer_dies_with_its_daemon(tmp_path: Path, job: Job) -> None:
+async def test_pauses_change_nothing_in_what_is_learnt(
+    tmp_path: Path, job: Job, trained: list[Line]
+) -> None:
+    async def unheard(_: Progress) -> None:
+        pass
+
+    async def always() -> bool:
+        return True
+
+    beside = msgspec.structs.replace(job, directory=str(tmp_path), max_time_s=60)
+    async with start(beside, waiting=lambda: 8) as child:
+        done = await child.result(limit_s=100, on_progress=unheard, wanted=always)
+
+    assert child.paused_s > 0
+    assert isinstance(trained[-1], Done)
+    assert done.content_hash == trained[-1].content_hash
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_trainer_dies_with_its_daemon(tmp_path: Path, job: Job, stopped: bool) -> None:
     words = command(msgspec.structs.replace(job, directory=str(tmp_path)))
     daemon = subprocess.Popen([sys.executable, "-c", DAEMON, *words], stdout=subprocess.PIPE)
     assert daemon.stdout
     child = psutil.Process(int(daemon.stdout.readline()))
     until_blocking(lambda: is_locked(tmp_path), within_s=30)
+    if stopped:  # it gives way to requests
+        child.suspend()
+        until_blocking(lambda: child.status() == psutil.STATUS_STOPPED, within_s=10)
 
     daemon.kill()
     daemon.communicate()

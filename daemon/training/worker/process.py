@@ -1,5 +1,6 @@
 """What makes the child a good process: it dies with the daemon, works alone, and keeps quiet."""
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -9,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from daemon.training.job import LOCK_FILE, Job, Line, encode_line
+from daemon.training.job import LOCK_FILE, PAUSED_FD, Job, Line, encode_line
 
 _PR_SET_PDEATHSIG = 1
 Report = Callable[[Line], None]
@@ -45,9 +46,15 @@ def lock_directory(directory: Path) -> bool:
     return True
 
 
+def paused_s() -> float:
+    """Seconds for which the daemon has stopped this process so far; 0 where it never does."""
+    descriptor = os.environ.get(PAUSED_FD)
+    return float(os.pread(int(descriptor), 32, 0) or 0) if descriptor else 0.0
+
+
 def settle(job: Job) -> None:
     """Set priority, threads and an environment without network. Before torch is imported."""
-    os.nice(job.niceness)
+    _lower_priority(job.niceness)
     scratch = Path(job.directory) / "cache"
     os.environ |= {
         "OMP_NUM_THREADS": str(job.threads),
@@ -61,8 +68,22 @@ def settle(job: Job) -> None:
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # else matrix products on CUDA may differ per run
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     }
+    if "GOMP_SPINCOUNT" not in os.environ:  # spinning threads hold up those that answer requests
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR"):
         os.environ.pop(name, None)  # one process, whatever launcher the daemon itself runs under
+
+
+def _lower_priority(niceness: int) -> None:
+    """Where Linux makes a scheduling group of each session, nice counts only within a session.
+
+    This process and the model server have one each, so the group is told too. Not where this
+    process has been started by hand: the group is that of the terminal then.
+    """
+    os.nice(niceness)
+    if os.getsid(0) == os.getpid():
+        with contextlib.suppress(OSError):  # another kernel, or a container's own groups
+            Path("/proc/self/autogroup").write_text(str(niceness))
 
 
 def own_stdout() -> Report:

@@ -26,7 +26,7 @@ from daemon.training.worker import checkpoints
 from daemon.training.worker.data import Row, micro_batch_tensors, step_weight
 from daemon.training.worker.failures import NotFiniteError, TimeLimitError
 from daemon.training.worker.model import logits_at
-from daemon.training.worker.process import Report, check_parent
+from daemon.training.worker.process import Report, check_parent, paused_s
 
 Plan = list[tuple[MicroBatch, ...]]
 
@@ -116,6 +116,7 @@ class Watch(TrainerCallback):
         self._elapsed_before = elapsed_s
         self._tokens = [sum(len(part.rows) * part.length for part in step) for step in plan]
         self._started = time.monotonic()
+        self._paused_before = paused_s()
         self._parent = int(os.environ.get(PARENT_PID, "0"))
         self.losses: list[float] = []
 
@@ -130,7 +131,8 @@ class Watch(TrainerCallback):
         loss, self.trainer.step_loss = self.trainer.step_loss, 0.0
         self.losses.append(loss)
         spent = time.monotonic() - self._started
-        self.trainer.elapsed_s = self._elapsed_before + spent
+        paused = paused_s() - self._paused_before
+        self.trainer.elapsed_s = self._elapsed_before + spent - paused
         self._report(self._progress(state.global_step, loss, spent))
         check_parent(self._parent)
         if self.trainer.elapsed_s > self._job.max_time_s and state.global_step < self._job.steps:

@@ -46,3 +46,16 @@ async def test_gateways_that_are_silent_for_longer_than_the_patience_have_a_prob
     with pytest.raises(HostError):
         await publisher.publish(TABLE)
     assert publisher.problem
+
+
+async def test_what_waits_at_the_gateways_is_known_for_as_long_as_they_answer() -> None:
+    gateways = FakePublisher()
+    publisher = SeenPublisher(gateways, patience_s=60)
+    assert publisher.waiting() is None
+    await publisher.publish(TABLE)
+    assert publisher.waiting() == 0
+    gateways.in_flight = {"support@v1-00000000": 2, "base": 1}
+    await publisher.publish(TABLE)
+    assert publisher.waiting() == 3
+    publisher._patience_s = 0
+    assert publisher.waiting() is None

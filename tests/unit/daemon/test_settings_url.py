@@ -2,7 +2,8 @@
 
 import pytest
 
-from daemon.settings import Settings
+from daemon.domain.machine import has_gpu
+from daemon.settings import Settings, UpstreamSettings
 
 
 @pytest.mark.parametrize(
@@ -23,3 +24,21 @@ def test_a_daemon_that_listens_everywhere_is_found_on_this_machine(host: str, ur
 def test_an_empty_broker_is_none(given: str | None, found: str | None) -> None:
     """A variable wins over adaptd.toml, and has no other way to say none."""
     assert Settings(kafka_bootstrap=given).kafka_bootstrap == found
+
+
+@pytest.mark.parametrize(
+    ("asked", "url", "gives_way"),
+    [
+        (None, "http://127.0.0.1:8000", not has_gpu()),
+        (None, "http://localhost:8000", not has_gpu()),
+        (None, "http://10.0.0.1:8000", False),
+        (True, "http://10.0.0.1:8000", True),
+        (False, "http://127.0.0.1:8000", False),
+    ],
+)
+def test_the_trainer_gives_way_where_a_cpu_of_this_machine_serves(
+    asked: bool | None, url: str, gives_way: bool
+) -> None:
+    settings = Settings(trainer_yields=asked, upstream=UpstreamSettings(url=url))
+
+    assert settings.trainer_gives_way is gives_way

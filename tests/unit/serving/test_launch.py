@@ -6,6 +6,7 @@ import pytest
 from daemon.domain.errors import SettingsError
 from serving.launch import (
     GATEWAY_CLASS,
+    CpuCores,
     EngineSettings,
     command,
     digest,
@@ -47,25 +48,58 @@ def test_what_the_operator_adds_comes_last_so_that_it_wins() -> None:
     assert command(added)[-2:] == ["--max-num-seqs", "4"]
 
 
-def test_the_cpu_build_computes_on_all_cores_it_may_use() -> None:
-    env = environment(SETTINGS, {}, cores=[0, 1])
+@pytest.mark.parametrize("count", [1, 2, 64])
+def test_the_cpu_build_computes_on_all_cores_it_may_use(count: int) -> None:
+    env = environment(SETTINGS, {}, cores=CpuCores(threads=count, bound=tuple(range(count))))
 
-    assert env["VLLM_CPU_OMP_THREADS_BIND"] == "0,1"
-    assert env["OMP_NUM_THREADS"] == "2"
+    assert env["VLLM_CPU_OMP_THREADS_BIND"] == ",".join(map(str, range(count)))
+    assert env["OMP_NUM_THREADS"] == str(count)
+    assert env["OMP_WAIT_POLICY"] == "PASSIVE"
     assert env["VLLM_CPU_KVCACHE_SPACE"] == "1"
+
+
+def test_under_a_quota_threads_are_bound_to_no_core() -> None:
+    env = environment(SETTINGS, {}, cores=CpuCores(threads=2))
+
+    assert env["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+    assert env["OMP_NUM_THREADS"] == "2"
 
 
 def test_a_gpu_build_gets_no_cpu_settings() -> None:
     assert not [name for name in environment(SETTINGS, {}, cores=None) if "CPU" in name]
 
 
+@pytest.mark.parametrize(
+    ("exported", "bound"), [("1", "4"), ("2", "4,5"), ("7", "nobind"), ("2,1", "4,5")]
+)
+def test_the_operators_number_of_threads_decides_over_the_cores(exported: str, bound: str) -> None:
+    env = environment(
+        SETTINGS, {"OMP_NUM_THREADS": exported}, cores=CpuCores(threads=2, bound=(4, 5))
+    )
+
+    assert env["OMP_NUM_THREADS"] == exported
+    assert env["VLLM_CPU_OMP_THREADS_BIND"] == bound
+
+
 def test_the_operators_cpu_settings_stay_and_our_switches_do_not_give_way() -> None:
-    exported = {"OMP_NUM_THREADS": "7", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "False"}
+    exported = {
+        "OMP_NUM_THREADS": "7",
+        "VLLM_CPU_OMP_THREADS_BIND": "0-6",
+        "OMP_WAIT_POLICY": "ACTIVE",
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "False",
+    }
 
-    env = environment(SETTINGS, exported, cores=[0])
+    env = environment(SETTINGS, exported, cores=CpuCores(threads=1, bound=(0,)))
 
-    assert env["OMP_NUM_THREADS"] == "7"
     assert env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
+    del exported["VLLM_ALLOW_RUNTIME_LORA_UPDATING"]
+    assert exported.items() <= env.items()
+
+
+def test_a_spin_count_of_the_operators_is_not_overruled() -> None:
+    env = environment(SETTINGS, {"GOMP_SPINCOUNT": "1000"}, cores=CpuCores(threads=1, bound=(0,)))
+
+    assert "OMP_WAIT_POLICY" not in env
 
 
 def test_servers_started_differently_have_different_digests() -> None:

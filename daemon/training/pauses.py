@@ -1,0 +1,99 @@
+"""When a training child gives way to requests, and its stop signals. ADR 11."""
+
+import contextlib
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+
+import msgspec
+
+# Traffic is told about once a second, so a shorter run would often pass unseen.
+SHORTEST_RUN_S = 1.0
+LONGEST_PAUSE_S = 3.0
+LEAST_SHARE = SHORTEST_RUN_S / (SHORTEST_RUN_S + LONGEST_PAUSE_S)
+Waiting = Callable[[], int | None]  # requests being answered now; None where nobody knows
+
+
+class PauseFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A child now. `waiting` None: no gateway has told lately.
+
+    `paused_s` is the length of the pause it is in, or of the last one; `ran_s` the time since then.
+    """
+
+    waiting: int | None
+    is_paused: bool
+    paused_s: float
+    ran_s: float
+
+
+def should_pause(facts: PauseFacts) -> bool:
+    """Say whether a child gives way now: while requests wait, but never for long.
+
+    A pause ends after LONGEST_PAUSE_S, and the run after it lasts at least a third of it, so
+    whatever the traffic a child runs at least LEAST_SHARE of the time.
+    """
+    if not facts.waiting:
+        return False
+    if facts.is_paused:
+        return facts.paused_s < LONGEST_PAUSE_S
+    owed_s = facts.paused_s * LEAST_SHARE / (1 - LEAST_SHARE)
+    return facts.ran_s >= max(SHORTEST_RUN_S, owed_s)
+
+
+class Pauses:
+    """Stops and continues one child's process group, and tells it for how long it was stopped.
+
+    SIGSTOP acts at once: between micro-batches, where a child could look itself, lie seconds.
+    """
+
+    def __init__(self, waiting: Waiting, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._waiting = waiting
+        self._clock = clock
+        self._told = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close
+        self._is_paused = False
+        self._since = clock() - SHORTEST_RUN_S
+        self._last_s = 0.0
+        self._before_s = 0.0
+
+    @property
+    def descriptor(self) -> int:
+        """The child's copy is where it reads `total_s`: see worker/process.py."""
+        return self._told.fileno()
+
+    @property
+    def total_s(self) -> float:
+        """The time for which the child has been stopped."""
+        return self._before_s + (self._clock() - self._since if self._is_paused else 0.0)
+
+    def decide(self, group: int) -> None:
+        """Stop or continue the group, as the traffic of now asks for."""
+        in_state_s = self._clock() - self._since
+        facts = PauseFacts(
+            waiting=self._waiting(),
+            is_paused=self._is_paused,
+            paused_s=in_state_s if self._is_paused else self._last_s,
+            ran_s=0.0 if self._is_paused else in_state_s,
+        )
+        if should_pause(facts) and not self._is_paused:
+            self._switch(group, signal.SIGSTOP)
+        elif not should_pause(facts):
+            self.resume(group)
+
+    def resume(self, group: int) -> None:
+        """Continue the group where it is stopped. Safe to repeat, and for one that has ended."""
+        if self._is_paused:
+            self._last_s = self._clock() - self._since
+            self._before_s += self._last_s
+            os.pwrite(self.descriptor, f"{self._before_s:020.3f}".encode(), 0)
+            self._switch(group, signal.SIGCONT)
+
+    def close(self) -> None:
+        self._told.close()
+
+    def _switch(self, group: int, to: signal.Signals) -> None:
+        self._is_paused = to is signal.SIGSTOP
+        self._since = self._clock()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, to)
