@@ -40,10 +40,15 @@ class Patience:
         return self._clock() - self._moved > self.still_s
 
     @property
+    def waited_s(self) -> float:
+        """How long the wait has taken so far."""
+        return self._clock() - self._began
+
+    @property
     def words(self) -> str:
         """What moved last and how long ago, for the message of a wait that is over."""
-        now = self._clock()
-        whole = f"nothing moved for {now - self._moved:.0f} s of {now - self._began:.0f} s"
+        still_s = self._clock() - self._moved
+        whole = f"nothing moved for {still_s:.0f} s of {self.waited_s:.0f} s"
         return f"{whole}, last {self._last}" if self._last else f"{whole}, and nothing before"
 
 
