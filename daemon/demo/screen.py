@@ -79,6 +79,11 @@ class Screen:
         self._news.append(f"{self._clock()} {text}")
         self._print(f"   {text}")
 
+    @property
+    def spent_s(self) -> float:
+        """Seconds since the demo began."""
+        return time.monotonic() - self._started
+
     def stage_times_s(self) -> dict[str, float]:
         """Seconds that each stage took, or has taken so far."""
         return {key: round(self._spent_s(key), 1) for key in self._begun}
@@ -90,7 +95,7 @@ class Screen:
         return f"about {self._forecast.left_s / 60:.0f} min left"
 
     def _clock(self) -> str:
-        seconds = int(time.monotonic() - self._started)
+        seconds = int(self.spent_s)
         return f"{seconds // 60:02}:{seconds % 60:02}"
 
     def _print(self, text: str) -> None:

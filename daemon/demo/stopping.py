@@ -29,7 +29,7 @@ class StopSignals:
     def __init__(self) -> None:
         self.number: int | None = None
         self.on_second: Callable[[], None] = lambda: None
-        self._on_first: Callable[[], None] = self._raise
+        self._on_first: Callable[[], object] = self._raise
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
@@ -60,7 +60,7 @@ class StopSignals:
 
     @contextmanager
     def _first(self, action: Callable[[], object]) -> Iterator[None]:
-        before, self._on_first = self._on_first, lambda: action() and None
+        before, self._on_first = self._on_first, action
         try:
             yield
         finally:

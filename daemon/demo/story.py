@@ -38,6 +38,7 @@ class Story:
     before: Tally = field(default_factory=Tally)
     after: Tally = field(default_factory=Tally)
     unseen: Tally = field(default_factory=Tally)
+    setup_s: float = 0.0
     asking_s: float = 0.0
     first_live_s: float = 0.0
     first_run: str = ""

@@ -1,6 +1,7 @@
 """The demo's waits: as long as something moves, and not past the bound of the whole."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -10,7 +11,6 @@ from daemon.domain.patience import Patience
 
 T = TypeVar("T")
 STILL_S = 300.0  # on the reference machine; 48 probes of a receipt take 20 s there, and say nothing
-_POLL_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class Waits:
 
     world: World
     still_s: float
+    poll_s: float = 0.5
+    clock: Callable[[], float] = time.monotonic
 
     async def until(self, what: str, found: Callable[[Patience], Awaitable[T | None]]) -> T:
         """Ask until there is an answer. `found` shows the patience what it saw.
@@ -26,10 +28,10 @@ class Waits:
         Raises:
             DemoError: nothing moved any more, or the daemon ended.
         """
-        patience = Patience(self.still_s)
+        patience = Patience(self.still_s, clock=self.clock)
         while (result := await found(patience)) is None:
             self._check(what, patience)
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(self.poll_s)
         return result
 
     async def end_of(
@@ -41,9 +43,9 @@ class Waits:
             DemoError: nothing moved any more, or the daemon ended.
         """
         task = asyncio.ensure_future(work)
-        patience = Patience(self.still_s)
+        patience = Patience(self.still_s, clock=self.clock)
         try:
-            while not (await asyncio.wait([task], timeout=_POLL_S))[0]:
+            while not (await asyncio.wait([task], timeout=self.poll_s))[0]:
                 patience.saw(**seen())
                 self._check(what, patience)
             return task.result()

@@ -1,7 +1,7 @@
 """Watches the daemon from outside: runs, rollouts, policies, events. Waits for them, shows them."""
 
 import re
-from collections.abc import Callable
+import time
 from typing import Any
 
 from daemon.demo.screen import Screen
@@ -28,17 +28,18 @@ class Watcher:
         self._screen = screen
         self._waits = waits
 
-    async def ready(self, *, elapsed_s: Callable[[], float], expected_s: float) -> None:
-        """Wait until daemon, vLLM and gateway are ready."""
+    async def ready(self, *, expected_s: float) -> None:
+        """Wait until daemon, vLLM and gateway are ready, which should take about `expected_s`."""
+        began = time.monotonic()
 
         async def found(patience: Patience) -> bool | None:
             status = await self._status()
             if status.get("ready"):
                 return True
             self._look_at_start(patience, status)
-            said = self._stage(status)
-            text = f"{said}, {elapsed_s():.0f} s of about {expected_s:.0f} s"
-            self._screen.now(text, left_s=max(0.0, expected_s - elapsed_s()))
+            spent_s = time.monotonic() - began
+            text = f"{self._stage(status)}, {spent_s:.0f} s of about {expected_s:.0f} s"
+            self._screen.now(text, left_s=max(0.0, expected_s - spent_s))
             return None
 
         await self._waits.until("waiting for daemon and vLLM to get ready", found)

@@ -5,7 +5,6 @@ never changes (base model, broker jars).
 """
 
 import asyncio
-import importlib
 import os
 import shutil
 import signal
@@ -23,7 +22,6 @@ from daemon.demo.broker import KafkaNode, free_port
 from daemon.demo.children import DIE_WITH_PARENT, kill_group, run_to_end
 from daemon.demo.jars import fetch_jars, find_java
 from daemon.domain.bases import DIGEST_FILE
-from daemon.domain.calibration import Calibration
 from daemon.domain.errors import AdaptdError
 from serving.server_process import ServerRecord, end_server, read_record
 
@@ -74,11 +72,6 @@ class World:
         log = self.home / "logs" / "base-model.log"
         if (code := run_to_end(command, what="base model", log=log)) != 0:
             raise DemoError("base model", f"it was not made (exit code {code})", f"See {log}")
-
-    def calibrate(self) -> Calibration:
-        """Measure how fast this machine computes, where the daemon finds it. Blocks for seconds."""
-        measured = importlib.import_module("daemon.calibration")
-        return measured.ensure(BASE, self.home / "calibration.json")
 
     def start_broker(self, tell: Callable[[str], None]) -> None:
         """Start the broker, or `tell` why the demo goes on without one. Blocks."""
@@ -158,9 +151,12 @@ class World:
             response = await self._client().get(path)
         except httpx.TransportError:
             return None
-        if response.status_code >= 500:
+        if response.is_server_error:
             return None
-        return response.raise_for_status().json()
+        if response.is_error:
+            problem = f"{path} was answered {response.status_code}"
+            raise DemoError("daemon", problem, f"See {self.daemon_log}")
+        return response.json()
 
     async def close(self) -> None:
         """Let go of the connection to the daemon."""

@@ -20,11 +20,12 @@ def memory_problem(needed: int, *, limit: int, available: int) -> str | None:
     `limit` is what may be used at most, `available` what of it is free now.
     """
     if limit < needed:
-        return f"{_gib(needed)} of memory are needed, and {_gib(limit)} is all there is"
+        return f"{gib(needed)} of memory are needed, and {gib(limit)} is all there is"
     if available < needed:
-        return f"{_gib(needed)} of memory are needed, and {_gib(available)} are free"
+        return f"{gib(needed)} of memory are needed, and {gib(available)} are free"
     return None
 
 
-def _gib(size: int) -> str:
+def gib(size: int) -> str:
+    """A size as people read it."""
     return f"{size / 2**30:.1f} GiB"
