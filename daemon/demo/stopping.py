@@ -9,6 +9,8 @@ from types import FrameType
 from typing import Self
 
 _WANTED = (signal.SIGINT, signal.SIGTERM)
+_STDERR = 2
+_SHOW_CURSOR = b"\x1b[?25h\n"
 
 
 class Stopped(KeyboardInterrupt):
@@ -69,6 +71,8 @@ class StopSignals:
     def _asked(self, number: int, _: FrameType | None) -> None:
         if self.number is not None:
             self.on_second()
+            if os.isatty(_STDERR):
+                os.write(_STDERR, _SHOW_CURSOR)  # the live table hides it
             os._exit(128 + number)
         self.number = number
         self._on_first()

@@ -53,16 +53,16 @@ class Patience:
 
 
 class Peak:
-    """The highest value seen so far, to two significant digits of growth.
+    """The highest value seen so far, for evidence that goes up and down.
 
-    For evidence that goes up and down: only a new height is movement.
+    Only a new height is movement, and only one that is a tenth above the last.
     """
 
     def __init__(self) -> None:
         self._highest: float | None = None
 
     def of(self, value: float | None) -> float | None:
-        """The highest of all values so far; it rises in steps of a tenth at least."""
+        """The height so far, with this value."""
         if value is not None and (self._highest is None or value > 1.1 * self._highest):
             self._highest = value
         return self._highest
