@@ -89,5 +89,30 @@ def test_events_are_counted_from_both_ends(tmp_path: Path) -> None:
     assert found["training_step_s"] is None
 
 
+def test_a_training_step_is_counted_over_the_steps_a_child_did_itself(tmp_path: Path) -> None:
+    path = tmp_path / "store.duckdb"
+    database = Database.open(path)
+    runs = [
+        {"train_s": 60.0, "steps": 36, "resumed_from": 16},
+        {"train_s": 100.0, "steps": 36, "resumed_from": 0},
+    ]
+    try:
+        for number, figures in enumerate(runs):
+            database.write_now(
+                lambda cursor, number=number, figures=figures: cursor.execute(
+                    "INSERT INTO transitions VALUES ('run', $run, 'training', 'trained', 'training',"
+                    " '', $evidence, now())",
+                    {"run": f"run-{number}", "evidence": json.dumps(figures)},
+                )
+            )
+    finally:
+        database.close()
+    sent = Sent(interactions=set(), feedback=set(), failed=0, requests=0)
+
+    found = from_store(path, sent, poisoned_run="none", forced="none")
+
+    assert found["training_step_s"] == round(160 / 56, 2)
+
+
 def test_the_golden_file_is_what_customers_never_ask() -> None:
     assert (ROOT / "policies" / "golden" / "support.jsonl").read_text() == golden_file()
