@@ -100,7 +100,7 @@ def test_a_training_step_is_counted_over_the_steps_a_child_did_itself(tmp_path: 
         for number, figures in enumerate(runs):
             database.write_now(
                 lambda cursor, number=number, figures=figures: cursor.execute(
-                    "INSERT INTO transitions VALUES ('run', $run, 'training', 'trained', 'training',"
+                    "INSERT INTO transitions VALUES ('run', $run, 'training', 'trained', 'demo',"
                     " '', $evidence, now())",
                     {"run": f"run-{number}", "evidence": json.dumps(figures)},
                 )

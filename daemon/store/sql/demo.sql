@@ -8,7 +8,7 @@ WHERE r.live_at IS NOT NULL ORDER BY r.live_at LIMIT 1;
 -- name: training_step
 -- Mean over the runs that ended; a resumed child counts its own steps only.
 SELECT round(sum(CAST(evidence ->> 'train_s' AS DOUBLE)) / sum(CAST(evidence ->> 'steps' AS INTEGER) - CAST(evidence ->> 'resumed_from' AS INTEGER)), 2) AS seconds
-FROM transitions WHERE subject_kind = 'run' AND to_state = 'trained' AND evidence ->> 'train_s' IS NOT NULL;
+FROM transitions WHERE subject_kind = 'run' AND to_state = 'trained' AND (evidence ->> 'train_s') IS NOT NULL;
 -- name: poisoned_rows
 SELECT count(*) AS trained
 FROM snapshot_rows s JOIN runs u ON u.snapshot_id = s.snapshot_id JOIN feedback f ON f.id = s.feedback
