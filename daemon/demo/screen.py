@@ -3,6 +3,8 @@
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +21,13 @@ _SAY_EVERY_S = 10.0  # where there is no terminal
 def say(text: str) -> None:
     """A line that stays, before or after the live table."""
     Console(file=sys.stderr).print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def shown(text: str) -> Iterator[None]:
+    """A line that is gone afterwards, and on terminals only."""
+    with Console(file=sys.stderr).status(text):
+        yield
 
 
 class Screen:

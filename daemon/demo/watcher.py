@@ -38,7 +38,7 @@ class Watcher:
                 return True
             self._look_at_start(patience, status)
             spent_s = time.monotonic() - began
-            text = f"{self._stage(status)}, {spent_s:.0f} s of about {expected_s:.0f} s"
+            text = f"{self._stage(status)}, {spent_s:.0f} s, usually about {expected_s:.0f} s"
             self._screen.now(text, left_s=max(0.0, expected_s - spent_s))
             return None
 

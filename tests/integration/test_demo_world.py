@@ -41,6 +41,8 @@ async def test_without_java_events_go_through_the_daemons_door_and_to_no_broker_
         world.start_daemon()
         assert (await status(world))["events"]["interactions"] == 1
         assert await send(gateway["events_url"], token) == "duplicate"
+        world.kill()  # as a second Ctrl-C does
+        await until(world.daemon_died, within_s=5)
     finally:
         await world.close()
         world.end(in_a_hurry=lambda: True)

@@ -40,7 +40,7 @@ def test_only_computing_takes_longer_on_a_slow_machine() -> None:
 
 
 def test_a_machine_of_half_the_speed_computes_twice_as_long() -> None:
-    assert slowness(calibration(float32=113.5), "float32") == pytest.approx(2)
+    assert slowness(calibration(float32=100), "float32") == pytest.approx(2)
     assert slowness(calibration(), "float32") < 1  # a GPU
 
 
@@ -76,8 +76,9 @@ def test_a_part_that_counts_says_itself_how_much_is_left() -> None:
 
 def test_the_bound_is_generous_and_comes_from_the_forecast() -> None:
     assert Forecast([STAGE]).bound_s == 3600
-    whole = Forecast(slowness=2)
-    assert whole.bound_s == 5 * whole.whole_s
+    usual, slow = Forecast(slowness=1), Forecast(slowness=20)
+    assert usual.bound_s == 5 * usual.whole_s
+    assert slow.bound_s == slow.whole_s + 4 * 3600
 
 
 def test_the_story_takes_under_half_an_hour_on_the_reference_machine() -> None:

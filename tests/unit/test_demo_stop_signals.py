@@ -3,11 +3,14 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
 from daemon.demo.stopping import Stopped, StopSignals
+from tests.broker import ROOT
 
 
 def send_and_wait(number: int) -> None:
@@ -46,3 +49,26 @@ def test_a_signal_does_not_interrupt_the_end_but_is_known() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.01)
         assert stop.number == signal.SIGTERM
+
+
+_ENDS_SLOWLY = """
+import time
+from daemon.demo.stopping import StopSignals
+with StopSignals() as stop, stop.noting():
+    stop.on_second = lambda: print("killed", flush=True)
+    print("ending", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_signal_kills_and_ends_at_once() -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", _ENDS_SLOWLY], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    with child.stdout as said:
+        assert said.readline() == "ending\n"
+        child.send_signal(signal.SIGINT)
+        child.send_signal(signal.SIGTERM)
+        assert said.readline() == "killed\n"
+    assert child.wait(10) == 143
