@@ -155,6 +155,7 @@ async def _story(world: World, screen: Screen, pace: Pace, seed: int) -> Story:
         story.setup_s = time.time() - began if began else screen.spent_s
         screen.news(f"set up in {story.setup_s:.0f} s")
         await play(story)
+        screen.end()
     finally:
         await desk.close()
         await world.close()

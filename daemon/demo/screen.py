@@ -65,12 +65,16 @@ class Screen:
         key = part.partition(".")[0]
         if key in self._begun:
             return
-        moment = time.monotonic() if self._begun else self._started
-        for open_key in self._begun.keys() - self._ended.keys():
-            self._ended[open_key] = moment
-        self._begun[key] = moment
+        self._begun[key] = self.end() if self._begun else self._started
         title = next(stage.title for stage in STAGES if stage.key == key)
         self._print(f"── {title}  ({self._left()})")
+
+    def end(self) -> float:
+        """End the stage that runs, and say when."""
+        moment = time.monotonic()
+        for key in self._begun.keys() - self._ended.keys():
+            self._ended[key] = moment
+        return moment
 
     def now(self, text: str, *, left_s: float | None = None) -> None:
         """What is going on at this moment; replaces what was said before.
