@@ -44,7 +44,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     eager: bool = True
     kv_cache_gib: int = 1
     extra_args: tuple[str, ...] = ()
-    start_limit_s: float = 600
+    start_limit_s: float = 600  # without anything that moves, see EngineSupervisor
 
     @property
     def port(self) -> int:
@@ -174,6 +174,7 @@ _STAGES = (  # the last one whose mark is in the log is where a start has come t
 )
 # Log lines open with (Process pid=1) LEVEL 11-22 17:10:03 [file.py:1]; the error follows.
 _OPENING = r"^(?:\(\S+ pid=\d+\)\s*)?(?:[A-Z]+ [\d-]+ [\d:]+ \[\S+\] )?"
+_LINE_OPENING = re.compile(_OPENING)
 _PROBLEM = re.compile(_OPENING + "(.*(?:Error: |died unexpectedly).*)$")
 
 
@@ -181,6 +182,11 @@ def stage_of(log: str) -> str:
     """Where a starting server has come to, in words for a progress line."""
     reached = [stage for mark, stage in _STAGES if mark in log]
     return reached[-1] if reached else "importing"
+
+
+def lines_said(log: str) -> int:
+    """How many different things a log says. A warning that is repeated for ever counts once."""
+    return len({_LINE_OPENING.sub("", line) for line in log.splitlines()})
 
 
 def problem_of(log: str) -> str:

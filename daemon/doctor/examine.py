@@ -13,6 +13,7 @@ from daemon.doctor.machine import (
     check_extras,
     check_home,
     judge_daemon,
+    judge_memory,
     port_is_taken,
     store_is_held,
 )
@@ -26,6 +27,7 @@ from daemon.doctor.serving import (
 )
 from daemon.doctor.traffic import judge_maturity
 from daemon.domain.errors import SettingsError
+from daemon.domain.machine import memory_available_bytes, memory_limit_bytes
 from daemon.domain.tokens import list_tokens
 from daemon.evaluation.gate import Gate
 from daemon.evaluation.power import gate_problems
@@ -136,8 +138,17 @@ def _format(settings: Settings, served: str | None) -> list[Finding]:
         calibration = calibrator_of(settings, base).ensure()
         needed = {name: needed_bytes(base.directory, name) for name in calibration.speeds}
         given = settings.upstream.dtype
-        return [judge_format(served or (None if given == AUTO else given), calibration, needed)]
+        asked = served or (None if given == AUTO else given)
+        found = [judge_format(asked, calibration, needed)]
+        if (total := needed.get(asked or calibration.dtype)) is not None:  # None on a GPU
+            found.append(_memory(total, runs=served is not None))
+        return found
     return []
+
+
+def _memory(needed: int, *, runs: bool) -> Finding:
+    limit, available = memory_limit_bytes(), memory_available_bytes()
+    return judge_memory(needed, limit=limit, available=available, runs=runs)
 
 
 def how_to_start(settings: Settings) -> str:

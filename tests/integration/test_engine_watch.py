@@ -147,6 +147,30 @@ async def test_an_adopted_server_that_never_answers_is_ended(
         assert not is_running(pid_of(settings))
 
 
+async def test_a_start_that_moves_is_not_ended_however_long_it_takes(
+    settings: EngineSettings, tmp_path: Path
+) -> None:
+    (tmp_path / "slow").touch()
+
+    async with supervising(msgspec.structs.replace(settings, start_limit_s=1)) as supervisor:
+        await supervisor.ensure()
+
+        record = read_record(tmp_path / "vllm.json")
+        assert record is not None
+        assert record.took_s is not None
+        assert record.took_s > 3
+
+
+async def test_a_start_that_stands_still_is_ended(settings: EngineSettings, tmp_path: Path) -> None:
+    (tmp_path / "still").touch()
+
+    async with supervising(msgspec.structs.replace(settings, start_limit_s=2)) as supervisor:
+        with pytest.raises(HostError, match="vLLM hangs: nothing moved for 2 s"):
+            await supervisor.ensure()
+
+        assert not is_running(pid_of(settings))
+
+
 async def test_stopping_ends_every_process_of_the_server(
     settings: EngineSettings, tmp_path: Path
 ) -> None:

@@ -18,6 +18,7 @@ from daemon.doctor.machine import (
     check_home,
     judge_daemon,
     judge_extra,
+    judge_memory,
     missing_modules,
     port_is_taken,
     store_is_held,
@@ -294,3 +295,21 @@ def test_a_fast_format_that_does_not_fit_is_not_proposed() -> None:
 
 def test_on_a_gpu_nothing_was_timed_and_nothing_is_compared() -> None:
     assert judge_format("float32", a_calibration(), NEEDED).level is Level.OK
+
+
+@pytest.mark.parametrize(
+    ("limit", "available", "runs", "level"),
+    [
+        (8, 7, False, Level.OK),
+        (4, 4, False, Level.WARNING),
+        (8, 3, False, Level.WARNING),
+        (8, 3, True, Level.OK),  # adaptd itself uses what is not free
+    ],
+)
+def test_memory_that_does_not_suffice_is_warned_of(
+    limit: int, available: int, runs: bool, level: Level
+) -> None:
+    gib = 2**30
+    found = judge_memory(6 * gib, limit=limit * gib, available=available * gib, runs=runs)
+    assert found.level is level
+    assert "6.0 GiB" in found.what
