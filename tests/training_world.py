@@ -25,6 +25,7 @@ from daemon.training.job import Job, Line, decode_line, write_job
 from daemon.training.lora_rules import ServedLora
 from daemon.training.preparation import TrainerSettings
 from daemon.training.service import TrainingService
+from tests.waiting import LIMIT_S
 
 SERVED = ServedLora(max_rank=8, targets=("q_proj", "v_proj"))
 POLICY = """\
@@ -104,7 +105,7 @@ def command(job: Job) -> list[str]:
 
 def train(job: Job) -> tuple[int, list[Line]]:
     """Run a child to its end: its exit code and its lines."""
-    done = subprocess.run(command(job), stdout=subprocess.PIPE, check=False, timeout=110)
+    done = subprocess.run(command(job), stdout=subprocess.PIPE, check=False, timeout=LIMIT_S)
     lines = [decode_line(line) for line in done.stdout.splitlines()]
     assert None not in lines, "something else was printed between our lines"
     return done.returncode, [line for line in lines if line is not None]
