@@ -5,6 +5,8 @@ BASE := var/bases/smollm2-135m
 export ADAPTD_DEMO_BEGAN := $(shell date +%s)
 # Where it is set, each of the many children would compile torch's and vLLM's sources anew.
 unexport PYTHONDONTWRITEBYTECODE
+# Our files are UTF-8, whatever the machine's locale.
+export PYTHONUTF8 := 1
 
 .PHONY: demo test check install base-model jars format lint types imports \
   test-unit test-integration test-acceptance test-dates chaos bench-ingest bench-examples lock clean

@@ -1,5 +1,7 @@
 """The `adaptd` command. Exit 0 done, 1 refused, 2 misused, 3 no daemon, 70 halted."""
 
+import io
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -88,6 +90,8 @@ app.command("rollback")(rollout.rollback)
 
 
 def main() -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what it cannot show it shows as a code
+        sys.stdout.reconfigure(errors="backslashreplace")
     app()
 
 

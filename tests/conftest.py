@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import pytest_timeout
 
@@ -30,6 +31,15 @@ OWN_BROKER = {
     "test_daemon_kafka",
     "test_kafka_security",
 }
+# No example has a deadline: a slow machine is no finding. None is kept: a checkout may belong to
+# somebody else.
+hypothesis.settings.register_profile(
+    "tests",
+    deadline=None,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("tests")
 SMOLLM2 = ROOT / "var" / "bases" / "smollm2-135m"
 
 
