@@ -1,5 +1,6 @@
 """The `adaptd` command. Exit 0 done, 1 refused, 2 misused, 3 no daemon, 70 halted."""
 
+import io
 import signal
 import sys
 from typing import Annotated, Any
@@ -93,6 +94,8 @@ app.command("rollback")(rollout.rollback)
 
 def main() -> None:
     """Run the command line. A Ctrl-C that no command handles is exit code 130, without a trace."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what it cannot show it shows as a code
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except KeyboardInterrupt:  # outside of Typer, which does the same

@@ -20,6 +20,7 @@ from daemon.training.worker.model import base_of, load_model, logits_at, seed_ev
 from daemon.training.worker.probes import token_logprobs
 from tests.broker import ROOT
 from tests.training_world import a_job, rows
+from tests.waiting import LIMIT_S
 
 MIB = 1 << 20
 PEAK = """
@@ -157,7 +158,11 @@ def sealed(folder: Path, step: int, job: Any) -> None:
 def test_the_peak_is_the_childs_own_and_not_what_its_parent_held() -> None:
     held = b"x" * (256 * MIB)
     told = subprocess.run(
-        [sys.executable, "-c", PEAK], cwd=ROOT, capture_output=True, check=True, timeout=30
+        [sys.executable, "-c", PEAK],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        timeout=LIMIT_S,
     )
     before, after = map(int, told.stdout.split())
     assert 0 < before < 128 * MIB < len(held)
