@@ -70,6 +70,9 @@ async def _measure_before(story: Story) -> None:
     asked = _Asked(story, MEASURED)
     measured = story.desk.measure(MEASURED)
     story.before = await story.waits.end_of("waiting for answers", measured, asked.seen)
+    if not story.before.interactions:
+        problem = f"no request was answered ({story.desk.tally.failed[-1]})"
+        raise DemoError("gateway", problem, f"See {story.world.engine_log}")
     story.screen.news(f"base model: {story.before.right} of {MEASURED} right")
 
 

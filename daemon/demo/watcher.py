@@ -80,7 +80,7 @@ class Watcher:
             if not newest or newest["run_id"] == before:
                 waits = await self._trigger()
                 patience.saw(waits=waits)
-                self._screen.now(waits or "the daemon is away")
+                self._screen.now(waits or "the daemon has not looked yet")
                 return None
             if newest["state"] == "failed":
                 raise DemoError(
