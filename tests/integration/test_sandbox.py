@@ -104,15 +104,16 @@ def _tenfold(times: int) -> str:
 @pytest.mark.parametrize(
     ("where", "said"),
     [
-        (_tenfold(10), "it (took more than 20 s of processor time|needs too much memory)"),
-        ("length(lpad(id, 2000000000, 'x')) > 1", "it (took more than 20 s|needs too much memory)"),
+        (_tenfold(10), "it (took more than 1 s of processor time|needs too much memory)"),
+        ("length(lpad(id, 2000000000, 'x')) > 1", "it (took more than 1 s|needs too much memory)"),
     ],
 )
 async def test_too_much_memory_or_time_ends_the_child_only(
     examples: Path, where: str, said: str
 ) -> None:
+    bounded = Sandbox(memory_mb=256, cpu_s=1, wall_s=LIMIT_S)
     with pytest.raises(SandboxError, match=said):
-        await SANDBOX.select(examples, where, as_of=AS_OF)
+        await bounded.select(examples, where, as_of=AS_OF)
 
 
 async def test_the_wall_limit_kills(examples: Path) -> None:
