@@ -90,12 +90,14 @@ class Sources:
         return (f"{above}.conftest", name) if above else None
 
 
-def read_modules(root: Path, *folders: str) -> Trees:
-    """Every module below these folders of the repository, by dotted name."""
+def read_modules(root: Path, *folders: str, mentioning: tuple[str, ...] = ("",)) -> Trees:
+    """Modules below these folders of the repository, by dotted name, that hold one of the words."""
     files = [path for folder in folders for path in sorted((root / folder).rglob("*.py"))]
+    texts = {path: path.read_text("utf-8") for path in files}
     return {
-        ".".join(path.relative_to(root).with_suffix("").parts): ast.parse(path.read_text("utf-8"))
-        for path in files
+        ".".join(path.relative_to(root).with_suffix("").parts): ast.parse(text)
+        for path, text in texts.items()
+        if any(word in text for word in mentioning)
     }
 
 
