@@ -19,7 +19,6 @@ from daemon.domain.errors import HostError
 from daemon.domain.machine import allowed_cores, core_count, has_gpu, has_quota
 from daemon.domain.patience import Patience
 from serving.launch import (
-    SPARE_LORAS,
     CpuCores,
     EngineSettings,
     command,
@@ -158,7 +157,7 @@ class EngineSupervisor:
             await asyncio.to_thread(end_server, before, grace_s=self._grace_s)
         _refuse_taken_port(self._settings.port)
         cores = cpu_cores()
-        line = command(await self._decided(), spare_loras=0 if cores is None else SPARE_LORAS)
+        line = command(await self._decided(), on_cpu=cores is not None)
         env = environment(self._settings, os.environ, cores=cores)
         settings = digest(self._settings)
         record = start_server(

@@ -18,6 +18,7 @@ GATEWAY_CLASS = "serving.middleware.Gateway"
 # taken from the first on, and `serving.slots` empties those of unloaded adapters.
 SPARE_LORAS = 1
 _API_SERVERS = "--api-server-count"
+_WORKERS = ("--distributed-executor", "--tensor-parallel", "--pipeline-parallel", "-tp", "-pp")
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,16 +69,18 @@ class CpuCores(msgspec.Struct, frozen=True, kw_only=True):
     bound: tuple[int, ...] = ()
 
 
-def command(settings: EngineSettings, *, spare_loras: int = 0) -> list[str]:
+def command(settings: EngineSettings, *, on_cpu: bool = False) -> list[str]:
     """The whole command line. Every option exists in vLLM 0.32, CPU and GPU builds alike.
 
-    `spare_loras`: SPARE_LORAS on a CPU.
+    `on_cpu` is for the CPU build: one adapter slot more than asked for, and the model in the
+    engine's own process. vLLM's default is a process beside it, and both spin for a second after
+    each message: on two cores that took half of every request's time, and 0.8 GiB.
 
     Raises:
         SettingsError: the address is not one to start on, or there would be several API servers.
     """
     _refuse_several_servers(settings.extra_args)
-    slots = settings.max_loras + spare_loras
+    slots = settings.max_loras + (SPARE_LORAS if on_cpu else 0)
     line = [str(settings.python), *settings.entry_point]
     options: dict[str, object] = {
         "model": settings.base_dir.resolve(),
@@ -99,6 +102,8 @@ def command(settings: EngineSettings, *, spare_loras: int = 0) -> list[str]:
         line += ["--lora-target-modules", *settings.lora_target_modules]
     if settings.eager:
         line.append("--enforce-eager")
+    if on_cpu and _in_one_process(settings):
+        line += ["--distributed-executor-backend", "uni"]
     if settings.gateway_config is not None:
         line += ["--middleware", GATEWAY_CLASS]
     return [*line, *settings.extra_args]
@@ -119,6 +124,12 @@ def _refuse_several_servers(extra_args: Sequence[str]) -> None:
             raise SettingsError("upstream.extra_args", problem, remedy)
 
 
+def _in_one_process(settings: EngineSettings) -> bool:
+    """False where the operator asks for workers of another kind or number."""
+    given = [word.replace("_", "-") for word in settings.extra_args]
+    return not any(word.startswith(_WORKERS) for word in given)
+
+
 def environment(
     settings: EngineSettings, inherited: Mapping[str, str], *, cores: CpuCores | None
 ) -> dict[str, str]:
@@ -130,6 +141,10 @@ def environment(
     found.pop("ADAPTD_STORE_KEY", None)  # the store's key is the daemon's alone
     if cores is not None:
         found.setdefault("VLLM_CPU_KVCACHE_SPACE", str(settings.kv_cache_gib))
+        if _in_one_process(settings):
+            # Else the CPU build takes a process of its own whatever the command line says, to set
+            # the threads' variables there. They are set here, for all processes.
+            found["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         _set_threads(found, cores)
     found["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
     found["VLLM_NO_USAGE_STATS"] = "1"

@@ -24,7 +24,7 @@ from daemon.demo.watcher import Watcher
 from daemon.demo.world import BASE, DemoError, World
 from daemon.domain.calibration import Calibration
 from daemon.domain.machine import memory_available_bytes, memory_limit_bytes
-from daemon.domain.memory import memory_problem, needed_bytes
+from daemon.domain.memory import DEMO_WEIGHTS_BYTES, memory_problem, needed_bytes
 from daemon.domain.tokens import create_token
 from daemon.settings import Settings, load_settings
 from daemon.training import calibration
@@ -79,7 +79,7 @@ def _refuse_what_cannot_end_well(settings: Settings) -> None:
     if not (POM.exists() and Path("policies").is_dir()):
         remedy = "Clone adaptd, go to its folder and run make demo"
         raise DemoError("demo", "it runs in a checkout of the source only", remedy)
-    needed = needed_bytes(settings.upstream.dtype)
+    needed = needed_bytes(DEMO_WEIGHTS_BYTES, settings.upstream.dtype)
     limit, available = memory_limit_bytes(), memory_available_bytes()
     if problem := memory_problem(needed, limit=limit, available=available):
         raise DemoError("demo", problem, "End other programs, or take a larger machine")

@@ -28,6 +28,7 @@ from daemon.doctor.serving import (
 from daemon.doctor.traffic import judge_maturity
 from daemon.domain.errors import SettingsError
 from daemon.domain.machine import memory_available_bytes, memory_limit_bytes
+from daemon.domain.memory import needed_bytes
 from daemon.domain.tokens import list_tokens
 from daemon.evaluation.gate import Gate
 from daemon.evaluation.power import gate_problems
@@ -35,7 +36,7 @@ from daemon.installation import GATEWAY_FILE, calibrator_of, engine_settings, fi
 from daemon.policy.load import Limits, Loaded, load_policy
 from daemon.policy.model import Policy
 from daemon.settings import Settings
-from daemon.training.calibration import AUTO, needed_bytes
+from daemon.training.calibration import AUTO, weights_bytes
 from serving.launch import GATEWAY_CLASS, command
 from serving.settings import CONFIG_VARIABLE
 
@@ -136,7 +137,8 @@ def _format(settings: Settings, served: str | None) -> list[Finding]:
     with contextlib.suppress(SettingsError, OSError):
         base = find_base(settings)
         calibration = calibrator_of(settings, base).ensure()
-        needed = {name: needed_bytes(base.directory, name) for name in calibration.speeds}
+        weights = weights_bytes(base.directory)
+        needed = {name: needed_bytes(weights, name) for name in calibration.speeds}
         given = settings.upstream.dtype
         asked = served or (None if given == AUTO else given)
         found = [judge_format(asked, calibration, needed)]

@@ -1,17 +1,18 @@
-"""Memory that the whole loop needs on one machine, with the small base model of the demo."""
+"""Memory that serving and training a base take together on one machine."""
 
-# Most of all processes together, by the format served and trained in: daemon, vLLM, trainer and
-# broker at once, while the first adapter trains under traffic. Placeholders until measured.
-NEEDED_BYTES = {
-    "float32": int(6.0 * 2**30),
-    "bfloat16": int(5.5 * 2**30),
-    "float16": int(5.5 * 2**30),
-}
+DEMO_WEIGHTS_BYTES = 269_000_000  # of the demo's base, 135 M parameters in 16 bits
+# Daemon, broker, vLLM and trainer without weights, the trainer's activations included: measured as
+# the peak of all processes of `make demo` while its first adapter trained under traffic.
+_FIXED_BYTES = int(5.9 * 2**30)
+_COPIES = 3  # of the weights: served, trained, and read while either loads
 
 
-def needed_bytes(dtype: str) -> int:
-    """For one format; the most of all where the machine has still to choose it (`auto`)."""
-    return NEEDED_BYTES.get(dtype, max(NEEDED_BYTES.values()))
+def needed_bytes(weights_bytes: int, dtype: str) -> int:
+    """Memory that a base needs in a number format, about; `weights_bytes` is its size in 16 bits.
+
+    For `auto` the least of all: a format that does not fit is not chosen.
+    """
+    return _FIXED_BYTES + _COPIES * weights_bytes * (2 if dtype == "float32" else 1)
 
 
 def memory_problem(needed: int, *, limit: int, available: int) -> str | None:

@@ -21,6 +21,7 @@ from daemon.domain.calibration import Calibration
 from daemon.domain.errors import HostError
 from daemon.domain.files import replace_file
 from daemon.domain.machine import Machine, this_machine
+from daemon.domain.memory import needed_bytes
 from daemon.domain.ports import AdapterHost
 
 FILE = "calibration.json"
@@ -36,10 +37,7 @@ _MASKS = (
 )
 _TORCH = "import importlib.metadata as m; print(m.version('torch'))"
 _HOST_LIMIT_S = 10.0
-_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
-# vLLM's processes, the trainer, the daemon and what runs beside them, without weights.
-_FIXED_BYTES = 5 << 30
-_COPIES = 3  # of the weights: one served, one trained, one while either loads
+_FORMATS = ("bfloat16", "float16", "float32")
 
 _log = structlog.get_logger(__name__)
 _measuring = threading.Lock()
@@ -79,8 +77,9 @@ class Calibrator:
         machine, began = this_machine(), time.monotonic()
         own = own_format(self._base_dir)
         found, problem = self._ask()
+        weights = weights_bytes(self._base_dir)
         fits = frozenset(
-            name for name in _BYTES if needed_bytes(self._base_dir, name) <= machine.memory_bytes
+            name for name in _FORMATS if needed_bytes(weights, name) <= machine.memory_bytes
         )
         dtype, reason = (own, problem) if problem else choose_format(own, found, fits=fits)
         calibration = Calibration(
@@ -186,19 +185,21 @@ def own_format(base_dir: Path) -> str:
     return own if own in ("bfloat16", "float16") else "bfloat16"
 
 
-def needed_bytes(base_dir: Path, dtype: str) -> int:
-    """Memory that serving and training a base in a format take together, about."""
+def weights_bytes(base_dir: Path) -> int:
+    """Size of a base's weights in 16 bits, whatever they are stored in."""
     stored = sum(path.stat().st_size for path in base_dir.glob("*.safetensors"))
     config = json.loads((base_dir / "config.json").read_bytes())
-    width = _BYTES.get(config.get("dtype") or config.get("torch_dtype") or "", 2)
-    return _FIXED_BYTES + _COPIES * stored * _BYTES[dtype] // width
+    kept_in = config.get("dtype") or config.get("torch_dtype")
+    return stored // 2 if kept_in == "float32" else stored
 
 
 def _torch_version(python: Path) -> str:
-    done = subprocess.run(
-        [str(python), "-c", _TORCH], capture_output=True, text=True, timeout=60, check=False
-    )
-    return done.stdout.strip()
+    """Empty where it cannot be told: such an interpreter measures nothing either."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        line = [str(python), "-c", _TORCH]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
+        return done.stdout.strip()
+    return ""
 
 
 def _environment(python: Path) -> dict[str, str]:

@@ -185,6 +185,7 @@ def test_a_second_trainer_on_a_run_directory_leaves_at_once(tmp_path: Path, job:
         first.communicate()
 
 
+@pytest.mark.timeout(300)  # it runs a quarter of the time
 async def test_pauses_change_nothing_in_what_is_learnt(
     tmp_path: Path, job: Job, trained: list[Line]
 ) -> None:
@@ -194,9 +195,9 @@ async def test_pauses_change_nothing_in_what_is_learnt(
     async def always() -> bool:
         return True
 
-    beside = msgspec.structs.replace(job, directory=str(tmp_path), max_time_s=60)
+    beside = msgspec.structs.replace(job, directory=str(tmp_path), max_time_s=200)
     async with start(beside, waiting=lambda: 8) as child:
-        done = await child.result(limit_s=100, on_progress=unheard, wanted=always)
+        done = await child.result(limit_s=200, on_progress=unheard, wanted=always)
 
     assert child.paused_s > 0
     assert isinstance(trained[-1], Done)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from daemon.demo.forecast import STAGES, Forecast, Part, Stage, slowness
+from daemon.demo.forecast import REFERENCE_GFLOPS, STAGES, Forecast, Part, Stage, slowness
 from daemon.domain.calibration import Calibration
 from daemon.domain.machine import Machine
 
@@ -40,7 +40,7 @@ def test_only_computing_takes_longer_on_a_slow_machine() -> None:
 
 
 def test_a_machine_of_half_the_speed_computes_twice_as_long() -> None:
-    assert slowness(calibration(float32=100), "float32") == pytest.approx(2)
+    assert slowness(calibration(float32=REFERENCE_GFLOPS / 2), "float32") == pytest.approx(2)
     assert slowness(calibration(), "float32") < 1  # a GPU
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from daemon.domain.memory import NEEDED_BYTES, memory_problem, needed_bytes
+from daemon.domain.memory import DEMO_WEIGHTS_BYTES, memory_problem, needed_bytes
 
 GIB = 2**30
 
@@ -23,5 +23,8 @@ def test_too_little_memory_is_told_with_the_numbers(
 
 
 def test_eight_gib_are_enough_whatever_the_format() -> None:
-    assert max(NEEDED_BYTES.values()) < 7.5 * GIB  # the kernel keeps some of eight
-    assert needed_bytes("auto") == max(NEEDED_BYTES.values())
+    needed = {kind: needed_bytes(DEMO_WEIGHTS_BYTES, kind) for kind in ("float32", "bfloat16")}
+
+    assert max(needed.values()) < 7.5 * GIB  # the kernel keeps some of eight
+    assert needed["bfloat16"] < needed["float32"]
+    assert needed_bytes(DEMO_WEIGHTS_BYTES, "auto") == min(needed.values())

@@ -16,9 +16,9 @@ from daemon.training.calibration import (
     Calibrator,
     ServedFormat,
     choose_format,
-    needed_bytes,
     own_format,
     planned_format,
+    weights_bytes,
 )
 from daemon.training.worker.calibrate import layer_shape, rows_of
 from tests.fakes import FakeHost
@@ -86,11 +86,12 @@ def test_the_format_of_a_base_is_its_own_16_bit_one(
     assert own_format(a_base(tmp_path, **config)) == wanted
 
 
-def test_float32_needs_twice_the_weights(tmp_path: Path) -> None:
-    base = a_base(tmp_path, dtype="bfloat16")
-    (base / "model.safetensors").write_bytes(bytes(1000))
+def test_weights_are_counted_in_16_bits_whatever_they_are_stored_in(tmp_path: Path) -> None:
+    for dtype, wanted in (("bfloat16", 1000), ("float16", 1000), ("float32", 500)):
+        base = a_base(tmp_path / dtype, dtype=dtype)
+        (base / "model.safetensors").write_bytes(bytes(1000))
 
-    assert needed_bytes(base, "float32") - needed_bytes(base, "bfloat16") == 3000
+        assert weights_bytes(base) == wanted
 
 
 @pytest.mark.parametrize(
