@@ -5,9 +5,12 @@ BASE := var/bases/smollm2-135m
 export ADAPTD_DEMO_BEGAN := $(shell date +%s)
 # Where it is set, each of the many children would compile torch's and vLLM's sources anew.
 unexport PYTHONDONTWRITEBYTECODE
+# Our files are UTF-8, whatever the machine's locale.
+export PYTHONUTF8 := 1
 
 .PHONY: demo test check install base-model jars format lint types imports \
-  test-unit test-integration test-acceptance chaos bench-ingest bench-examples bench-beside lock clean
+  test-unit test-integration test-acceptance test-dates chaos bench-ingest bench-examples \
+  bench-beside lock clean
 
 demo: install
 	@$(BIN)/adaptd demo
@@ -37,6 +40,10 @@ test-integration: install base-model jars
 
 test-acceptance: install base-model jars
 	$(BIN)/pytest -q tests/acceptance
+
+# All tests on four other days, under Debian's faketime; as long as four times `make test`.
+test-dates: install base-model jars
+	@$(BIN)/python -m tests.dates
 
 # Breaks ingestion in every way we know, at most 15 minutes; CHAOS_SEED=7 chooses what chance decides.
 chaos: install jars

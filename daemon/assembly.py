@@ -3,6 +3,7 @@
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from consumers.http import EventDoor
 from consumers.service import IngestService, IngestSettings
@@ -15,6 +16,7 @@ from daemon.installation import (
     GATEWAY_FILE,
     Base,
     Keys,
+    calibrator_of,
     engine_settings,
     find_base,
     gateway_settings,
@@ -49,6 +51,7 @@ from daemon.store.sandbox import Sandbox
 from daemon.store.surfaces import SurfaceStore
 from daemon.store.tombstones import Tombstones
 from daemon.supervision import Service, Supervisor
+from daemon.training.calibration import ServedFormat, planned_format
 from daemon.upkeep import StoreUpkeep
 from daemon.web.backend import Backend
 from daemon.web.bodies import Bodies
@@ -81,6 +84,7 @@ class _Serving:
     engine: EngineSupervisor | None
     receipts: ReceiptService
     base: Base
+    served_format: ServedFormat
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,7 @@ async def build(settings: Settings, keys: Keys, database: Database, stack: Async
         events,
         host=serving.host,
         receipts=serving.receipts,
+        served_format=serving.served_format,
         key=derive(keys.secret, "holdouts"),
         waiting=serving.publisher.waiting,
     )
@@ -169,11 +174,13 @@ async def _serving(
     write_settings(settings.home / GATEWAY_FILE, gateway_settings(settings))
     host = VllmHost(settings.upstream.url, control_token=token)
     gateways = HttpPublisher([settings.upstream.url], token_path=settings.control_token_path)
-    engine = None
+    engine, calibrator = None, calibrator_of(settings, base)
     if settings.upstream.manage:
         asked = engine_settings(settings, base)
         command(asked)  # refuses what cannot be started, before anything runs
-        engine = EngineSupervisor(asked, home=settings.home, control_token=token)
+        engine = EngineSupervisor(
+            asked, home=settings.home, control_token=token, dtype=lambda: calibrator.ensure().dtype
+        )
         await stack.enter_async_context(engine)
     await stack.enter_async_context(host)
     await stack.enter_async_context(gateways)
@@ -181,7 +188,10 @@ async def _serving(
         host, ReceiptStore(database), AdapterStore(database), base_dir=base.directory
     )
     publisher = SeenPublisher(gateways, patience_s=settings.lease_s)
-    return _Serving(host, publisher, engine, receipts, base)
+    planned = partial(
+        planned_format, settings.upstream.dtype, base.directory, calibrator if engine else None
+    )
+    return _Serving(host, publisher, engine, receipts, base, ServedFormat(host, planned))
 
 
 def _policies(

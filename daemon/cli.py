@@ -1,5 +1,8 @@
 """The `adaptd` command. Exit 0 done, 1 refused, 2 misused, 3 no daemon, 70 halted."""
 
+import io
+import signal
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -29,6 +32,8 @@ from daemon.commands import (
 from daemon.commands.errors import exit_code
 from daemon.commands.output import say
 from daemon.domain.errors import AdaptdError
+
+_INTERRUPTED = 128 + signal.SIGINT
 
 
 class _Group(TyperGroup):
@@ -88,7 +93,13 @@ app.command("rollback")(rollout.rollback)
 
 
 def main() -> None:
-    app()
+    """Run the command line. A Ctrl-C that no command handles is exit code 130, without a trace."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what it cannot show it shows as a code
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        app()
+    except KeyboardInterrupt:  # outside of Typer, which does the same
+        sys.exit(_INTERRUPTED)
 
 
 if __name__ == "__main__":

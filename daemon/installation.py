@@ -11,6 +11,8 @@ from daemon.policy.load import load_policy
 from daemon.settings import Settings
 from daemon.store.database import Database
 from daemon.store.encryption import StoreKey, read_key
+from daemon.training import calibration
+from daemon.training.calibration import Calibrator
 from serving.launch import EngineSettings
 from serving.settings import GatewaySettings
 
@@ -107,6 +109,12 @@ def engine_settings(settings: Settings, base: Base) -> EngineSettings:
         gateway_config=settings.home / GATEWAY_FILE,
         **{name: getattr(upstream, name) for name in shared},
     )
+
+
+def calibrator_of(settings: Settings, base: Base) -> Calibrator:
+    """Measures this machine with the interpreter that serves, and keeps the answer at home."""
+    python = settings.vllm_python or Path(sys.executable)
+    return Calibrator(base.directory, settings.home / calibration.FILE, python=python)
 
 
 def gateway_settings(settings: Settings) -> GatewaySettings:

@@ -1,6 +1,7 @@
 """The stages between events and rollout: triggers, dataset, training, evaluation."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -61,6 +62,7 @@ def build_pipeline(  # noqa: PLR0913 - one argument a part
     *,
     host: AdapterHost,
     receipts: ReceiptCheck,
+    served_format: Callable[[], Awaitable[str]],
     key: bytes,
     waiting: Waiting,
 ) -> Pipeline:
@@ -94,19 +96,22 @@ def build_pipeline(  # noqa: PLR0913 - one argument a part
 
     # Sealed files would lie beside an encrypted store in plain text.
     sealing = SealingService(examples, book, seals=not database.is_encrypted)
-    training = _training(settings, database, book, waiting)
+    training = _training(settings, database, book, served_format, waiting)
     return Pipeline(triggers, datasets, sealing, training, evaluate)
 
 
 def _training(
-    settings: Settings, database: Database, book: PolicyBook, waiting: Waiting
+    settings: Settings,
+    database: Database,
+    book: PolicyBook,
+    served_format: Callable[[], Awaitable[str]],
+    waiting: Waiting,
 ) -> TrainingService:
     upstream = settings.upstream
     asked = TrainerSettings(
         home=settings.home,
         bases=settings.bases,
         served=ServedLora(max_rank=upstream.max_lora_rank, targets=upstream.lora_target_modules),
-        dtype=upstream.dtype,
         max_model_len=upstream.max_model_len,
         python=settings.trainer_python,
         threads=settings.trainer_threads or core_count(),
@@ -114,6 +119,7 @@ def _training(
     )
     return TrainingService(
         asked,
+        served_format=served_format,
         runs=RunStore(database),
         adapters=AdapterStore(database),
         snapshots=SnapshotStore(database),

@@ -41,7 +41,7 @@ class UpstreamSettings(BaseModel, frozen=True, extra="forbid"):
     url: str = "http://127.0.0.1:8000"
     manage: bool = True  # False: somebody else starts it, adaptd only probes it
     entry_point: tuple[str, ...] = ("-m", "vllm.entrypoints.openai.api_server")
-    dtype: Literal["bfloat16", "float16", "float32", "auto"] = "bfloat16"
+    dtype: Literal["bfloat16", "float16", "float32", "auto"] = "auto"  # what is fast here
     max_model_len: PositiveInt = 1024
     max_num_seqs: PositiveInt = 16
     max_loras: PositiveInt = 4  # D2: at least 2 x aliases + 2

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import structlog
@@ -36,7 +37,8 @@ class Control:
         """Raises RefusalError for a route that is not there or a table that cannot be read."""
         match scope["method"], scope["path"]:
             case "GET", "/adaptd/state":
-                await send_json(send, 200, self._state())
+                state = msgspec.structs.replace(self._state(), dtype=_dtype_around(scope))
+                await send_json(send, 200, state)
             case "GET", "/adaptd/table":
                 await send_json(send, 200, self._book.table)
             case "GET", "/adaptd/metrics":
@@ -69,6 +71,14 @@ class Control:
             await asyncio.to_thread(self._book.save)
         except OSError as error:
             self._log.error("table_not_saved", problem=str(error))
+
+
+def _dtype_around(scope: Scope) -> str | None:
+    """The format that vLLM computes in, from the application whose process this is."""
+    state: Any = getattr(scope.get("app"), "state", None)
+    config: Any = getattr(getattr(state, "vllm_config", None), "model_config", None)
+    dtype = getattr(config, "dtype", None)
+    return None if dtype is None else str(dtype).removeprefix("torch.")
 
 
 async def _read_table(receive: Receive) -> RouteTable:

@@ -17,13 +17,14 @@ import structlog
 
 from daemon.domain.errors import HostError
 from daemon.domain.machine import allowed_cores, core_count, has_gpu, has_quota
+from daemon.domain.patience import Patience
 from serving.launch import (
-    SPARE_LORAS,
     CpuCores,
     EngineSettings,
     command,
     digest,
     environment,
+    lines_said,
     problem_of,
     stage_of,
 )
@@ -33,6 +34,7 @@ from serving.server_process import (
     is_alive,
     read_record,
     start_server,
+    work_done,
     write_record,
 )
 
@@ -67,7 +69,12 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineSupervisor:
-    """One vLLM server. Leaving it (cancellation, the daemon's end) leaves the server running."""
+    """One vLLM server. Leaving it (cancellation, the daemon's end) leaves the server running.
+
+    A start may take as long as it moves: says something new in its log, computes or reads. One that
+    stands still for `start_limit_s` is ended, as is a server that was up and does not answer once
+    in `unhealthy_limit_s`.
+    """
 
     def __init__(
         self,
@@ -76,11 +83,14 @@ class EngineSupervisor:
         home: Path,
         control_token: str | None = None,
         on_change: Callable[[EngineStatus], None] = lambda _: None,
+        dtype: Callable[[], str] | None = None,
         unhealthy_limit_s: float = 60.0,
         grace_s: float = 20.0,
         probe_limit_s: float = 5.0,
     ) -> None:
+        """`dtype` says, blocking, what a `settings.dtype` of auto is; vLLM decides without it."""
         self._settings = settings
+        self._dtype = dtype
         self._record_path = home / "vllm.json"
         self.log_path = home / "logs" / "vllm.log"
         self._on_change = on_change
@@ -147,7 +157,7 @@ class EngineSupervisor:
             await asyncio.to_thread(end_server, before, grace_s=self._grace_s)
         _refuse_taken_port(self._settings.port)
         cores = cpu_cores()
-        line = command(self._settings, spare_loras=0 if cores is None else SPARE_LORAS)
+        line = command(await self._decided(), on_cpu=cores is not None)
         env = environment(self._settings, os.environ, cores=cores)
         settings = digest(self._settings)
         record = start_server(
@@ -163,23 +173,30 @@ class EngineSupervisor:
         _LOG.info("engine_started", pid=record.pid, log=str(self.log_path))
         return record
 
+    async def _decided(self) -> EngineSettings:
+        """The settings with a number format. Their digest stays that of what the operator wrote."""
+        if self._settings.dtype != "auto" or self._dtype is None:
+            return self._settings
+        self._say(state=EngineState.STARTING, detail="measuring number formats", pid=None)
+        return msgspec.structs.replace(self._settings, dtype=await asyncio.to_thread(self._dtype))
+
     async def _wait_ready(self, record: ServerRecord) -> None:
-        limit_s = self._settings.start_limit_s
-        if record.took_s is not None:  # it has answered before
-            limit_s = self._unhealthy_limit_s
-        deadline = time.monotonic() + limit_s
+        starts = record.took_s is None  # else it has answered before
+        patience = Patience(self._settings.start_limit_s if starts else self._unhealthy_limit_s)
         while not await self._is_healthy():
+            log = self._log_tail(_START_LOG_BYTES)
             if not is_alive(record):
-                raise self._refusal(
-                    f"vLLM ended while starting: {problem_of(self._log_tail(_START_LOG_BYTES))}"
-                )
-            if time.monotonic() > deadline:
+                raise self._refusal(f"vLLM ended while starting: {problem_of(log)}")
+            if starts:
+                work = await asyncio.to_thread(work_done, record)
+                patience.saw(lines=lines_said(log), work=work and work.units(patience.still_s))
+            if patience.is_over:
                 await asyncio.to_thread(end_server, record, grace_s=self._grace_s)
-                raise self._refusal(f"vLLM did not answer within {limit_s:.0f} s")
-            elapsed_s = time.time() - record.started_at
-            self._say(detail=stage_of(self._log_tail(_START_LOG_BYTES)), elapsed_s=elapsed_s)
+                silent = f"vLLM did not answer within {patience.still_s:.0f} s"
+                raise self._refusal(f"vLLM hangs: {patience.words}" if starts else silent)
+            self._say(detail=stage_of(log), elapsed_s=time.time() - record.started_at)
             await asyncio.sleep(_PROBE_EVERY_S)
-        if record.took_s is None:
+        if starts:
             record = msgspec.structs.replace(record, took_s=time.time() - record.started_at)
             write_record(self._record_path, record)
         self._say(state=EngineState.READY, detail="answers", elapsed_s=0.0)

@@ -18,13 +18,15 @@ GATEWAY_CLASS = "serving.middleware.Gateway"
 # taken from the first on, and `serving.slots` empties those of unloaded adapters.
 SPARE_LORAS = 1
 _API_SERVERS = "--api-server-count"
+_WORKERS = ("--distributed-executor", "--tensor-parallel", "--pipeline-parallel", "-tp", "-pp")
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One vLLM server. What it is started with bounds what the trainer may produce.
 
     `python` runs it and must have vLLM and adaptd's base install. `base_name` is the name the base
-    is served under. `gateway_config` None starts it without the gateway.
+    is served under. `gateway_config` None starts it without the gateway. What a `dtype` of auto is,
+    the one who starts the server decides.
     """
 
     url: str
@@ -33,7 +35,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     base_dir: Path
     gateway_config: Path | None = None
     entry_point: tuple[str, ...] = ("-m", "vllm.entrypoints.openai.api_server")
-    dtype: str = "bfloat16"
+    dtype: str = "auto"
     max_model_len: int = 1024
     max_num_seqs: int = 16
     max_loras: int = 4
@@ -43,7 +45,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     eager: bool = True
     kv_cache_gib: int = 1
     extra_args: tuple[str, ...] = ()
-    start_limit_s: float = 600
+    start_limit_s: float = 600  # without anything that moves, see EngineSupervisor
 
     @property
     def port(self) -> int:
@@ -67,16 +69,18 @@ class CpuCores(msgspec.Struct, frozen=True, kw_only=True):
     bound: tuple[int, ...] = ()
 
 
-def command(settings: EngineSettings, *, spare_loras: int = 0) -> list[str]:
+def command(settings: EngineSettings, *, on_cpu: bool = False) -> list[str]:
     """The whole command line. Every option exists in vLLM 0.32, CPU and GPU builds alike.
 
-    `spare_loras`: SPARE_LORAS on a CPU.
+    `on_cpu` is for the CPU build: one adapter slot more than asked for, and the model in the
+    engine's own process. vLLM's default is a process beside it, and both spin for a second after
+    each message: on two cores that took half of every request's time, and 0.8 GiB.
 
     Raises:
         SettingsError: the address is not one to start on, or there would be several API servers.
     """
     _refuse_several_servers(settings.extra_args)
-    slots = settings.max_loras + spare_loras
+    slots = settings.max_loras + (SPARE_LORAS if on_cpu else 0)
     line = [str(settings.python), *settings.entry_point]
     options: dict[str, object] = {
         "model": settings.base_dir.resolve(),
@@ -98,6 +102,8 @@ def command(settings: EngineSettings, *, spare_loras: int = 0) -> list[str]:
         line += ["--lora-target-modules", *settings.lora_target_modules]
     if settings.eager:
         line.append("--enforce-eager")
+    if on_cpu and _in_one_process(settings):
+        line += ["--distributed-executor-backend", "uni"]
     if settings.gateway_config is not None:
         line += ["--middleware", GATEWAY_CLASS]
     return [*line, *settings.extra_args]
@@ -118,6 +124,12 @@ def _refuse_several_servers(extra_args: Sequence[str]) -> None:
             raise SettingsError("upstream.extra_args", problem, remedy)
 
 
+def _in_one_process(settings: EngineSettings) -> bool:
+    """False where the operator asks for workers of another kind or number."""
+    given = [word.replace("_", "-") for word in settings.extra_args]
+    return not any(word.startswith(_WORKERS) for word in given)
+
+
 def environment(
     settings: EngineSettings, inherited: Mapping[str, str], *, cores: CpuCores | None
 ) -> dict[str, str]:
@@ -129,6 +141,10 @@ def environment(
     found.pop("ADAPTD_STORE_KEY", None)  # the store's key is the daemon's alone
     if cores is not None:
         found.setdefault("VLLM_CPU_KVCACHE_SPACE", str(settings.kv_cache_gib))
+        if _in_one_process(settings):
+            # Else the CPU build takes a process of its own whatever the command line says, to set
+            # the threads' variables there. They are set here, for all processes.
+            found["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         _set_threads(found, cores)
     found["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
     found["VLLM_NO_USAGE_STATS"] = "1"
@@ -173,6 +189,7 @@ _STAGES = (  # the last one whose mark is in the log is where a start has come t
 )
 # Log lines open with (Process pid=1) LEVEL 11-22 17:10:03 [file.py:1]; the error follows.
 _OPENING = r"^(?:\(\S+ pid=\d+\)\s*)?(?:[A-Z]+ [\d-]+ [\d:]+ \[\S+\] )?"
+_LINE_OPENING = re.compile(_OPENING)
 _PROBLEM = re.compile(_OPENING + "(.*(?:Error: |died unexpectedly).*)$")
 
 
@@ -180,6 +197,11 @@ def stage_of(log: str) -> str:
     """Where a starting server has come to, in words for a progress line."""
     reached = [stage for mark, stage in _STAGES if mark in log]
     return reached[-1] if reached else "importing"
+
+
+def lines_said(log: str) -> int:
+    """How many different things a log says. A warning that is repeated for ever counts once."""
+    return len({_LINE_OPENING.sub("", line) for line in log.splitlines()})
 
 
 def problem_of(log: str) -> str:

@@ -11,10 +11,10 @@ from pathlib import Path
 import msgspec
 
 from daemon.domain.files import replace_file
+from daemon.domain.processes import ENDED, Work, group_members, stat_fields, work_of
 
 _KEPT_LOGS = 5
 _POLL_S = 0.1
-_ENDED = ("Z", "X")  # states of a process nobody has collected yet
 # Becomes the server once it is told to on its standard input, and ends where that is closed.
 _WAIT = (
     sys.executable,
@@ -91,7 +91,7 @@ def start_server(
 
 
 def _record(pid: int, *, url: str, settings: str) -> ServerRecord:
-    fields = _stat(pid)
+    fields = stat_fields(pid)
     return ServerRecord(
         pid=pid,
         boot=_boot(),
@@ -132,10 +132,10 @@ def rotate(log: Path) -> None:
 
 def is_alive(record: ServerRecord) -> bool:
     """True while the very process of the record runs. One that has ended is collected, if ours."""
-    fields = _stat(record.pid) if record.boot == _boot() else None
+    fields = stat_fields(record.pid) if record.boot == _boot() else None
     if fields is None or int(fields[19]) != record.start_ticks:
         return False
-    if fields[0] not in _ENDED:
+    if fields[0] not in ENDED:
         return True
     with contextlib.suppress(ChildProcessError):  # an earlier daemon's: no child of this one
         os.waitpid(record.pid, os.WNOHANG)
@@ -165,25 +165,14 @@ def _wait_while(true: Callable[[], bool], limit_s: float) -> None:
         time.sleep(_POLL_S)
 
 
+def work_done(record: ServerRecord) -> Work | None:
+    """What the processes of the server have done so far; None where none runs."""
+    return work_of(_group(record))
+
+
 def _group(record: ServerRecord) -> list[int]:
     """Running processes of the record's group, none older than it: a reused id is not hit."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        fields = _stat(int(entry.name)) if entry.name.isdigit() else None
-        if fields is None or fields[0] in _ENDED:
-            continue
-        if int(fields[2]) == record.pid and int(fields[19]) >= record.start_ticks:
-            found.append(int(entry.name))
-    return found
-
-
-def _stat(pid: int) -> list[str] | None:
-    """Fields of /proc/PID/stat from the third on (state, parent, group, …); None where none is."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return text[text.rindex(")") + 2 :].split()
+    return group_members(record.pid, since_ticks=record.start_ticks)
 
 
 def _boot() -> str:

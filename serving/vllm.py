@@ -11,6 +11,7 @@ import httpx
 import msgspec
 
 from daemon.domain.errors import HostError
+from daemon.domain.patience import Patience
 from daemon.domain.ports import HostInfo
 
 # A scoring call builds a [tokens, vocabulary] table of logits outside vLLM's memory profile; past a
@@ -19,8 +20,11 @@ _TOKENS_PER_CALL = 2048
 _SEQUENCES_PER_CALL = 8
 _CALLS_AT_ONCE = 2
 _CONNECT_LIMIT_S = 3.0
+_LOOK_EVERY_S = 5.0  # whether a server that owes an answer works
+_LONGEST_CALL = 12  # times the limit: customers keep a server at work that lost our request
 _NO_ADAPTER = "adaptd-asks-for-no-adapter"
 _STARTED = re.compile(r"^process_start_time_seconds (\S+)$", re.MULTILINE)
+_TOKENS = re.compile(r"^vllm:(?:prompt|generation)_tokens_total\{.*\} (\S+)$", re.MULTILINE)
 _SLOTS = re.compile(r'^vllm:lora_requests_info\{.*?max_lora="(\d+)"', re.MULTILINE)
 
 T = TypeVar("T", bound=Sequence[Any])
@@ -35,6 +39,12 @@ class _Card(msgspec.Struct, frozen=True):
     max_model_len: int | None = None
 
 
+class _State(msgspec.Struct, frozen=True):
+    """What is asked of the gateway's state."""
+
+    dtype: str | None = None
+
+
 class _Cards(msgspec.Struct, frozen=True):
     data: list[_Card]
 
@@ -42,7 +52,9 @@ class _Cards(msgspec.Struct, frozen=True):
 class VllmHost:
     """One vLLM server, ours or somebody's. Loads and scores with the control token.
 
-    Every method raises HostError with what vLLM said, or that it did not answer in time.
+    A call may take as long as the server counts tokens, whoever's they are; it is given up once
+    the server counts none for `limit_s`, or after twelve times that. Every method raises HostError
+    with what vLLM said, or that it did not answer.
     """
 
     def __init__(
@@ -54,6 +66,7 @@ class VllmHost:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._url = url
+        self._limit_s = limit_s
         self._base: str | None = None
         self._seats = asyncio.Semaphore(_CALLS_AT_ONCE)
         self._http = httpx.AsyncClient(
@@ -88,7 +101,16 @@ class VllmHost:
             instance=f"{self._url}#{float(started[1]):.2f}",
             base=base.id,
             max_model_len=base.max_model_len or 0,
+            dtype=await self._dtype(),
         )
+
+    async def _dtype(self) -> str | None:
+        """What the gateway in its process says; vLLM itself tells nobody."""
+        try:
+            answer = await self._ask("GET", "/adaptd/state")
+            return msgspec.json.decode(answer.content, type=_State).dtype
+        except (HostError, msgspec.MsgspecError):
+            return None
 
     async def slots(self) -> int | None:
         """How many adapters it serves at once; None until an adapter has answered there."""
@@ -199,7 +221,7 @@ class VllmHost:
         self, method: str, path: str, body: dict[str, Any] | None = None
     ) -> httpx.Response:
         try:
-            answer = await self._http.request(method, path, json=body)
+            answer = await self._answer(method, path, body)
         except httpx.HTTPError as error:
             problem = f"{path} was not answered ({type(error).__name__} {error})".replace(" )", ")")
             raise HostError(self._url, problem, "See whether vLLM runs: adaptd doctor") from error
@@ -207,6 +229,34 @@ class VllmHost:
             said = f"{path} was answered {answer.status_code}: {_words_of(answer)}"
             raise HostError(self._url, said, "Its log has more: logs/vllm.log")
         return answer
+
+    async def _answer(self, method: str, path: str, body: dict[str, Any] | None) -> httpx.Response:
+        """The answer, waited for as long as the server works."""
+        if method == "GET":  # the API server alone answers, at once
+            return await self._http.get(path)
+        no_limit = httpx.Timeout(None, connect=_CONNECT_LIMIT_S)
+        asked = asyncio.ensure_future(self._http.request(method, path, json=body, timeout=no_limit))
+        patience = Patience(self._limit_s)
+        try:
+            while not (await asyncio.wait([asked], timeout=min(_LOOK_EVERY_S, self._limit_s)))[0]:
+                patience.saw(tokens=await self._tokens())
+                problem = f"{path} was not answered: {patience.words}"
+                if patience.waited_s > _LONGEST_CALL * self._limit_s:
+                    problem = f"{path} was not answered in {patience.waited_s:.0f} s"
+                elif not patience.is_over:
+                    continue
+                raise HostError(self._url, problem, "See its log: logs/vllm.log")
+            return asked.result()
+        finally:
+            asked.cancel()
+
+    async def _tokens(self) -> str | None:
+        """What the server has counted so far, of all requests; None where it does not say."""
+        try:
+            metrics = await self._http.get("/metrics", timeout=_LOOK_EVERY_S)
+        except httpx.HTTPError:
+            return None
+        return "+".join(_TOKENS.findall(metrics.text)) or None
 
 
 def _batches(prompts: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from daemon.store.adapters import AdapterRow, AdapterStore, Origin
@@ -11,9 +12,12 @@ from daemon.store.backup import back_up
 from daemon.store.backup_files import BackupManifest, Place, Told
 from daemon.store.database import Database
 from daemon.store.encryption import StoreKey
+from daemon.store.restore import restore_backup
+from tests.clock import Clock
 from tests.ingesting import Ingesting
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+restore = partial(restore_backup, clock=Clock(NOW))
 
 
 @dataclass
@@ -22,7 +26,7 @@ class Installation:
 
     folder: Path
     key: StoreKey | None = None
-    now: datetime = NOW
+    clock: Clock = field(default_factory=lambda: Clock(NOW))
     database: Database = field(init=False)
     ingesting: Ingesting = field(init=False)
 
@@ -40,14 +44,14 @@ class Installation:
 
     def open(self) -> None:
         self.database = Database.open(self.place.store, key=self.key, threads=1)
-        self.ingesting = Ingesting(self.database, self.now)
+        self.ingesting = Ingesting(self.database, self.clock)
 
     async def adapter(self, letter: str = "a") -> AdapterRow:
         """A sealed version, with its row."""
         adapters = AdapterStore(self.database)
         origin = Origin(content_hash=letter * 64, base_digest="b" * 64)
         folder = self.place.home / "adapters"
-        row = await adapters.add("support", origin, folder=folder, actor="test", now=NOW)
+        row = await adapters.add("support", origin, folder=folder, actor="test", now=self.clock())
         _write_sealed(Path(row.path), row.content_hash, letter.encode() * 1000)
         return row
 
@@ -56,7 +60,13 @@ class Installation:
     ) -> BackupManifest:
         return await self.database.aside(
             lambda cursor: back_up(
-                cursor, self.place, destination, key=self.key, secrets=secrets, told=told
+                cursor,
+                self.place,
+                destination,
+                key=self.key,
+                secrets=secrets,
+                told=told,
+                clock=self.clock,
             )
         )
 

@@ -11,6 +11,7 @@ from kafka.admin import KafkaAdminClient, NewTopic
 
 from daemon.demo.broker import KafkaNode
 from daemon.domain.kafka_clients import connect
+from tests.waiting import LIMIT_S
 
 ROOT = Path(__file__).resolve().parents[1]
 JARS = ROOT / "var" / "kafka" / "jars"  # kept between runs; git ignores it
@@ -28,7 +29,7 @@ class Broker:
         """`client`: what every client needs to be let in by a `node` with security."""
         self.node = node or KafkaNode(data, jars=JARS)
         self.client = dict(client or {})
-        self.node.start()
+        self.node.start(limit_s=LIMIT_S)
 
     @property
     def bootstrap(self) -> str:
@@ -48,7 +49,7 @@ class Broker:
 
     def restart(self) -> None:
         """Start again on the same ports and data, ending it first where it still runs."""
-        self.node.restart()
+        self.node.restart(limit_s=LIMIT_S)
 
     def stop(self) -> None:
         self.node.stop()
@@ -86,7 +87,7 @@ class Broker:
             pairs = [(name.replace("_", "-"), value) for name, value in headers.items()]
             sent = [producer.send(topic, value, key=key, headers=pairs) for value in values]
             for future in sent:
-                future.get(timeout=30)
+                future.get(timeout=LIMIT_S)
         finally:
             producer.close()
 

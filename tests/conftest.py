@@ -1,13 +1,18 @@
 """Fixtures that several test files share. Each partner is started once a session, on first use."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import hypothesis
 import pytest
+import pytest_timeout
 
 from tests.broker import ROOT, Broker
 from tests.tiny_model import make_tiny_base
-from tests.vllm_server import START_LIMIT_S, TinyServer
+from tests.vllm_server import START_S, TinyServer
+from tests.waiting import Patience
 
 TESTS = Path(__file__).parent
 # Files whose tests start a vLLM of their own, or train; and those with brokers of their own.
@@ -26,6 +31,15 @@ OWN_BROKER = {
     "test_daemon_kafka",
     "test_kafka_security",
 }
+# No example has a deadline: a slow machine is no finding. None is kept: a checkout may belong to
+# somebody else.
+hypothesis.settings.register_profile(
+    "tests",
+    deadline=None,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("tests")
 SMOLLM2 = ROOT / "var" / "bases" / "smollm2-135m"
 
 
@@ -36,7 +50,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "unit" not in item.path.relative_to(TESTS).parts:
             item.add_marker(pytest.mark.xdist_group(_group(item, partners)))
         if "vllm" in partners and item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(START_LIMIT_S + 120))
+            item.add_marker(pytest.mark.timeout(START_S + 120))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_timeout_set_timer(item: Any, settings: Any) -> bool:
+    """Count a test's limit, like every wait, in seconds of a quiet machine; see tests.waiting."""
+    patience = Patience(settings.timeout)
+
+    def look(*_: object) -> None:
+        __tracebackhide__ = True
+        if (left_s := patience.left_s()) > 0:
+            signal.setitimer(signal.ITIMER_REAL, max(1.0, left_s))
+        else:
+            pytest_timeout.timeout_sigalrm(item, settings)
+
+    def cancel() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    item.cancel_timeout = cancel
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, settings.timeout)
+    return True
 
 
 def _group(item: pytest.Item, partners: set[str]) -> str:

@@ -24,6 +24,7 @@ from daemon.store.event_reads import EventReads
 from daemon.store.events import EventStore
 from daemon.store.halts import HaltStore
 from tests.broker import ROOT
+from tests.waiting import LIMIT_S
 
 KEY = b"test key"
 
@@ -58,9 +59,9 @@ class IngestProcess:
         """SIGKILL. Safe to repeat."""
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
-            self._process.wait(timeout=10)
+            self._process.wait(timeout=LIMIT_S)
         if self._listener is not None:
-            self._listener.join(timeout=10)
+            self._listener.join(timeout=LIMIT_S)
 
     def is_alive(self) -> bool:
         return self._process is not None and self._process.poll() is None

@@ -24,6 +24,7 @@ from daemon.store.halts import HaltStore
 from tests.broker import Broker
 from tests.event_samples import as_bytes
 from tests.ingest_process import KEY
+from tests.waiting import LIMIT_S
 
 _number = itertools.count(1)
 
@@ -74,7 +75,7 @@ class Running:
         """Wait for the service to end by halting."""
         assert self.task is not None
         with pytest.raises(HaltError) as caught:
-            await asyncio.wait_for(self.task, timeout=30)
+            await asyncio.wait_for(self.task, timeout=LIMIT_S)
         return caught.value
 
 

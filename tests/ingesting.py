@@ -1,7 +1,7 @@
 """The event store in memory, fed like the consumer feeds it."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from consumers.decode import SIGNED, Record, Sender, decode
@@ -11,28 +11,19 @@ from daemon.domain.ingest import KAFKA, Decoded, LogRange, Partition, Span, Writ
 from daemon.store.database import Database, rows
 from daemon.store.event_reads import EventReads
 from daemon.store.events import EventStore
-from tests.event_samples import as_bytes
+from tests.clock import Clock
+from tests.event_samples import NOON, as_bytes
 
 EVENTS = Partition("events", 0)
 UNSIGNED = Sender(trusted=False, principal=None, sources=frozenset({"user"}))
 
 
-class Clock:
-    """A clock that only moves when it is told to."""
-
-    def __init__(self, now: datetime) -> None:
-        self.now = now
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
 class Ingesting:
     """A store, its clock, and one partition that events are appended to."""
 
-    def __init__(self, database: Database, now: datetime | None = None) -> None:
+    def __init__(self, database: Database, now: Clock | datetime | None = None) -> None:
         self.database = database
-        self.clock = Clock(now or datetime(2026, 11, 1, 13, tzinfo=UTC))
+        self.clock = now if isinstance(now, Clock) else Clock(now or NOON + timedelta(hours=1))
         self.sink = EventStore(database, dedupe_window=timedelta(days=1), clock=self.clock)
         self.reads = EventReads(database)
         self.next = 0

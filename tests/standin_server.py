@@ -1,7 +1,8 @@
 """Stands where vLLM would under the supervisor, to die, hang or fail on demand.
 
 Started as the supervisor starts vLLM, so it takes vLLM's options and uses --port only. A file in
-its working directory decides: `fail` ends it at start, `hang` makes it accept and never answer.
+its working directory decides: `fail` ends it at start, `hang` makes it accept and never answer,
+`slow` makes it work for 3 s before it listens, `still` makes it do nothing instead.
 """
 
 import argparse
@@ -31,6 +32,11 @@ def main() -> None:
     Handler.server_home = known.model
     if (known.model / "fail").exists():
         sys.exit("ValueError: the model is not to its liking")
+    ready_at = time.monotonic() + 3
+    while (known.model / "slow").exists() and time.monotonic() < ready_at:
+        sum(range(10_000))
+    while (known.model / "still").exists():
+        time.sleep(1)
     ignoring = "import signal,time;signal.signal(signal.SIGTERM,signal.SIG_IGN);time.sleep(600)"
     child = subprocess.Popen([sys.executable, "-c", ignoring])  # as vLLM's engine process
     (known.model / "child").write_text(str(child.pid))

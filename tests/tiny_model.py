@@ -16,6 +16,7 @@ SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", 
 # process has no permission until a larger matrix product than any here has asked for it (SIGILL).
 HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, INNER = 160, 4, 2, 1, 80, 480
 VOCABULARY = 2048
+FORMAT = "float32"  # for serving and training it: the one that every processor is fast in
 MAX_POSITIONS = 2048
 CHAT_TEMPLATE = """\
 {%- if tools %}{{- '<|im_start|>system\\n' }}\

@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save_file
 
 from daemon.domain.bases import base_digest
 from daemon.training.job import Done, Job, decode_line, write_job
+from tests.tiny_model import FORMAT
+from tests.waiting import LIMIT_S
 
 Tensors = dict[str, torch.Tensor]
 WEIGHTS = "adapter_model.safetensors"
-_TRAIN_LIMIT_S = 400
 
 
 def train_adapter(
@@ -57,16 +58,17 @@ def train_adapter(
         batch=8,
         micro_batch=8,
         max_length=256,
-        max_time_s=_TRAIN_LIMIT_S,
+        max_time_s=LIMIT_S,
         checkpoint_every=steps,
         seed=1,
         threads=2,
         niceness=0,
+        dtype=FORMAT,
     )
     done = subprocess.run(
         [sys.executable, "-m", "daemon.training.worker", str(write_job(job))],
         capture_output=True,
-        timeout=_TRAIN_LIMIT_S,
+        timeout=LIMIT_S,
         check=False,
     )
     last = decode_line(done.stdout.splitlines()[-1]) if done.stdout else None

@@ -25,8 +25,9 @@ from daemon.training.job import Job, Line, decode_line, write_job
 from daemon.training.lora_rules import ServedLora
 from daemon.training.preparation import TrainerSettings
 from daemon.training.service import TrainingService
+from tests.tiny_model import FORMAT
+from tests.waiting import LIMIT_S
 
-NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 SERVED = ServedLora(max_rank=8, targets=("q_proj", "v_proj"))
 POLICY = """\
 version: 1
@@ -94,6 +95,7 @@ def a_job(home: Path, base: Path | None = None, **changes: Any) -> Job:
         checkpoint_every=3,
         seed=1,
         threads=2,
+        dtype=FORMAT,
     )
     return msgspec.structs.replace(job, **changes)
 
@@ -105,7 +107,7 @@ def command(job: Job) -> list[str]:
 
 def train(job: Job) -> tuple[int, list[Line]]:
     """Run a child to its end: its exit code and its lines."""
-    done = subprocess.run(command(job), stdout=subprocess.PIPE, check=False, timeout=110)
+    done = subprocess.run(command(job), stdout=subprocess.PIPE, check=False, timeout=LIMIT_S)
     lines = [decode_line(line) for line in done.stdout.splitlines()]
     assert None not in lines, "something else was printed between our lines"
     return done.returncode, [line for line in lines if line is not None]
@@ -132,13 +134,16 @@ class TrainingWorld:
             sha256="0" * 64,
             path="policies/support.yaml",
             yaml=self.policy,
-            loaded_at=NOW,
-            applied_at=NOW,
+            loaded_at=datetime.now(UTC),
+            applied_at=datetime.now(UTC),
         )
         version = self.book.remember(stored)
         assert version, "the test's policy is wrong"
         self.book.settle({"support": version}, [])
         self.service = self.a_service()
+
+    async def served_format(self) -> str:
+        return FORMAT
 
     def a_service(self) -> TrainingService:
         """As after a restart of the daemon: nothing but the store is left."""
@@ -146,13 +151,13 @@ class TrainingWorld:
             home=self.home,
             bases={"tiny": self.base},
             served=SERVED,
-            dtype="bfloat16",
             max_model_len=512,
             tick_s=0.05,
             command=self.child,
         )
         return TrainingService(
             settings,
+            served_format=self.served_format,
             runs=self.runs,
             adapters=self.adapters,
             snapshots=self.snapshots,
@@ -167,30 +172,34 @@ class TrainingWorld:
             trigger={},
             start_from=start_from,
             actor="test",
-            now=NOW,
+            now=datetime.now(UTC),
         )
         snapshot = Snapshot(
             snapshot_id="s1",
             model="support",
             policy_version=1,
-            as_of=NOW,
+            as_of=datetime.now(UTC),
             content_hash="c" * 64,
             path=str(write_snapshot(self.home / "snapshots" / "s1")),
             train_rows=32,
             holdout_rows=0,
             golden_rows=0,
             holdout_version=1,
-            created_at=NOW,
+            created_at=datetime.now(UTC),
             manifest={},
         )
         await self.snapshots.add(snapshot, [])
-        await self.runs.claim(RunState.QUEUED, RunState.BUILDING, actor="test", now=NOW)
+        await self.runs.claim(
+            RunState.QUEUED, RunState.BUILDING, actor="test", now=datetime.now(UTC)
+        )
         await self.runs.set_snapshot(run.run_id, "s1")
         return await self.runs.get(run.run_id)
 
     async def claimed_run(self) -> Run:
         run = await self.a_run()
-        await self.runs.claim(RunState.BUILDING, RunState.TRAINING, actor="test", now=NOW)
+        await self.runs.claim(
+            RunState.BUILDING, RunState.TRAINING, actor="test", now=datetime.now(UTC)
+        )
         return await self.runs.get(run.run_id)
 
     async def job(self, run: Run) -> Job:

@@ -13,8 +13,10 @@ from serving.engine import EngineSupervisor
 from serving.launch import EngineSettings
 from serving.settings import GatewaySettings, write_settings
 from serving.vllm import VllmHost
+from tests.tiny_model import FORMAT
+from tests.waiting import LIMIT_S
 
-START_LIMIT_S = 400.0  # 35 s on two idle cores, minutes on two busy ones
+START_S = 120.0  # of a quiet machine; it takes 35 s on two idle cores, minutes on two busy ones
 T = TypeVar("T")
 
 
@@ -41,7 +43,8 @@ class TinyServer:
             base_name=self.base_name,
             base_dir=base_dir,
             gateway_config=self._write_gateway(),
-            start_limit_s=START_LIMIT_S,
+            dtype=FORMAT,
+            start_limit_s=LIMIT_S,
         )
 
     def supervisor(self) -> EngineSupervisor:
@@ -49,7 +52,7 @@ class TinyServer:
         return EngineSupervisor(self.settings, home=self.home, control_token=self.control_token)
 
     def host(self) -> VllmHost:
-        return VllmHost(self.url, control_token=self.control_token, limit_s=60)
+        return VllmHost(self.url, control_token=self.control_token, limit_s=LIMIT_S)
 
     def start(self) -> None:
         """Return once it answers. Blocking."""

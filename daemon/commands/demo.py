@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from daemon.commands.output import say
+
 
 def register(app: typer.Typer) -> None:
     app.command("demo")(demo)
@@ -18,8 +20,17 @@ def demo(
 ) -> None:
     """Run the whole loop on real parts, live on screen, and write demo-report.json.
 
+    Ctrl-C or SIGTERM ends it with everything it started, and exit code 130 or 143.
+
     Example: adaptd demo
     """
-    from daemon.demo.main import run_demo  # noqa: PLC0415 - heavy; no other command needs it
+    from daemon.demo.stopping import Stopped, StopSignals  # noqa: PLC0415 - as below
 
-    run_demo(seed=seed, home=home)
+    try:
+        with StopSignals() as stop:
+            from daemon.demo.main import run_demo  # noqa: PLC0415 - heavy; no other command needs it
+
+            run_demo(seed=seed, home=home, stop=stop)
+    except Stopped as stopped:
+        say("adaptd demo: stopped; everything it started has ended")
+        raise typer.Exit(stopped.exit_code) from stopped

@@ -74,14 +74,14 @@ def _ask_daemon(path: str, **parameters: Any) -> Any:
 
 
 def _example(name: str) -> str:
-    return (resources.files("daemon.commands") / "examples" / name).read_text()
+    return (resources.files("daemon.commands") / "examples" / name).read_text("utf-8")
 
 
 def _write_new(path: Path, text: str) -> bool:
     """False where the file is there already."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with path.open("x") as file:
+        with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
         return False

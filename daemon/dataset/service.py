@@ -1,7 +1,8 @@
 """Builds the snapshots of queued runs, oldest first."""
 
 import asyncio
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import datetime
 
 import structlog
 
@@ -9,6 +10,7 @@ from daemon.dataset.build import SnapshotBuilder
 from daemon.domain.errors import AdaptdError, RefusedError
 from daemon.domain.states import FailureCause, RunState
 from daemon.policy.book import PolicyBook
+from daemon.store.events import utc_now
 from daemon.store.runs import Run, RunStore
 
 _log = structlog.get_logger(__name__)
@@ -19,12 +21,19 @@ class DatasetService:
     """Takes queued runs to a stored snapshot; the training service goes on from there."""
 
     def __init__(
-        self, runs: RunStore, builder: SnapshotBuilder, book: PolicyBook, *, tick_s: float
+        self,
+        runs: RunStore,
+        builder: SnapshotBuilder,
+        book: PolicyBook,
+        *,
+        tick_s: float,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._runs = runs
         self._builder = builder
         self._book = book
         self._tick_s = tick_s
+        self._clock = clock
 
     async def run(self) -> None:
         """Work until cancelled. A run found half built is built again: that is safe."""
@@ -54,7 +63,7 @@ class DatasetService:
         _log.info("snapshot_built", run=run.run_id, train=snapshot.train_rows)
 
     async def _fail(self, run: Run, cause: FailureCause, why: str) -> None:
-        reason, now = f"{cause}: {why}", datetime.now(UTC)
+        reason, now = f"{cause}: {why}", self._clock()
         _log.warning("snapshot_failed", run=run.run_id, cause=cause, reason=why)
         try:
             await self._runs.move(run.run_id, RunState.FAILED, actor=_ACTOR, reason=reason, now=now)
@@ -65,5 +74,6 @@ class DatasetService:
         for run in await self._runs.in_state(RunState.BUILDING):
             if run.snapshot_id is None:
                 return run
-        now = datetime.now(UTC)
-        return await self._runs.claim(RunState.QUEUED, RunState.BUILDING, actor=_ACTOR, now=now)
+        return await self._runs.claim(
+            RunState.QUEUED, RunState.BUILDING, actor=_ACTOR, now=self._clock()
+        )

@@ -8,7 +8,6 @@ import contextlib
 import signal
 import socket
 import subprocess
-import sys
 import time
 import uuid
 from base64 import urlsafe_b64encode
@@ -16,19 +15,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+from daemon.demo.children import DIE_WITH_PARENT, STILL_S, kill_group, run_to_end
 from daemon.demo.jars import fetch_jars, find_java
 from daemon.domain.errors import AdaptdError
+from daemon.domain.patience import Patience
+from daemon.domain.processes import group_members, work_of
 
-_START_LIMIT_S = 120
 _STOP_LIMIT_S = 15
 _POLL_S = 0.1
-# What is started through this line the kernel ends with the thread that started it, so a killed
-# demo or test leaves nothing behind.
-DIE_WITH_PARENT = (
-    sys.executable,
-    "-c",
-    "import ctypes,os,sys;ctypes.CDLL(None).prctl(1,15);os.execv(sys.argv[1],sys.argv[1:])",
-)
+_LOOKS_EVERY = 10  # polls
 _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -101,11 +96,12 @@ class KafkaNode:
     def log_path(self) -> Path:
         return self.data / "broker.log"
 
-    def start(self, *, limit_s: float = _START_LIMIT_S) -> None:
+    def start(self, *, still_s: float = STILL_S) -> None:
         """Fetch jars and format storage where not done yet, start, and wait until ready.
 
         Raises:
-            AdaptdError: Java or Maven is missing, or the broker was not ready within `limit_s`.
+            AdaptdError: Java or Maven is missing, or the broker ended, or it was not ready and
+                nothing of it moved for `still_s`.
         """
         java = find_java()
         classpath = f"{fetch_jars(self.jars).resolve()}/*"
@@ -113,7 +109,7 @@ class KafkaNode:
             self._format(java, classpath)
         self._spawn(java, classpath)
         try:
-            self._wait_ready(limit_s)
+            self._wait_ready(still_s)
         except BaseException:
             self.kill()
             raise
@@ -126,10 +122,14 @@ class KafkaNode:
         """SIGKILL, as a crash would. Safe to repeat."""
         self._end(signal.SIGKILL, _STOP_LIMIT_S)
 
-    def restart(self, *, limit_s: float = _START_LIMIT_S) -> None:
+    def kill_at_once(self) -> None:
+        """SIGKILL without waiting, for signal handlers."""
+        kill_group(self._process)
+
+    def restart(self) -> None:
         """End it if it still runs, and start it on the same ports and data."""
         self.stop()
-        self.start(limit_s=limit_s)
+        self.start()
 
     def _format(self, java: str, classpath: str) -> None:
         self.data.mkdir(parents=True, exist_ok=True)
@@ -142,10 +142,11 @@ class KafkaNode:
         command = [java, "-XX:TieredStopAtLevel=1", "-cp", classpath, "kafka.tools.StorageTool"]
         command += ["format", "--cluster-id", cluster_id(uuid.uuid4()), "--config", str(properties)]
         command += self._format_options
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        if done.returncode != 0:
-            wrong = (done.stderr or done.stdout).strip()[-300:]
-            raise AdaptdError(str(self.data), f"Kafka could not format it ({wrong})", "Empty it")
+        log = self.data / "format.log"
+        code = run_to_end(command, what="kafka", log=log)
+        if code != 0:
+            problem = f"Kafka could not format it (exit code {code})"
+            raise AdaptdError(str(self.data), problem, f"Its output: {log}")
         (self.data / "formatted").touch()
 
     def _spawn(self, java: str, classpath: str) -> None:
@@ -161,16 +162,21 @@ class KafkaNode:
             start_new_session=True,  # a Ctrl-C in the terminal is ours to pass on
         )
 
-    def _wait_ready(self, limit_s: float) -> None:
+    def _wait_ready(self, still_s: float) -> None:
         assert self._process is not None
-        deadline = time.monotonic() + limit_s
+        patience = Patience(still_s)
+        looks = 0
         while not self._answers():
             if self._process.poll() is not None:
                 problem = f"the broker ended with code {self._process.returncode}"
                 raise AdaptdError("kafka", problem, f"Its log: {self.log_path}")
-            if time.monotonic() > deadline:
-                problem = f"the broker was not ready after {limit_s:.0f} s"
+            if looks % _LOOKS_EVERY == 0:
+                work = work_of(group_members(self._process.pid))
+                patience.saw(log=self.log_path.stat().st_size, work=work and work.units(still_s))
+            if patience.is_over:
+                problem = f"the broker does not get ready: {patience.words}"
                 raise AdaptdError("kafka", problem, f"Its log: {self.log_path}")
+            looks += 1
             time.sleep(_POLL_S)
 
     def _answers(self) -> bool:

@@ -27,6 +27,8 @@ FOLLOW_UP_SHARE = 0.30  # of conversations have a second turn: 23 % of the reque
 STREAMED_SHARE = 0.5
 MAX_TOKENS = 12
 POISONER = "agent-7"
+_FIRST_PAUSE_S, _LAST_PAUSE_S = 0.2, 2.0
+_LIMIT_S = 600.0  # the official client's default; the demo itself ends where no answer comes
 
 
 @dataclass
@@ -56,19 +58,29 @@ class Desk:
             base_url=f"{url}/v1",
             api_key=token,
             max_retries=0,
-            timeout=120,
+            timeout=_LIMIT_S,
             http_client=openai.DefaultAsyncHttpxClient(trust_env=False),
         )
         self._http = httpx.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {token}"},
-            timeout=60,
+            timeout=_LIMIT_S,
             trust_env=False,
         )
         self._rng = random.Random(seed)  # noqa: S311 - a simulation, no secret
         self._taken = golden_texts()
         self._late: set[asyncio.Task[None]] = set()
         self._delay_scale = delay_scale
+
+    @property
+    def answered(self) -> int:
+        """Requests that have their answer, or have failed."""
+        return len(self.tally.interactions) + len(self.tally.failed)
+
+    @property
+    def given(self) -> int:
+        """Feedback that was accepted, or has failed."""
+        return len(self.tally.feedback) + len(self.tally.failed)
 
     async def ask_many(
         self, count: int, *, queues: tuple[str, ...], clients: int = 12, poison: str | None = None
@@ -236,14 +248,17 @@ class Desk:
         task.add_done_callback(self._late.discard)
 
     async def _send(self, body: dict[str, Any], delay_s: float) -> None:
-        """Deliver one feedback; after a 503 it is repeated, safely, under the same id."""
+        """Deliver one feedback; after a 503 it is repeated, safely, under the same id.
+
+        For as long as it takes: whoever waits for it sees that nothing is delivered.
+        """
         await asyncio.sleep(delay_s)
         try:
+            pause_s = _FIRST_PAUSE_S
             answer = await self._http.post("/v1/feedback", json=body)
-            for attempt in range(60):
-                if answer.status_code != HTTPStatus.SERVICE_UNAVAILABLE:
-                    break
-                await asyncio.sleep(min(2.0, 0.2 * 2**attempt))
+            while answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+                await asyncio.sleep(pause_s)
+                pause_s = min(_LAST_PAUSE_S, 2 * pause_s)
                 answer = await self._http.post("/v1/feedback", json=body)
         except httpx.TransportError as error:
             self.tally.failed.append(f"feedback: {type(error).__name__}")

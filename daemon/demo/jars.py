@@ -6,11 +6,11 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from daemon.demo.children import run_to_end
 from daemon.domain.errors import AdaptdError
 
 POM = Path(__file__).resolve().parents[2] / "deploy" / "kafka" / "pom.xml"
 _JAVA_NEEDED = 17  # Kafka 4 brokers
-_FETCH_LIMIT_S = 600
 _COMPLETE = ".complete"  # written last: the pom the folder was filled from
 
 
@@ -50,7 +50,7 @@ def fetch_jars(folder: Path, *, pom: Path = POM) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".jars-") as scratch:
         fresh = Path(scratch) / "jars"
-        _copy_dependencies(mvn, pom, fresh)
+        _copy_dependencies(mvn, pom, fresh, log=folder.parent / "maven.log")
         (fresh / _COMPLETE).write_bytes(pom.read_bytes())
         _swap_in(fresh, folder, pom)
     return folder
@@ -61,19 +61,12 @@ def _is_complete(folder: Path, pom: Path) -> bool:
     return marker.exists() and marker.read_bytes() == pom.read_bytes()
 
 
-def _copy_dependencies(mvn: str, pom: Path, out: Path) -> None:
+def _copy_dependencies(mvn: str, pom: Path, out: Path, *, log: Path) -> None:
     command = [mvn, "--batch-mode", "--no-transfer-progress", "--file", str(pom)]
     command += ["dependency:copy-dependencies", f"-DoutputDirectory={out}"]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_FETCH_LIMIT_S, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        problem = f"Maven had not fetched the broker's jars after {_FETCH_LIMIT_S} s"
-        raise AdaptdError("kafka", problem, "Check the way to its repository") from error
-    if done.returncode != 0:
-        wrong = next((x for x in done.stdout.splitlines() if x.startswith("[ERROR]")), "no reason")
-        raise AdaptdError("kafka", f"Maven failed ({wrong[:300]})", "Run it by hand with " + mvn)
+    if (code := run_to_end(command, what="Maven", log=log)) != 0:
+        problem = f"Maven failed (exit code {code}) and brought no jars of the broker"
+        raise AdaptdError("kafka", problem, f"See its output in {log}")
 
 
 def _swap_in(fresh: Path, folder: Path, pom: Path) -> None:

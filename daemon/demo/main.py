@@ -1,94 +1,169 @@
 """`adaptd demo`: set up, play the story, end everything, report."""
 
 import asyncio
+import logging
 import os
-import signal
+import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import structlog
+
 from daemon.demo import report
 from daemon.demo.customers import Desk
+from daemon.demo.forecast import STAGES, Forecast, slowness
 from daemon.demo.jars import POM
-from daemon.demo.screen import Screen
-from daemon.demo.story import MEASURED, STAGES, UNSEEN_MEASURED, Story, play
-from daemon.demo.world import DemoError, World
+from daemon.demo.screen import Screen, say, shown
+from daemon.demo.stopping import StopSignals
+from daemon.demo.story import MEASURED, REQUESTS, UNSEEN_MEASURED, Story, play
+from daemon.demo.waits import STILL_S, Waits
+from daemon.demo.watcher import Watcher
+from daemon.demo.world import BASE, DemoError, World
+from daemon.domain.calibration import Calibration
+from daemon.domain.machine import memory_available_bytes, memory_limit_bytes
+from daemon.domain.memory import DEMO_WEIGHTS_BYTES, memory_problem, needed_bytes
 from daemon.domain.tokens import create_token
+from daemon.settings import Settings, load_settings
+from daemon.training import calibration
+from daemon.training.calibration import AUTO, Calibrator
 
 REPORT = Path("demo-report.json")
+_MOST_STILL = 4.0  # a machine that seems slower still was busy when it was measured
 
 
-def run_demo(*, seed: int, home: Path) -> None:
+@dataclass(frozen=True)
+class Pace:
+    """How fast this machine computes, in which number format, and what follows for the demo."""
+
+    calibration: Calibration
+    dtype: str
+    forecast: Forecast
+    still_s: float
+
+
+def run_demo(*, seed: int, home: Path, stop: StopSignals) -> None:
     """Run the whole loop on this machine and write `demo-report.json`.
 
     Raises:
-        DemoError: this is no checkout, a stage failed, or a figure of the report is not what
-            adaptd promises; the message says which and where to look.
+        DemoError: this is no checkout, memory is short, nothing moves any more, or a figure of the
+            report is not what adaptd promises; the message says which and where to look.
+        Stopped: a signal came; everything that was started has ended.
     """
+    began = time.monotonic()
+    # What our parts log is for processes of their own: here is a screen.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    settings = load_settings()
+    _refuse_what_cannot_end_well(settings)
+    world = World(home)
+    stop.on_second = world.kill
+    try:
+        world.make_base(say)
+        with shown("measuring how fast this machine is"):
+            pace = _measure(settings, home)
+        say(_first_line(pace))
+        with Screen(pace.forecast, started=began) as screen:
+            story = _play_and_end(world, screen, pace, seed=seed, stop=stop)
+        figures = _figures(story, pace)
+    finally:
+        world.kill()  # nothing, unless a signal came just before the clean end
+    report.write(figures, REPORT)
+    if misses := report.misses(figures):
+        remedy = f"See {world.daemon_log}, and please report it"
+        raise DemoError(str(REPORT), "; ".join(misses), remedy)
+
+
+def _refuse_what_cannot_end_well(settings: Settings) -> None:
     if not (POM.exists() and Path("policies").is_dir()):
         remedy = "Clone adaptd, go to its folder and run make demo"
         raise DemoError("demo", "it runs in a checkout of the source only", remedy)
-    asyncio.run(_run(seed, home))
+    needed = needed_bytes(DEMO_WEIGHTS_BYTES, settings.upstream.dtype)
+    limit, available = memory_limit_bytes(), memory_available_bytes()
+    if problem := memory_problem(needed, limit=limit, available=available):
+        raise DemoError("demo", problem, "End other programs, or take a larger machine")
 
 
-async def _run(seed: int, home: Path) -> None:
+def _measure(settings: Settings, home: Path) -> Pace:
+    """Calibrate as the daemon would: it finds the answer in its home."""
+    python = settings.vllm_python or Path(sys.executable)
+    found = Calibrator(BASE.resolve(), home / calibration.FILE, python=python).ensure()
+    given = settings.upstream.dtype
+    dtype = found.dtype if given == AUTO else given
+    slow = slowness(found, dtype)
+    still_s = STILL_S * min(max(1.0, slow), _MOST_STILL)
+    return Pace(found, dtype, Forecast(STAGES, slowness=slow), still_s)
+
+
+def _first_line(pace: Pace) -> str:
+    machine, forecast = pace.calibration.machine, pace.forecast
+    about, most = round(forecast.whole_s / 60), round(forecast.bound_s / 60)
+    where = f"{machine.processor}, {machine.cores} cores, {pace.dtype}"
+    return f"adaptd demo: about {about} minutes on this machine ({where}); at most {most}"
+
+
+def _play_and_end(
+    world: World, screen: Screen, pace: Pace, *, seed: int, stop: StopSignals
+) -> Story:
+    """Play the story. However it ends, what was started is ended."""
+    try:
+        screen.begin("setup.start")
+        screen.now("Kafka broker")
+        world.start_broker(screen.news)
+        return asyncio.run(_run(world, screen, pace, seed=seed, stop=stop))
+    except asyncio.CancelledError:
+        stop.check()
+        raise
+    finally:
+        with stop.noting():
+            words = "stopping (a second signal ends it at once)" if stop.number else "ending"
+            screen.news(words)
+            world.end(in_a_hurry=lambda: stop.number is not None)
+        stop.check()
+
+
+async def _run(world: World, screen: Screen, pace: Pace, *, seed: int, stop: StopSignals) -> Story:
     task = asyncio.current_task()
     assert task is not None
-    # As Ctrl-C does it: everything that was started is ended.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    began = float(os.environ.get("ADAPTD_DEMO_BEGAN") or time.time())
-    with Screen(STAGES) as screen:
-        async with World(home) as world:
-            screen.begin("setup")
-            story = await _set_up(world, screen, seed)
-            setup_s = time.time() - began
-            screen.news(f"set up in {setup_s:.0f} s")
-            try:
-                await play(story)
-            finally:
-                await story.desk.close()
-            await world.stop_daemon()
-            loop_s = time.monotonic() - story.loop_started
-            figures = await asyncio.to_thread(_figures, story)
-    full = {"setup_s": round(setup_s, 1), "loop_s": round(loop_s, 1)} | figures
-    report.write(full, REPORT)
-    if misses := report.misses(full):
-        raise DemoError(
-            str(REPORT), "; ".join(misses), f"See {home / 'daemon.log'}, and please report it"
-        )
+    bound_s = pace.forecast.bound_s
+    with stop.cancelling(task):
+        try:
+            async with asyncio.timeout(bound_s):
+                return await _story(world, screen, pace, seed)
+        except TimeoutError as error:
+            problem = f"it moves, and is not done after {bound_s / 60:.0f} min"
+            remedy = "That is far more than this machine should take: see what else runs on it"
+            raise DemoError("demo", problem, remedy) from error
 
 
-async def _set_up(world: World, screen: Screen, seed: int) -> Story:
-    world.prepare(
-        screen.now, screen.news
-    )  # blocks: nothing else runs yet, and the broker ends with this thread
+async def _story(world: World, screen: Screen, pace: Pace, seed: int) -> Story:
     token, _ = create_token(
         world.home / "tokens.json",
         tenant="helpdesk",
         scopes=("chat", "feedback"),
         sources=("user", "agent"),
     )
-    world.start_daemon()
-    deadline = time.monotonic() + 300
-    while not await _ready(world):
-        if world.daemon_died() or time.monotonic() > deadline:
-            raise DemoError(
-                "set-up", "daemon and vLLM did not get ready", "See daemon.log in var/demo"
-            )
-        screen.now(f"vLLM starts: {world.engine_log_tail()}")
-        await asyncio.sleep(1)
-    return Story(world, screen, Desk(world.gateway_url, token, seed=seed))
+    waits = Waits(world, pace.still_s)
+    watch = Watcher(world, screen, waits)
+    desk = Desk(world.gateway_url, token, seed=seed)
+    story = Story(world, screen, desk, waits, watch)
+    try:
+        world.start_daemon()
+        await watch.ready(expected_s=STAGES[0].parts[0].fixed_s)
+        began = float(os.environ.get("ADAPTD_DEMO_BEGAN") or 0)
+        story.setup_s = time.time() - began if began else screen.spent_s
+        screen.news(f"set up in {story.setup_s:.0f} s")
+        await play(story)
+        screen.end()
+    finally:
+        await desk.close()
+        await world.close()
+    return story
 
 
-async def _ready(world: World) -> bool:
-    if not (world.home / "control.token").exists():
-        return False
-    status = await world.get("/v1/status")
-    return bool(status and status.get("ready"))
-
-
-def _figures(story: Story) -> dict[str, Any]:
-    desk, world = story.desk, story.world
+def _figures(story: Story, pace: Pace) -> dict[str, Any]:
+    desk, world, found = story.desk, story.world, pace.calibration
     sent = report.Sent(
         interactions=set(desk.tally.interactions),
         feedback=set(desk.tally.feedback),
@@ -102,6 +177,8 @@ def _figures(story: Story) -> dict[str, Any]:
         forced=story.forced_rollout,
     )
     return stored | {
+        "setup_s": round(story.setup_s, 1),
+        "loop_s": round(story.loop_s, 1),
         "exact_match_before": report.share(story.before, MEASURED),
         "exact_match_after": report.share(story.after, MEASURED),
         "exact_match_unseen_phrasings_after": report.share(story.unseen, UNSEEN_MEASURED),
@@ -109,4 +186,14 @@ def _figures(story: Story) -> dict[str, Any]:
         "tokens_per_request_after": report.mean(story.after.tokens),
         "first_live_s": round(story.first_live_s, 1),
         "kills": world.kills,
+        "stages_s": story.screen.stage_times_s(),
+        "requests_per_s": round(REQUESTS / story.asking_s, 2),
+        "machine": msgspec.to_builtins(found.machine),
+        "dtype": pace.dtype,
+        "calibration": {
+            "gflops": {name: round(speed, 1) for name, speed in found.speeds.items()},
+            "took_s": found.took_s,
+            "torch": found.torch,
+            "reason": found.reason,
+        },
     }

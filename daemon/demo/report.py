@@ -14,6 +14,36 @@ from daemon.demo.customers import POISONER, Tally
 from daemon.store.database import Connection, Database, rows
 from daemon.store.statements import statements
 
+# In the order in which they are told. README.md says what each one means.
+FIGURES = (
+    "setup_s",
+    "loop_s",
+    "stages_s",
+    "requests_per_s",
+    "training_step_s",
+    "events_sent",
+    "events_stored",
+    "events_lost",
+    "events_duplicated",
+    "requests",
+    "requests_failed",
+    "exact_match_before",
+    "exact_match_after",
+    "exact_match_unseen_phrasings_after",
+    "tokens_per_request_before",
+    "tokens_per_request_after",
+    "first_live_s",
+    "trigger_to_live_s",
+    "poisoned_rows_trained",
+    "poisoned_candidate_stopped_by",
+    "bad_adapter_requests",
+    "rollback_decision_to_last_bad_request_s",
+    "kills",
+    "machine",
+    "dtype",
+    "calibration",
+    "version",
+)
 _BEFORE, _AFTER = 0.2, 0.7  # exact match on fresh messages
 
 
@@ -65,6 +95,7 @@ def _figures(
         "events_duplicated": sum(copies - 1 for copies in stored.values()),
         "requests": sent.requests,
         "requests_failed": sent.failed,
+        "training_step_s": rows(cursor, sql["training_step"])[0]["seconds"],
         "trigger_to_live_s": next(
             (row["seconds"] for row in rows(cursor, sql["trigger_to_live"])), None
         ),
@@ -110,18 +141,31 @@ def _stopped_by(cursor: Connection, sql: dict[str, str], run: str) -> str:
 
 
 def write(report: dict[str, Any], path: Path) -> None:
-    """The JSON file and the table on screen."""
-    full = report | {"version": __version__}
+    """The JSON file and the table on screen, with exactly the figures of `FIGURES`."""
+    found = report | {"version": __version__}
+    full = {name: found.pop(name) for name in FIGURES}
+    assert not found, f"not in FIGURES: {', '.join(found)}"
     path.write_text(json.dumps(full, indent=2) + "\n")
     table = Table("figure", "value")
     for name, value in full.items():
-        table.add_row(name, _cell(value))
+        table.add_row(name, cell(value))
     Console().print(table)
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, dict):
+def cell(value: Any) -> str:
+    """A figure on screen. Nested ones read as `name value, name value`."""
+    if isinstance(value, dict) and "low" in value:
         return (
             f"{value['value']:.3f}  ({value['low']:.3f} to {value['high']:.3f}, n = {value['n']})"
         )
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_leaf(name, inner)}" for name, inner in value.items())
     return str(value)
+
+
+def _leaf(name: str, value: Any) -> str:
+    if isinstance(value, dict):
+        return f"({cell(value)})"
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return f"{value / 2**30:.1f} GiB" if name.endswith("_bytes") else str(value)

@@ -3,7 +3,8 @@
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -12,22 +13,29 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from daemon.demo.forecast import STAGES, Forecast, Stage
 
-@dataclass(frozen=True)
-class Stage:
-    """One part of the story. `expected_s`, measured on two cores, only feeds the time left."""
+_SAY_EVERY_S = 10.0  # where there is no terminal
 
-    key: str
-    title: str
-    expected_s: float
+
+def say(text: str) -> None:
+    """A line that stays, before or after the live table."""
+    Console(file=sys.stderr).print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def shown(text: str) -> Iterator[None]:
+    """A line that is gone afterwards, and on terminals only."""
+    with Console(file=sys.stderr).status(text):
+        yield
 
 
 class Screen:
-    """A live table on a terminal, plain lines elsewhere."""
+    """A live table on a terminal, plain lines elsewhere. `started` is a time of `monotonic`."""
 
-    def __init__(self, stages: tuple[Stage, ...]) -> None:
-        self._stages = stages
-        self._started = time.monotonic()
+    def __init__(self, forecast: Forecast, *, started: float) -> None:
+        self._forecast = forecast
+        self._started = started
         self._said_at = 0.0
         self._begun: dict[str, float] = {}
         self._ended: dict[str, float] = {}
@@ -50,20 +58,33 @@ class Screen:
         if self._console.is_terminal:
             self._live.stop()
 
-    def begin(self, key: str) -> None:
-        """A stage starts; the one before it ends."""
-        moment = time.monotonic()
-        for open_key in self._begun.keys() - self._ended.keys():
-            self._ended[open_key] = moment
-        self._begun[key] = moment
+    def begin(self, part: str) -> None:
+        """A part of a stage starts, and with its first part the stage; the one before it ends."""
+        self._forecast.begin(part)
         self._now = ""
-        title = next(stage.title for stage in self._stages if stage.key == key)
-        self._print(f"── {title}  (about {self.left_s() / 60:.0f} min left)")
+        key = part.partition(".")[0]
+        if key in self._begun:
+            return
+        self._begun[key] = self.end() if self._begun else self._started
+        title = next(stage.title for stage in STAGES if stage.key == key)
+        self._print(f"── {title}  ({self._left()})")
 
-    def now(self, text: str) -> None:
-        """What is going on at this moment; replaces what was said before."""
+    def end(self) -> float:
+        """End the stage that runs, and say when."""
+        moment = time.monotonic()
+        for key in self._begun.keys() - self._ended.keys():
+            self._ended[key] = moment
+        return moment
+
+    def now(self, text: str, *, left_s: float | None = None) -> None:
+        """What is going on at this moment; replaces what was said before.
+
+        `left_s` is how long the part still takes, where that can be told from what it has done.
+        """
+        if left_s is not None:
+            self._forecast.tell_left(left_s)
         self._now = text
-        if time.monotonic() - self._said_at > 10:
+        if time.monotonic() - self._said_at > _SAY_EVERY_S:
             self._print(f"   … {text}")
 
     def news(self, text: str) -> None:
@@ -71,40 +92,43 @@ class Screen:
         self._news.append(f"{self._clock()} {text}")
         self._print(f"   {text}")
 
-    def elapsed_s(self, key: str) -> float:
-        """Seconds a stage took, or has taken so far."""
+    @property
+    def spent_s(self) -> float:
+        """Seconds since the demo began."""
+        return time.monotonic() - self._started
+
+    def stage_times_s(self) -> dict[str, float]:
+        """Seconds that each stage took, or has taken so far."""
+        return {key: round(self._spent_s(key), 1) for key in self._begun}
+
+    def _spent_s(self, key: str) -> float:
         return self._ended.get(key, time.monotonic()) - self._begun[key]
 
-    def left_s(self) -> float:
-        """Expected seconds until the end."""
-        left = 0.0
-        for stage in self._stages:
-            if stage.key in self._ended:
-                continue
-            spent = self.elapsed_s(stage.key) if stage.key in self._begun else 0.0
-            left += max(0.0, stage.expected_s - spent)
-        return left
+    def _left(self) -> str:
+        return f"about {self._forecast.left_s / 60:.0f} min left"
 
     def _clock(self) -> str:
-        seconds = int(time.monotonic() - self._started)
+        seconds = int(self.spent_s)
         return f"{seconds // 60:02}:{seconds % 60:02}"
 
     def _print(self, text: str) -> None:
         self._said_at = time.monotonic()
         if not self._console.is_terminal:
-            self._console.print(f"{self._clock()} {text}", markup=False, highlight=False)
+            self._console.print(
+                f"{self._clock()} {text}", markup=False, highlight=False, soft_wrap=True
+            )
 
     def _render(self) -> Group:
         table = Table.grid(padding=(0, 2))
-        for stage in self._stages:
+        for stage in STAGES:
             table.add_row(*self._row(stage))
-        head = Text(f"adaptd demo   {self._clock()}   about {self.left_s() / 60:.0f} min left")
+        head = Text(f"adaptd demo   {self._clock()}   {self._left()}")
         return Group(head, Text(), table, Text(), *(Text(line) for line in self._news))
 
     def _row(self, stage: Stage) -> tuple[Text, Text, Text]:
         if stage.key in self._ended:
-            return Text("✓"), Text(stage.title, "dim"), Text(f"{self.elapsed_s(stage.key):.0f} s")
+            return Text("✓"), Text(stage.title, "dim"), Text(f"{self._spent_s(stage.key):.0f} s")
         if stage.key in self._begun:
-            spent = f"{self.elapsed_s(stage.key):.0f} s   {self._now}"
+            spent = f"{self._spent_s(stage.key):.0f} s   {self._now}"
             return Text("▸", "bold"), Text(stage.title, "bold"), Text(spent)
         return Text("·"), Text(stage.title, "dim"), Text("")

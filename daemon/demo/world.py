@@ -10,20 +10,28 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import httpx
 
-from daemon.demo.broker import DIE_WITH_PARENT, KafkaNode, free_port
+from daemon.demo.broker import KafkaNode, free_port
+from daemon.demo.children import DIE_WITH_PARENT, kill_group, run_to_end
 from daemon.demo.jars import fetch_jars, find_java
+from daemon.domain.bases import DIGEST_FILE
 from daemon.domain.errors import AdaptdError
+from serving.server_process import ServerRecord, end_server, read_record
 
 BASE = Path("var/bases/smollm2-135m")
 JARS = Path("var/kafka/jars")
 ALIAS = "support"
 _MARK = "made-by-adaptd-demo"
+_POLL_S = 0.1
+_GRACE_S = 5.0
+_DAEMON_GRACE_S = 40.0  # it ends itself by force after 30
 
 
 class DemoError(AdaptdError):
@@ -31,11 +39,17 @@ class DemoError(AdaptdError):
 
 
 class World:
-    """Owns every process it starts and ends them by their ids."""
+    """Owns every process it starts and ends them by their ids.
+
+    What blocks must be called from the main thread: the broker ends with the thread it was started
+    on, and only there a signal interrupts the wait.
+    """
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.policy_path = home / "policies" / f"{ALIAS}.yaml"
+        self.daemon_log = home / "daemon.log"
+        self.engine_log = home / "logs" / "vllm.log"
         self.url = f"http://127.0.0.1:{free_port()}"
         self.gateway_url = f"http://127.0.0.1:{free_port()}"
         self.broker: KafkaNode | None = None
@@ -43,47 +57,24 @@ class World:
         self._daemon: subprocess.Popen[bytes] | None = None
         self._api: httpx.AsyncClient | None = None
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._api is not None:
-            await self._api.aclose()
-        await asyncio.to_thread(self._end_everything)
-
-    def prepare(self, say: Callable[[str], None], tell: Callable[[str], None]) -> None:
-        """Empty the demo's folder, make what is cached, start the broker. Minutes the first time.
-
-        `say` gets what is going on, `tell` what stays worth reading.
+    def make_base(self, say: Callable[[str], None]) -> None:
+        """Empty the demo's folder and make the base model where it is not there. Blocks.
 
         Raises:
             DemoError: the folder is not a demo's, or the base model cannot be made.
         """
         self._empty_home()
         shutil.copytree("policies", self.home / "policies")
-        say("base model (once, about 40 s)")
+        if (BASE / DIGEST_FILE).exists():
+            return
+        say("adaptd demo: making the base model (once, about 40 s)")
         command = [sys.executable, "-m", "daemon.training.worker.base_model", str(BASE)]
-        made = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-        if made.returncode != 0:
-            raise DemoError(
-                "base model", made.stderr[-400:], "Run the command by hand: " + " ".join(command)
-            )
-        say("Kafka broker")
-        self._start_broker(tell)
+        log = self.home / "logs" / "base-model.log"
+        if (code := run_to_end(command, what="base model", log=log)) != 0:
+            raise DemoError("base model", f"it was not made (exit code {code})", f"See {log}")
 
-    def _empty_home(self) -> None:
-        """Only a folder that a demo made, and not before what a killed one left has ended."""
-        if self.home.exists() and any(self.home.iterdir()):
-            if not (self.home / _MARK).exists():
-                problem = "it is not empty and no demo made it"
-                raise DemoError(str(self.home), problem, "Give --home another folder")
-            self._end_engine()
-        shutil.rmtree(self.home, ignore_errors=True)
-        self.home.mkdir(parents=True, mode=0o700)
-        (self.home / _MARK).write_text("adaptd demo empties this folder\n")
-
-    def _start_broker(self, tell: Callable[[str], None]) -> None:
-        """On the calling thread, which must outlive the broker."""
+    def start_broker(self, tell: Callable[[str], None]) -> None:
+        """Start the broker, or `tell` why the demo goes on without one. Blocks."""
         try:
             find_java()
             fetch_jars(JARS)
@@ -95,51 +86,64 @@ class World:
 
     def start_daemon(self) -> None:
         """Start `adaptd run`; its output goes to daemon.log."""
-        log = (self.home / "daemon.log").open("ab")
-        self._daemon = subprocess.Popen(
-            [*DIE_WITH_PARENT, sys.executable, "-m", "daemon.cli", "run"],
-            env=self._environment(),
-            stdout=log,
-            stderr=log,
-        )
-        log.close()
+        with self.daemon_log.open("ab") as log:
+            self._daemon = subprocess.Popen(
+                [*DIE_WITH_PARENT, sys.executable, "-m", "daemon.cli", "run"],
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # a Ctrl-C in the terminal is ours to pass on
+            )
 
-    def kill_daemon(self) -> None:
+    @property
+    def daemon_pid(self) -> int | None:
+        return self._daemon.pid if self._daemon is not None else None
+
+    def daemon_died(self) -> bool:
+        return self._daemon is not None and self._daemon.poll() is not None
+
+    def engine(self) -> ServerRecord | None:
+        """The vLLM that the daemon started last."""
+        return read_record(self.home / "vllm.json")
+
+    async def kill_daemon(self) -> None:
         """SIGKILL: no goodbye, no clean-up."""
         assert self._daemon is not None
         self._daemon.kill()
-        self._daemon.wait(timeout=10)
+        await asyncio.to_thread(self._daemon.wait)
         self.kills += 1
 
     def kill_process(self, pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
         self.kills += 1
 
-    async def stop_daemon(self) -> None:
-        """SIGTERM and wait: what it holds is finished, the store is closed."""
-        assert self._daemon is not None
-        self._daemon.terminate()
-        await asyncio.to_thread(self._daemon.wait, 60)
-
-    def command(self, *words: str) -> str:
+    async def command(self, *words: str) -> str:
         """Run an `adaptd` command as an operator would and return what it printed.
 
         Raises:
             DemoError: it was refused.
         """
-        done = subprocess.run(
-            [sys.executable, "-m", "daemon.cli", *words],
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "daemon.cli",
+            *words,
             env=self._environment(),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
         )
-        if done.returncode != 0:
-            raise DemoError(
-                "adaptd " + " ".join(words), done.stderr.strip()[-400:], "See daemon.log"
-            )
-        return done.stdout
+        try:
+            out, err = await child.communicate()  # its requests to the daemon have limits
+        finally:
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+        if child.returncode != 0:
+            said = err.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+            raise DemoError("adaptd " + " ".join(words), said[-1], f"See {self.daemon_log}")
+        return out.decode()
 
     async def get(self, path: str) -> Any:
         """A GET on the daemon's API; None while it is away."""
@@ -147,29 +151,67 @@ class World:
             response = await self._client().get(path)
         except httpx.TransportError:
             return None
-        if response.status_code >= 500:
+        if response.is_server_error:
             return None
-        return response.raise_for_status().json()
+        if response.is_error:
+            problem = f"{path} was answered {response.status_code}"
+            raise DemoError("daemon", problem, f"See {self.daemon_log}")
+        return response.json()
 
-    def engine_log_tail(self) -> str:
-        """The last line vLLM wrote, for the start-up wait."""
-        path = self.home / "logs" / "vllm.log"
-        if not path.exists():
-            return ""
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 400))
-            lines = file.read().decode(errors="replace").splitlines()
-        return lines[-1][:100] if lines else ""
+    async def close(self) -> None:
+        """Let go of the connection to the daemon."""
+        if self._api is not None:
+            await self._api.aclose()
 
-    def daemon_died(self) -> bool:
-        return self._daemon is not None and self._daemon.poll() is not None
+    def end(self, *, in_a_hurry: Callable[[], bool]) -> None:
+        """End everything: daemon, vLLM, broker. Blocks; safe to repeat.
+
+        Each is asked first and killed where it takes too long: 40 s for the daemon, and 5 s for it
+        `in_a_hurry` and for the others. Nothing is lost then: what was accepted is in the store.
+        """
+        self._end_daemon(in_a_hurry)
+        if (record := self.engine()) is not None:
+            end_server(record, grace_s=_GRACE_S)
+        if self.broker is not None:
+            self.broker.stop(limit_s=_GRACE_S)
+
+    def kill(self) -> None:
+        """SIGKILL to everything that runs, without waiting. Safe in a signal handler."""
+        kill_group(self._daemon)
+        if (record := self.engine()) is not None:
+            end_server(record, grace_s=0)
+        if self.broker is not None:
+            self.broker.kill_at_once()
+
+    def _end_daemon(self, in_a_hurry: Callable[[], bool]) -> None:
+        if self._daemon is None or self._daemon.poll() is not None:
+            return
+        self._daemon.terminate()
+        began = time.monotonic()
+        while self._daemon.poll() is None:
+            if time.monotonic() - began > (_GRACE_S if in_a_hurry() else _DAEMON_GRACE_S):
+                kill_group(self._daemon)
+            with suppress(subprocess.TimeoutExpired):
+                self._daemon.wait(_POLL_S)
+
+    def _empty_home(self) -> None:
+        """Only a folder that a demo made, and not before what a killed one left has ended."""
+        if self.home.exists() and any(self.home.iterdir()):
+            if not (self.home / _MARK).exists():
+                problem = "it is not empty and no demo made it"
+                raise DemoError(str(self.home), problem, "Give --home another folder")
+            if (record := self.engine()) is not None:
+                end_server(record, grace_s=20)
+        shutil.rmtree(self.home, ignore_errors=True)
+        self.home.mkdir(parents=True, mode=0o700)
+        (self.home / _MARK).write_text("adaptd demo empties this folder\n")
 
     def _client(self) -> httpx.AsyncClient:
         if self._api is None:
             token = (self.home / "control.token").read_text().strip()
             headers = {"Authorization": f"Bearer {token}"}
             self._api = httpx.AsyncClient(
-                base_url=self.url, headers=headers, timeout=10, trust_env=False
+                base_url=self.url, headers=headers, timeout=20, trust_env=False
             )
         return self._api
 
@@ -185,23 +227,3 @@ class World:
             "KAFKA_BOOTSTRAP": self.broker.bootstrap if self.broker is not None else "",
         }
         return os.environ | {f"ADAPTD_{name}": value for name, value in settings.items()}
-
-    def _end_everything(self) -> None:
-        if self._daemon is not None and self._daemon.poll() is None:
-            self._daemon.terminate()
-            try:
-                self._daemon.wait(timeout=40)
-            except subprocess.TimeoutExpired:
-                self._daemon.kill()
-        self._end_engine()
-        if self.broker is not None:
-            self.broker.stop()
-
-    def _end_engine(self) -> None:
-        """vLLM outlives the daemon on purpose; the demo takes it along."""
-        if not (self.home / "vllm.json").exists():
-            return
-        try:
-            self.command("engine", "stop")
-        except (DemoError, subprocess.TimeoutExpired) as error:
-            sys.stderr.write(f"{error}\n")

@@ -1,5 +1,6 @@
 """Asks everybody and judges: the whole of `adaptd doctor`."""
 
+import contextlib
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -12,20 +13,30 @@ from daemon.doctor.machine import (
     check_extras,
     check_home,
     judge_daemon,
+    judge_memory,
     port_is_taken,
     store_is_held,
 )
 from daemon.doctor.policies import suite_items
-from daemon.doctor.serving import judge_bases, judge_slots, judge_vllm, probe_vllm
+from daemon.doctor.serving import (
+    judge_bases,
+    judge_format,
+    judge_slots,
+    judge_vllm,
+    probe_vllm,
+)
 from daemon.doctor.traffic import judge_maturity
 from daemon.domain.errors import SettingsError
+from daemon.domain.machine import memory_available_bytes, memory_limit_bytes
+from daemon.domain.memory import needed_bytes
 from daemon.domain.tokens import list_tokens
 from daemon.evaluation.gate import Gate
 from daemon.evaluation.power import gate_problems
-from daemon.installation import GATEWAY_FILE, engine_settings, find_base
+from daemon.installation import GATEWAY_FILE, calibrator_of, engine_settings, find_base
 from daemon.policy.load import Limits, Loaded, load_policy
 from daemon.policy.model import Policy
 from daemon.settings import Settings
+from daemon.training.calibration import AUTO, weights_bytes
 from serving.launch import GATEWAY_CLASS, command
 from serving.settings import CONFIG_VARIABLE
 
@@ -113,9 +124,33 @@ def _serving(
         found += judge_slots(upstream.max_loras, aliases)
     wanted = [(policy.model, policy.base) for policy in policies]
     found += judge_bases(wanted, settings.bases, facts.base_root)
+    found += _format(settings, facts.dtype)
     if not upstream.manage:
         found.append(note("vllm", f"to start it yourself: {how_to_start(settings)}"))
     return found
+
+
+def _format(settings: Settings, served: str | None) -> list[Finding]:
+    """Nothing where no base is known, or the server may be on another machine."""
+    if not settings.upstream.manage:
+        return []
+    with contextlib.suppress(SettingsError, OSError):
+        base = find_base(settings)
+        calibration = calibrator_of(settings, base).ensure()
+        weights = weights_bytes(base.directory)
+        needed = {name: needed_bytes(weights, name) for name in calibration.speeds}
+        given = settings.upstream.dtype
+        asked = served or (None if given == AUTO else given)
+        found = [judge_format(asked, calibration, needed)]
+        if (total := needed.get(asked or calibration.dtype)) is not None:  # None on a GPU
+            found.append(_memory(total, runs=served is not None))
+        return found
+    return []
+
+
+def _memory(needed: int, *, runs: bool) -> Finding:
+    limit, available = memory_limit_bytes(), memory_available_bytes()
+    return judge_memory(needed, limit=limit, available=available, runs=runs)
 
 
 def how_to_start(settings: Settings) -> str:

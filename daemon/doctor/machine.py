@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from daemon.doctor.findings import Finding, error, note, ok, warning
+from daemon.domain.memory import gib, memory_problem
 
 _LIMIT_S = 60
 _LOW_DISK_BYTES = 5 * 1024**3  # a base of 135 M, its snapshots and a dozen versions; more for more
@@ -91,6 +92,18 @@ def check_home(home: Path) -> list[Finding]:
         what = f"only {_free(nearest)} at {nearest}"
         return [warning("store", what, "Make room: snapshots and adapters live there")]
     return [ok("store", f"{home} can be written, {_free(nearest)}")]
+
+
+def judge_memory(needed: int, *, limit: int, available: int, runs: bool) -> Finding:
+    """Say whether memory is enough for daemon, vLLM and trainer together.
+
+    `runs`: they run already, so that what is free says nothing.
+    """
+    free = limit if runs else available
+    if problem := memory_problem(needed, limit=limit, available=free):
+        remedy = "End other programs, allow more, or take a smaller base or upstream.kv_cache_gib"
+        return warning("memory", problem, remedy)
+    return ok("memory", f"{gib(available)} of {gib(limit)} are free, about {gib(needed)} needed")
 
 
 def _write_problem(folder: Path) -> OSError | None:

@@ -1,17 +1,19 @@
 """The vLLM server: whether it answers, can hold adapters, and serves the right base."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import httpx
 import msgspec
 
-from daemon.doctor.findings import Finding, error, note, ok
+from daemon.doctor.findings import Finding, error, note, ok, warning
 from daemon.domain.bases import base_digest
+from daemon.domain.calibration import Calibration
 from daemon.domain.errors import SettingsError
 
 _LIMIT_S = 20
+_MUCH_SLOWER = 1.5
 # The family is announced only where vLLM was started with --enable-lora; its sample comes with the
 # first request served.
 _LORA_FAMILY = "vllm:lora_requests_info"
@@ -19,7 +21,7 @@ _MAX_LORAS = re.compile(rf'^{_LORA_FAMILY}\{{[^}}]*max_lora="(\d+)"', re.MULTILI
 
 
 class VllmFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server says of itself. `max_loras` is None where it has not said yet."""
+    """What a server says of itself. `max_loras` and `dtype` are None where it has not said."""
 
     answers: bool
     is_vllm: bool = False
@@ -29,6 +31,7 @@ class VllmFacts(msgspec.Struct, frozen=True, kw_only=True):
     max_loras: int | None = None
     base: str | None = None
     base_root: str | None = None
+    dtype: str | None = None
 
 
 def probe_vllm(url: str, token: str | None) -> VllmFacts:
@@ -54,15 +57,17 @@ def _probe(client: httpx.Client) -> VllmFacts:
         metrics = client.get("/metrics").text
     slots = _MAX_LORAS.search(metrics)
     loading = client.post("/v1/load_lora_adapter", json={})
+    state = client.get("/adaptd/state")
     return VllmFacts(
         answers=True,
         is_vllm=True,
-        has_gateway=client.get("/adaptd/state").is_success,
+        has_gateway=state.is_success,
         lora=_LORA_FAMILY in metrics,
         runtime_loading=loading.status_code != httpx.codes.NOT_FOUND,
         max_loras=int(slots[1]) if slots else None,
         base=base.get("id"),
         base_root=base.get("root"),
+        dtype=state.json().get("dtype") if state.is_success else None,
     )
 
 
@@ -104,6 +109,31 @@ def judge_slots(max_loras: int, aliases: int) -> list[Finding]:
     what = f"too few LoRA slots: {max_loras}, and {aliases} aliases need {needed}"
     remedy = f"Start vLLM with --max-loras {needed} (setting upstream.max_loras)"
     return [error("slots", what, remedy)]
+
+
+def judge_format(
+    dtype: str | None, calibration: Calibration, needed_bytes: Mapping[str, int]
+) -> Finding:
+    """Compare the number format in use, or set, with what this machine is fast in.
+
+    A `dtype` of None is auto: the calibration decides. `needed_bytes` is the memory that serving
+    and training take in each format.
+    """
+    dtype = dtype or calibration.dtype
+    slower = calibration.slower(dtype) or 1.0
+    if slower < _MUCH_SLOWER:
+        return ok("format", f"{dtype}: {calibration.reason}")
+    fastest = max(calibration.speeds, key=calibration.speeds.__getitem__)
+    needed = needed_bytes[fastest] / 2**30
+    has = calibration.machine.memory_bytes / 2**30
+    what = (
+        f"{dtype} is {slower:.1f} x slower here than {fastest}, which needs about {needed:.1f} GiB "
+        f"of memory ({has:.1f} GiB are there)"
+    )
+    remedy = 'Set upstream.dtype to "auto", then `adaptd engine restart`'
+    if needed > has:
+        remedy = f"Give it {needed:.1f} GiB of memory, or a machine with instructions for {dtype}"
+    return warning("format", what, remedy)
 
 
 def judge_bases(

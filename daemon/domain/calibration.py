@@ -10,8 +10,8 @@ from daemon.domain.machine import Machine
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     """One measurement on one machine. It holds as long as `fingerprint` does.
 
-    `speeds` are GFLOP/s by number format, over the matrix products of one training step and of
-    decoding with a few customers at once. On a GPU nothing is timed and `speeds` is empty.
+    `speeds` are GFLOP/s of one core by number format, over the matrix products of one training step
+    and of decoding with a few customers. On a GPU nothing is timed and `speeds` is empty.
     `dtype` is the format to serve and train in, `reason` says why in words. `took_s` is what the
     measurement cost.
     """

@@ -61,7 +61,7 @@ class KafkaSecurity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             found = (os.environ if environment is None else environment).get(PASSWORD_VARIABLE)
         else:
             try:
-                found = self.password_path.read_text().rstrip("\r\n")
+                found = self.password_path.read_text("utf-8").rstrip("\r\n")
             except (OSError, UnicodeDecodeError) as error:
                 problem = f"the password cannot be read ({type(error).__name__})"
                 raise SettingsError(str(self.password_path), problem, remedy) from error

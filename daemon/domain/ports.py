@@ -12,11 +12,15 @@ from daemon.domain.routes import GatewayState, RouteTable
 
 
 class HostInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host is. `instance` changes with its process, so receipts do not outlive it."""
+    """What a host is. `instance` changes with its process, so receipts do not outlive it.
+
+    `dtype` is the number format it computes in, None where it does not say.
+    """
 
     instance: str
     base: str
     max_model_len: int
+    dtype: str | None = None
 
 
 class AdapterHost(Protocol):

@@ -104,6 +104,8 @@ class GatewayState(msgspec.Struct, frozen=True, kw_only=True):
 
     `in_flight` counts requests by the name vLLM knows, `spool_events` what is captured and not yet
     accepted elsewhere. Not `table_saved`: the table is in force, but the disk did not take it.
+    `dtype` is the number format that the server around the gateway computes in; None where the
+    gateway is not in the server's process.
     """
 
     gateway: str
@@ -114,3 +116,4 @@ class GatewayState(msgspec.Struct, frozen=True, kw_only=True):
     rows_lost: int = 0
     lease_held: bool = False
     table_saved: bool = True
+    dtype: str | None = None

@@ -29,7 +29,7 @@ _log = structlog.get_logger(__name__)
 class Case(NamedTuple):
     """A candidate and all it is judged by. `candidates` counts those scored on each suite's items.
 
-    `left_out` counts the items that are too long for the host.
+    `left_out` counts the items that are too long for the host, `dtype` is its number format.
     """
 
     run: Run
@@ -40,6 +40,7 @@ class Case(NamedTuple):
     left_out: Mapping[Suite, int]
     candidates: Mapping[Suite, int]
     max_model_len: int
+    dtype: str | None = None
 
 
 class Measured(NamedTuple):
@@ -72,7 +73,8 @@ class Comparison:
         """
         policy = self._policies.version(run.model, run.policy_version).policy
         snapshot = await self._snapshots.get(run.snapshot_id or "")
-        max_model_len = (await self._host.describe()).max_model_len
+        info = await self._host.describe()
+        max_model_len = info.max_model_len
         found = await asyncio.to_thread(read_suites, Path(snapshot.path))
         suites = {s: [i for i in items if fits(i, max_model_len)] for s, items in found.items()}
         return Case(
@@ -84,6 +86,7 @@ class Comparison:
             left_out={s: len(found[s]) - len(items) for s, items in suites.items()},
             candidates=await self._count(run, adapter.name, snapshot.holdout_version, suites),
             max_model_len=max_model_len,
+            dtype=info.dtype,
         )
 
     async def measure(self, case: Case, progress: Progress) -> Measured:
@@ -110,11 +113,15 @@ class Comparison:
     async def _scores(
         self, name: str | None, case: Case, progress: Progress
     ) -> Mapping[Suite, Scores]:
-        """A base's scores count for its own weights only, so their place is named after those."""
+        """Scores count for the base's weights and the host's number format: both name their place.
+
+        A host that does not say in which format it computes has a place of its own.
+        """
+        where = ":".join(filter(None, (case.adapter.base_digest[:12], case.dtype)))
         return {
             suite: await self._bench.measure(
                 name,
-                f"{suite}@{case.adapter.base_digest[:12]}",
+                f"{suite}@{where}",
                 items,
                 max_model_len=case.max_model_len,
                 listener=progress,

@@ -54,7 +54,7 @@ def schema_text() -> str:
 def main() -> None:
     """Write the schema to the path given, or to its place in the repository."""
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else SCHEMA_PATH
-    path.write_text(schema_text())
+    path.write_text(schema_text(), "utf-8")
 
 
 if __name__ == "__main__":

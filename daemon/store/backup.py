@@ -1,8 +1,8 @@
 """A consistent copy of one installation, made while it runs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from daemon.store.backup_files import (
 )
 from daemon.store.database import rows, transaction
 from daemon.store.encryption import StoreKey, is_encrypted
+from daemon.store.events import utc_now
 from daemon.store.opening import Connection, attach
 from daemon.store.statements import statements
 
@@ -56,6 +57,7 @@ def back_up(
     key: StoreKey | None,
     secrets: bool,
     told: Told = lambda *_: None,
+    clock: Callable[[], datetime] = utc_now,
 ) -> BackupManifest:
     """Make a backup at `destination`, whole or not at all. Blocks; `cursor` is for it alone.
 
@@ -69,7 +71,7 @@ def back_up(
     try:
         with made_whole(destination) as folder:
             told("store", 0, _size(place.store))
-            copied = copy_store(cursor, folder / STORE, key=key)
+            copied = copy_store(cursor, folder / STORE, key=key, clock=clock)
             told("adapters", 0, 0)
             missing = _copy_adapters(copied.adapters, folder / ADAPTERS)
             told("policies", 0, 0)
@@ -82,14 +84,20 @@ def back_up(
     return manifest
 
 
-def copy_store(cursor: Connection, target: Path, *, key: StoreKey | None) -> Copied:
+def copy_store(
+    cursor: Connection,
+    target: Path,
+    *,
+    key: StoreKey | None,
+    clock: Callable[[], datetime] = utc_now,
+) -> Copied:
     """Copy the store into a new file under `key`. Needs OpenSSL loaded where there is one.
 
     Raises:
         duckdb.Error, OSError: it cannot be read or written.
     """
     with _attached(cursor, target, key):
-        as_of = datetime.now(UTC)  # before the copy's snapshot: whatever came by now is in it
+        as_of = clock()  # before the copy's snapshot: whatever came by now is in it
         with transaction(cursor):
             cursor.execute(_SQL["copy_store"])
         adapters = msgspec.convert(rows(cursor, _SQL["copied_adapters"]), list[AdapterRow])

@@ -35,7 +35,7 @@ def migrate(connection: duckdb.DuckDBPyConnection) -> None:
 def _available() -> list[tuple[int, str]]:
     folder = resources.files("daemon.store") / "migrations"
     return [
-        (int(file.name.split("_")[0]), file.read_text())
+        (int(file.name.split("_")[0]), file.read_text("utf-8"))
         for file in folder.iterdir()
         if file.name.endswith(".sql")
     ]

@@ -1,9 +1,10 @@
 """Puts a backup in the place of an installation, marked so that nothing moves before it agrees."""
 
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import duckdb
@@ -28,6 +29,7 @@ from daemon.store.backup_files import (
 )
 from daemon.store.database import Connection, Database, rows
 from daemon.store.encryption import StoreKey, is_encrypted
+from daemon.store.events import utc_now
 from daemon.store.restores import Restore, add_restore
 from daemon.store.rewriting import RESTORED, beside, held, log_of, remove
 from daemon.store.runs import move_run
@@ -60,6 +62,7 @@ def restore_backup(
     key: StoreKey | None,
     replace: bool,
     told: Told = lambda *_: None,
+    clock: Callable[[], datetime] = utc_now,
 ) -> Restored:
     """Verify a backup and put it in place; the store itself comes last. Safe to repeat.
 
@@ -77,7 +80,7 @@ def restore_backup(
             _check_key(source, manifest, key)
             place.home.mkdir(parents=True, exist_ok=True, mode=0o700)
             kept = _lay_files(source, place, manifest, told)
-            moved = _lay_store(source, place, manifest, key=key, replace=there_is_one)
+            moved = _lay_store(source, place, manifest, key=key, replace=there_is_one, now=clock())
     except (OSError, duckdb.Error) as error:
         raise cannot_write(place.home, error) from error
     return Restored(
@@ -160,34 +163,47 @@ def _seal_folders(place: Place, manifest: BackupManifest) -> None:
 
 
 def _lay_store(
-    source: Path, place: Place, manifest: BackupManifest, *, key: StoreKey | None, replace: bool
+    source: Path,
+    place: Place,
+    manifest: BackupManifest,
+    *,
+    key: StoreKey | None,
+    replace: bool,
+    now: datetime,
 ) -> list[str]:
     """Make the store beside its place and put it there; says what was moved aside."""
     fresh = beside(place.store, RESTORED)
     try:
-        _prepare(source, fresh, place, manifest, key=key)
-        return _put_in_place(fresh, place.store, replace=replace)
+        _prepare(source, fresh, place, manifest, key=key, now=now)
+        return _put_in_place(fresh, place.store, replace=replace, now=now)
     finally:
         remove(fresh)
 
 
 def _prepare(
-    source: Path, fresh: Path, place: Place, manifest: BackupManifest, *, key: StoreKey | None
+    source: Path,
+    fresh: Path,
+    place: Place,
+    manifest: BackupManifest,
+    *,
+    key: StoreKey | None,
+    now: datetime,
 ) -> None:
     """The store as it will be: its paths those of the new home, and marked as restored."""
     remove(fresh)
     copy_file(source / STORE, fresh, mode=0o600)
     database = Database.open(fresh, key=key)
     try:
-        database.write_now(lambda cursor: _mark(cursor, source, place, manifest))
+        database.write_now(lambda cursor: _mark(cursor, source, place, manifest, now=now))
     finally:
         database.close()
     with fresh.open("rb+") as file:
         os.fsync(file.fileno())
 
 
-def _mark(cursor: Connection, source: Path, place: Place, manifest: BackupManifest) -> None:
-    now = datetime.now(UTC)
+def _mark(
+    cursor: Connection, source: Path, place: Place, manifest: BackupManifest, *, now: datetime
+) -> None:
     for statement in _PATHS:
         cursor.execute(_SQL[statement], {"before": manifest.home, "after": str(place.home)})
     reason = "its files are in no backup"
@@ -199,9 +215,9 @@ def _mark(cursor: Connection, source: Path, place: Place, manifest: BackupManife
     add_restore(cursor, restore)
 
 
-def _put_in_place(fresh: Path, store: Path, *, replace: bool) -> list[str]:
+def _put_in_place(fresh: Path, store: Path, *, replace: bool, now: datetime) -> list[str]:
     """Move the old store, which is held, and its log aside, then put the new one there."""
-    moved = _move_aside(store) if replace else []
+    moved = _move_aside(store, now) if replace else []
     try:
         os.link(fresh, store)  # fails where somebody made a store meanwhile, or opened one
     except (FileExistsError, FileNotFoundError) as error:
@@ -211,9 +227,13 @@ def _put_in_place(fresh: Path, store: Path, *, replace: bool) -> list[str]:
     return moved
 
 
-def _move_aside(store: Path) -> list[str]:
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    aside = store.with_name(f"{store.name}{_ASIDE}{stamp}")
+def _move_aside(store: Path, now: datetime) -> list[str]:
+    name = f"{store.name}{_ASIDE}{now:%Y%m%dT%H%M%SZ}"
+    aside = store.with_name(name)
+    for again in itertools.count(2):  # twice in one second; a rename would put one over the other
+        if not aside.exists():
+            break
+        aside = store.with_name(f"{name}-{again}")
     store.rename(aside)
     if log_of(store).exists():
         log_of(store).rename(log_of(aside))

@@ -48,7 +48,7 @@ class Sandbox:
         *,
         memory_mb: int = 1024,
         cpu_s: int = 60,
-        wall_s: float = 90,
+        wall_s: float = 600,  # a starved machine gives it a tenth of a core
         threads: int = 2,
         result_mb: int = 1024,
     ) -> None:

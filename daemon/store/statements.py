@@ -10,7 +10,9 @@ _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 @cache
 def statements(file: str) -> dict[str, str]:
     """The named statements of sql/{file}.sql."""
-    return split_statements((resources.files("daemon.store") / "sql" / f"{file}.sql").read_text())
+    return split_statements(
+        (resources.files("daemon.store") / "sql" / f"{file}.sql").read_text("utf-8")
+    )
 
 
 def split_statements(text: str) -> dict[str, str]:

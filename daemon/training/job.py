@@ -57,7 +57,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     threads: int
     niceness: int = 5
-    dtype: str = "bfloat16"
+    dtype: str
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from daemon.training.plan import Ground, ParentShape, plan_job
 
 
 class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the operator decides. `dtype` is vLLM's: `auto` is the base's own.
+    """What the operator decides.
 
     `python` is the interpreter with torch, None for this one. `command` replaces the child's.
     """
@@ -29,7 +29,6 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True):
     home: Path
     bases: Mapping[str, Path]
     served: ServedLora
-    dtype: str
     max_model_len: int
     python: Path | None = None
     threads: int = 2
@@ -52,11 +51,13 @@ class Preparation:
         self,
         settings: TrainerSettings,
         *,
+        served_format: Callable[[], Awaitable[str]],
         adapters: AdapterStore,
         snapshots: SnapshotStore,
         book: PolicyBook,
     ) -> None:
         self._settings = settings
+        self._served_format = served_format
         self._adapters = adapters
         self._snapshots = snapshots
         self._book = book
@@ -85,7 +86,7 @@ class Preparation:
             base=base,
             base_dir=str(directory.absolute()),
             base_digest=await asyncio.to_thread(base_digest, directory),
-            dtype=await asyncio.to_thread(served_dtype, settings.dtype, directory),
+            dtype=await self._served_format(),
             max_model_len=settings.max_model_len,
             served=settings.served,
             threads=settings.threads,
@@ -105,15 +106,6 @@ class Preparation:
             alpha=config["lora_alpha"],
             targets=config["target_modules"],
         )
-
-
-def served_dtype(setting: str, base_dir: Path) -> str:
-    """vLLM's `auto` is the base's own type, a float32 base being served in bfloat16."""
-    if setting != "auto":
-        return setting
-    config = read_json(base_dir / "config.json")
-    own = config.get("dtype") or config.get("torch_dtype") or "bfloat16"
-    return "bfloat16" if own == "float32" else own
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import msgspec
@@ -35,17 +36,23 @@ class TrainingService:
         self,
         settings: TrainerSettings,
         *,
+        served_format: Callable[[], Awaitable[str]],
         runs: RunStore,
         adapters: AdapterStore,
         snapshots: SnapshotStore,
         book: PolicyBook,
         waiting: Waiting | None = None,
     ) -> None:
-        """With `waiting` a trainer gives way to requests."""
+        """`served_format` says in which number format the server computes.
+
+        With `waiting` a trainer gives way to requests.
+        """
         self._settings = settings
         self._waiting = waiting
         self._runs = runs
-        self._preparation = Preparation(settings, adapters=adapters, snapshots=snapshots, book=book)
+        self._preparation = Preparation(
+            settings, served_format=served_format, adapters=adapters, snapshots=snapshots, book=book
+        )
         self._publication = Publication(settings, runs=runs, adapters=adapters)
         self._stored_at = 0.0
 

@@ -49,9 +49,9 @@ class GatewaySeen(msgspec.Struct, frozen=True, kw_only=True):
 class LiveFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What only the running process knows, at one moment.
 
-    `ingest`: `source` (kafka or http), `state`, `problem`, `lag`. `host`: `url`, `state` (ready,
-    starting, down), `instance`, `loaded`. `triggers`: by alias, why it trains or waits. `restore`:
-    the last restore of this store and whether it holds everything still.
+    `ingest`: `source` (kafka or http), `state`, `problem`, `lag`. `host`: `url`, `dtype`, `state`
+    (ready, starting, down), `instance`, `loaded`. `triggers`: by alias, why it trains or waits.
+    `restore`: the last restore of this store and whether it holds everything still.
     """
 
     started_at: datetime

@@ -2,12 +2,16 @@
 
 import json
 
-_TIME = "2026-11-22T12:00:00Z"
 _MB = 10**6
 
 
 def _event(**fields: object) -> bytes:
-    sound = {"schema": "adaptd.interaction/1", "id": "p", "time": _TIME, "model": "support"}
+    sound = {
+        "schema": "adaptd.interaction/1",
+        "id": "p",
+        "time": "2026-11-22T12:00:00Z",
+        "model": "support",
+    }
     return json.dumps(sound | fields).encode()
 
 

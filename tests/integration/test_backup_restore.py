@@ -21,7 +21,7 @@ from tests.daemon_world import (
     settings_for,
     token_for,
 )
-from tests.waiting import until_blocking
+from tests.waiting import LIMIT_S, until_blocking
 
 MARKER = "planted-marker"
 
@@ -145,7 +145,7 @@ def test_an_encrypted_daemon_leaves_no_plaintext_and_no_key_in_any_file(
         [sys.executable, "-m", "daemon.cli", "run"],
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=LIMIT_S,
         check=False,
     )
     assert (ended.returncode, "no key is set" in ended.stderr) == (2, True)

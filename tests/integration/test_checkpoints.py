@@ -146,7 +146,9 @@ async def test_it_is_closed_after_so_many_rows(database: Database, tmp_path: Pat
     """Closing empties the log."""
     ingesting = Ingesting(database)
     await ingesting.pin()
-    sink = EventStore(database, dedupe_window=timedelta(days=1), refresh_rows=150)
+    sink = EventStore(
+        database, dedupe_window=timedelta(days=1), clock=ingesting.clock, refresh_rows=150
+    )
     await sink.write(many(0, 100))
     before = log_bytes(tmp_path)
     await sink.write(many(100, 200))

@@ -24,7 +24,7 @@ from tests.daemon_world import (
     settings_for,
     token_for,
 )
-from tests.waiting import until_blocking
+from tests.waiting import LIMIT_S, until_blocking
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def interactions(first: int, count: int) -> list[dict[str, Any]]:
 def send(daemon: DaemonProcess, events: list[dict[str, Any]]) -> list[str]:
     """Send with a token of our own; what became of each."""
     headers = {"Authorization": f"Bearer {token_for(daemon.settings, 'events')}"}
-    answer = httpx.post(f"{daemon.url}/v1/events", json=events, headers=headers, timeout=30)
+    answer = httpx.post(f"{daemon.url}/v1/events", json=events, headers=headers, timeout=LIMIT_S)
     return [result["result"] for result in answer.raise_for_status().json()["results"]]
 
 
@@ -63,7 +63,7 @@ def run_to_its_end(settings: Settings, **more: str) -> subprocess.CompletedProce
         env=os.environ | environment(settings, **more),
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=LIMIT_S,
         check=False,
     )
 
@@ -201,6 +201,10 @@ def test_the_daemon_needs_neither_torch_nor_vllm() -> None:
         "sys.exit(f'imported: {found}' if found else 0)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", check], capture_output=True, text=True, timeout=90, check=False
+        [sys.executable, "-c", check],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ from tests.waiting import until
 class World:
     def __init__(self, database: Database, base: Path, folder: Path) -> None:
         self.runs = RunStore(database)
-        self.events = Ingesting(database, datetime(2026, 11, 1, 13, tzinfo=UTC))
+        self.events = Ingesting(database)
         self.book = PolicyBook()
         self.folder = folder
         self.database = database
@@ -31,7 +30,7 @@ class World:
 
     def a_service(self, base: Path) -> DatasetService:
         builder = a_builder(self.events, base, self.folder / "snapshots")
-        return DatasetService(self.runs, builder, self.book, tick_s=0.02)
+        return DatasetService(self.runs, builder, self.book, tick_s=0.02, clock=self.events.clock)
 
     async def policy(self) -> None:
         version = a_version(self.folder / "policies")

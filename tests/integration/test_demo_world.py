@@ -22,8 +22,10 @@ async def test_without_java_events_go_through_the_daemons_door_and_to_no_broker_
     monkeypatch.setenv("ADAPTD_KAFKA_BOOTSTRAP", "127.0.0.1:1")  # an operator's own
     monkeypatch.setenv("ADAPTD_UPSTREAM__MANAGE", "false")  # no vLLM here
     told: list[str] = []
-    async with World(tmp_path / "demo") as world:
-        world.prepare(lambda _: None, told.append)
+    world = World(tmp_path / "demo")
+    try:
+        world.make_base(told.append)
+        world.start_broker(told.append)
         assert told == [
             "Java 17 is not installed: going on without a broker, events go through POST /v1/events"
         ]
@@ -35,11 +37,15 @@ async def test_without_java_events_go_through_the_daemons_door_and_to_no_broker_
 
         token = (world.home / "control.token").read_text().strip()
         assert await send(gateway["events_url"], token) == "stored"
-        world.kill_daemon()
+        await world.kill_daemon()
         world.start_daemon()
         assert (await status(world))["events"]["interactions"] == 1
         assert await send(gateway["events_url"], token) == "duplicate"
-        await world.stop_daemon()
+        world.kill()  # as a second Ctrl-C does
+        await until(world.daemon_died, within_s=5)
+    finally:
+        await world.close()
+        world.end(in_a_hurry=lambda: True)
 
 
 async def status(world: World) -> dict[str, Any]:

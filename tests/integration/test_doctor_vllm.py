@@ -12,8 +12,9 @@ from daemon.doctor.findings import Finding, Level
 from daemon.doctor.serving import judge_bases, judge_vllm, probe_vllm
 from serving.engine import EngineSupervisor
 from serving.launch import SPARE_LORAS, EngineSettings
-from tests.tiny_model import make_tiny_base
-from tests.vllm_server import START_LIMIT_S, TinyServer, run_apart
+from tests.tiny_model import FORMAT, make_tiny_base
+from tests.vllm_server import START_S, TinyServer, run_apart
+from tests.waiting import LIMIT_S
 
 
 @pytest.fixture
@@ -25,7 +26,8 @@ def plain(tmp_path: Path, tiny_base: Path) -> Iterator[str]:
         base_name="tiny",
         base_dir=tiny_base,
         extra_args=("--no-enable-lora",),
-        start_limit_s=START_LIMIT_S,
+        dtype=FORMAT,
+        start_limit_s=LIMIT_S,
     )
 
     async def start() -> None:
@@ -72,7 +74,7 @@ def test_a_server_that_does_not_know_our_token_is_not_taken_for_ours(vllm: TinyS
     assert "port in use" in errors(judge_vllm(vllm.url, facts, managed=True, aliases=1))[0]
 
 
-@pytest.mark.timeout(START_LIMIT_S + 120)
+@pytest.mark.timeout(START_S + 120)
 def test_a_server_without_lora_and_gateway_is_found(plain: str) -> None:
     facts = probe_vllm(plain, None)
     assert (facts.is_vllm, facts.lora, facts.has_gateway) == (True, False, False)

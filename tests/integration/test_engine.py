@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from serving.engine import EngineState
 from serving.server_process import ServerRecord, read_record
-from tests.vllm_server import START_LIMIT_S, TinyServer
+from tests.vllm_server import START_S, TinyServer
 from tests.waiting import until
 
 
@@ -40,9 +40,7 @@ async def test_a_killed_vllm_is_started_again_as_another_instance(vllm: TinyServ
             os.kill(record_of(vllm).pid, signal.SIGKILL)
 
             await until(lambda: supervisor.status.restarts == 1, within_s=60)
-            await until(
-                lambda: supervisor.status.state is EngineState.READY, within_s=START_LIMIT_S
-            )
+            await until(lambda: supervisor.status.state is EngineState.READY, within_s=START_S)
         finally:
             watching.cancel()
             with suppress(asyncio.CancelledError):

@@ -147,6 +147,30 @@ async def test_an_adopted_server_that_never_answers_is_ended(
         assert not is_running(pid_of(settings))
 
 
+async def test_a_start_that_moves_is_not_ended_however_long_it_takes(
+    settings: EngineSettings, tmp_path: Path
+) -> None:
+    (tmp_path / "slow").touch()
+
+    async with supervising(msgspec.structs.replace(settings, start_limit_s=1)) as supervisor:
+        await supervisor.ensure()
+
+        record = read_record(tmp_path / "vllm.json")
+        assert record is not None
+        assert record.took_s is not None
+        assert record.took_s > 3
+
+
+async def test_a_start_that_stands_still_is_ended(settings: EngineSettings, tmp_path: Path) -> None:
+    (tmp_path / "still").touch()
+
+    async with supervising(msgspec.structs.replace(settings, start_limit_s=2)) as supervisor:
+        with pytest.raises(HostError, match="vLLM hangs: nothing moved for 2 s"):
+            await supervisor.ensure()
+
+        assert not is_running(pid_of(settings))
+
+
 async def test_stopping_ends_every_process_of_the_server(
     settings: EngineSettings, tmp_path: Path
 ) -> None:
@@ -262,3 +286,24 @@ async def test_a_process_that_took_over_the_pid_is_neither_adopted_nor_ended(
         finally:
             stranger.kill()
             await stranger.wait()
+
+
+async def test_a_format_of_auto_is_decided_when_a_server_starts_and_not_before(
+    settings: EngineSettings,
+) -> None:
+    asked: list[str] = []
+
+    def decide() -> str:
+        asked.append("asked")
+        return "float16"
+
+    automatic = msgspec.structs.replace(settings, dtype="auto")
+    async with EngineSupervisor(automatic, home=settings.base_dir, dtype=decide) as first:
+        await first.ensure()
+        assert asked == ["asked"]
+        assert command_lines_with(f"--port {settings.port}")[0].count("--dtype float16") == 1
+    async with supervising(automatic) as second:  # decides nothing: the server runs
+        await second.ensure()
+
+        assert not second.status.stale
+        await second.stop()

@@ -36,6 +36,7 @@ from tests.erasure_world import (
 from tests.event_samples import NOON as NOW
 from tests.event_samples import a_correction, a_rating, an_interaction, as_bytes
 from tests.ingesting import EVENTS, Ingesting
+from tests.waiting import LIMIT_S
 
 IDS = ("pzq-1", "pzq-2", "pzqf-1", "pzqf-2", f"talk-{PERSON}")
 POINTS = [
@@ -308,7 +309,7 @@ async def test_a_daemon_killed_at_any_step_goes_on_to_the_same_end(
     remove_tree(home)
     shutil.copytree(planted / "as it was", home)
     command = [sys.executable, "-m", "tests.erasure_world", str(home), point]
-    killed = await asyncio.to_thread(subprocess.run, command, check=False, timeout=60)
+    killed = await asyncio.to_thread(subprocess.run, command, check=False, timeout=LIMIT_S)
     assert killed.returncode == -signal.SIGKILL
 
     world = ErasureWorld(home)

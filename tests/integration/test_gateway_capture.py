@@ -22,7 +22,7 @@ from serving.middleware import Gateway
 from serving.settings import write_settings
 from tests.broker import ROOT
 from tests.gateway_world import BASE, V1, V2, EventsDoor, OpenAIServer, Place, Site, serve, site
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 ASK: Any = [{"role": "user", "content": "hello"}]
 
@@ -305,7 +305,7 @@ async def _ask_and_kill(config: Path, place: Place, spool: Path) -> set[str]:
 
 async def _url_of(process: asyncio.subprocess.Process) -> str:
     assert process.stderr is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LIMIT_S):
         async for line in process.stderr:
             if b"running on" in line:
                 return line.decode().split("running on ")[1].split()[0]

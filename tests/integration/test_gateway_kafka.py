@@ -14,7 +14,7 @@ from daemon.domain.events import SIGNATURE_HEADER, Feedback, Interaction
 from daemon.domain.signing import derive, is_signed, load_secret
 from tests.broker import Broker
 from tests.gateway_world import V1, Site, site
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 ASK: Any = [{"role": "user", "content": "hello"}]
 
@@ -114,7 +114,7 @@ async def test_while_the_broker_is_away_answers_go_on_and_events_wait(
         during = await ask(here, 3)
         body = {"interaction": before[0], "kind": "rating", "value": 1, "id": "f1"}
         async with here.http() as http:
-            answer = await http.post("/v1/feedback", json=body, timeout=30)
+            answer = await http.post("/v1/feedback", json=body, timeout=LIMIT_S)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     finally:
         broker.restart()
@@ -122,7 +122,7 @@ async def test_while_the_broker_is_away_answers_go_on_and_events_wait(
     async with here.http() as http:
 
         async def accepted() -> bool:
-            return (await http.post("/v1/feedback", json=body, timeout=30)).status_code == 200
+            return (await http.post("/v1/feedback", json=body, timeout=LIMIT_S)).status_code == 200
 
         await until(accepted, within_s=60)
     topic = here.settings.interactions_topic

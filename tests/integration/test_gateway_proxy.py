@@ -12,13 +12,15 @@ from daemon.domain.errors import SettingsError
 from serving.gateway import create
 from serving.settings import write_settings
 from tests.gateway_world import V1, EventsDoor, OpenAIServer, Place, Site, serve
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 ASK: Any = [{"role": "user", "content": "hello there"}]
 
 
 @contextlib.asynccontextmanager
-async def proxy(home: Path, upstream: str | None = None) -> AsyncIterator[Site]:
+async def proxy(
+    home: Path, upstream: str | None = None, *, limit_s: float = LIMIT_S
+) -> AsyncIterator[Site]:
     door, server, place = EventsDoor(), OpenAIServer({V1: "/a/v1"}), Place.make(home)
     (home / "upstream.key").write_text("their-key\n")
     async with serve(door) as door_url, serve(server) as server_url:
@@ -26,7 +28,7 @@ async def proxy(home: Path, upstream: str | None = None) -> AsyncIterator[Site]:
             events_url=f"{door_url}/v1/events",
             upstream_url=upstream or server_url,
             upstream_key_path=home / "upstream.key",
-            upstream_limit_s=1,
+            upstream_limit_s=limit_s,
         )
         async with serve(create(settings)) as url:
             here = Site(url, server, door, place, settings)
@@ -81,7 +83,7 @@ async def test_a_server_that_is_away_is_a_502(tmp_path: Path) -> None:
 
 
 async def test_a_server_that_is_too_slow_is_a_504(tmp_path: Path) -> None:
-    async with proxy(tmp_path) as here:
+    async with proxy(tmp_path, limit_s=1) as here:
         async with here.client() as client:
             with pytest.raises(openai.InternalServerError) as caught:
                 await client.chat.completions.create(

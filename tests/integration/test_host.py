@@ -12,7 +12,7 @@ from daemon.domain.ports import AdapterHost
 from serving.launch import SPARE_LORAS
 from serving.vllm import VllmHost
 from tests.fakes import FakeHost
-from tests.tiny_model import make_tiny_adapter
+from tests.tiny_model import FORMAT, make_tiny_adapter
 from tests.vllm_server import TinyServer
 
 IDS = [[5 + (7 * k + 3 * i) % 400 for i in range(12 + k)] for k in range(20)]
@@ -40,6 +40,11 @@ async def test_it_tells_what_it_is_and_says_the_same_again(host: AdapterHost) ->
     assert info.instance
     assert info.max_model_len > 0
     assert await host.describe() == info
+
+
+async def test_a_gateway_in_the_server_says_in_which_format_it_computes(vllm: TinyServer) -> None:
+    async with vllm.host() as real:
+        assert (await real.describe()).dtype == FORMAT
 
 
 async def test_a_loaded_version_is_listed_until_it_is_unloaded(

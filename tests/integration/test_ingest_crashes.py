@@ -15,7 +15,7 @@ from tests.broker import Broker
 from tests.event_samples import an_interaction, as_bytes
 from tests.ingest_process import IngestProcess
 from tests.ingest_world import caught_up, consuming, names
-from tests.waiting import until, until_blocking
+from tests.waiting import LIMIT_S, until, until_blocking
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def steady_load(broker: Broker, topic: str, *, seconds: float) -> list[str]:
         events = [an_interaction() for _ in range(50)]
         futures = [producer.send(topic, as_bytes(event)) for event in events]
         for event, future in zip(events, futures, strict=True):
-            future.get(timeout=30)
+            future.get(timeout=LIMIT_S)
             sent.append(event["id"])
         time.sleep(0.02)
     producer.close()

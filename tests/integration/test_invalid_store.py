@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.waiting import LIMIT_S
+
 PROGRAM = """
 import duckdb
 from daemon.store.database import Database
@@ -27,7 +29,11 @@ asyncio.run(database.refresh())
 
 def test_the_process_ends_with_70_and_a_word_that_quotes_nothing() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", PROGRAM],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
     )
     assert done.returncode == 70
     assert "Restart adaptd" in done.stderr
@@ -39,7 +45,7 @@ def test_a_store_that_cannot_be_opened_again_ends_the_process_too(tmp_path: Path
         [sys.executable, "-c", EXCHANGED, str(tmp_path / "store.duckdb")],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LIMIT_S,
         check=False,
     )
     assert done.returncode == 70

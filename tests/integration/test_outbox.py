@@ -26,7 +26,7 @@ _number = itertools.count(1)
 class World:
     def __init__(self, database: Database, broker: Broker, topic: str, *, create: bool) -> None:
         self.ingesting = Ingesting(database)
-        self.letters = DeadLetterStore(database)
+        self.letters = DeadLetterStore(database, clock=self.ingesting.clock)
         settings = OutboxSettings(bootstrap=broker.bootstrap, topic=topic, create_topic=create)
         self.outbox = DeadLetterOutbox(settings, self.letters)
         self.running = asyncio.create_task(self.outbox.run())

@@ -7,6 +7,7 @@ import pytest
 
 from daemon.dataset.render import Renderer
 from tests.vllm_server import TinyServer
+from tests.waiting import LIMIT_S
 
 SYSTEM = {"role": "system", "content": "Answer with the queue only."}
 USER = {"role": "user", "content": "¿Dónde está mi pedido? <b>&\n東京"}
@@ -56,7 +57,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 async def ask(vllm: TinyServer, path: str, body: dict[str, Any]) -> Any:
     headers = {"Authorization": f"Bearer {vllm.control_token}"}
-    async with httpx.AsyncClient(base_url=vllm.url, headers=headers, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=vllm.url, headers=headers, timeout=LIMIT_S) as client:
         response = await client.post(path, json=body | {"model": vllm.base_name})
     assert response.status_code == 200, response.text
     return response.json()

@@ -21,6 +21,7 @@ from tests.rollout_world import (
     promoted,
 )
 from tests.tiny_model import make_tiny_base
+from tests.waiting import LIMIT_S
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ async def test_a_rollback_does_not_wait_for_a_base_that_is_read(
     reading = asyncio.create_task(service._desk.read_bases())
     end = await asyncio.to_thread(os.open, weights, os.O_WRONLY)
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT_S):
             assert (await service.operator.roll_back(MODEL, **OPERATOR)).published
         assert not reading.done()
         assert world.route.base_digest == digest

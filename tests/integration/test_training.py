@@ -40,7 +40,7 @@ from tests.training_world import (
     rows,
     train,
 )
-from tests.waiting import until, until_blocking
+from tests.waiting import LIMIT_S, until, until_blocking
 
 DAEMON = f"""
 import os, subprocess, sys, time
@@ -177,7 +177,7 @@ def test_a_second_trainer_on_a_run_directory_leaves_at_once(tmp_path: Path, job:
     first = subprocess.Popen(words, stdout=subprocess.PIPE)
     try:
         until_blocking(lambda: is_locked(tmp_path), within_s=30)
-        second = subprocess.run(words, capture_output=True, check=False, timeout=30)
+        second = subprocess.run(words, capture_output=True, check=False, timeout=LIMIT_S)
         assert (second.returncode, second.stdout) == (EXIT_LOCKED, b"")
         assert first.poll() is None
     finally:
@@ -224,7 +224,7 @@ def test_a_trainer_dies_with_its_daemon(tmp_path: Path, job: Job, stopped: bool)
 def test_a_trainer_whose_daemon_is_already_gone_does_nothing(tmp_path: Path, job: Job) -> None:
     words = command(msgspec.structs.replace(job, directory=str(tmp_path)))
     stranger = os.environ | {PARENT_PID: "1"}
-    done = subprocess.run(words, env=stranger, capture_output=True, check=False, timeout=30)
+    done = subprocess.run(words, env=stranger, capture_output=True, check=False, timeout=LIMIT_S)
     assert (done.returncode, done.stdout) == (1, b"")
     assert not (tmp_path / LOCK_FILE).exists()
 

@@ -20,6 +20,7 @@ from daemon.training.worker.model import base_of, load_model, logits_at, seed_ev
 from daemon.training.worker.probes import token_logprobs
 from tests.broker import ROOT
 from tests.training_world import a_job, rows
+from tests.waiting import LIMIT_S
 
 MIB = 1 << 20
 PEAK = """
@@ -95,7 +96,7 @@ def test_only_learnt_tokens_are_targets_and_rows_count_by_weight(tmp_path: Path)
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> PeftModel:
     """In float32, with LoRA weights that do something."""
-    job = a_job(tmp_path_factory.mktemp("model"), tiny_base, dtype="float32")
+    job = a_job(tmp_path_factory.mktemp("model"), tiny_base)
     seed_everything(job)
     loaded = load_model(job)
     with torch.no_grad():
@@ -157,7 +158,11 @@ def sealed(folder: Path, step: int, job: Any) -> None:
 def test_the_peak_is_the_childs_own_and_not_what_its_parent_held() -> None:
     held = b"x" * (256 * MIB)
     told = subprocess.run(
-        [sys.executable, "-c", PEAK], cwd=ROOT, capture_output=True, check=True, timeout=30
+        [sys.executable, "-c", PEAK],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        timeout=LIMIT_S,
     )
     before, after = map(int, told.stdout.split())
     assert 0 < before < 128 * MIB < len(held)

@@ -15,6 +15,7 @@ from consumers.batches import REFUSED_HEADER, bound_answer, bounded
 CODECS = {"gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 MIB = 1 << 20
 ZSTD_EMPTY = zstandard.ZstdCompressor().compress(b"")
+GZIP_EMPTY = gzip.compress(b"", mtime=0)  # a time of its own would be in the name of the test
 
 
 def a_batch(base: int, *values: bytes, codec: int = 0, producer: int = -1) -> bytes:
@@ -72,7 +73,7 @@ def test_what_does_not_unpack_becomes_one_record_too(codec: int) -> None:
     assert letter.value == bytes(broken)
 
 
-@pytest.mark.parametrize(("codec", "empty"), [(1, gzip.compress(b"")), (4, ZSTD_EMPTY)])
+@pytest.mark.parametrize(("codec", "empty"), [(1, GZIP_EMPTY), (4, ZSTD_EMPTY)])
 def test_thousands_of_empty_streams_before_a_record_are_not_gone_through(
     codec: int, empty: bytes
 ) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.budget import RECORD_BYTES, Budget, parts, size_bytes, transactions
+from tests.waiting import LIMIT_S
 
 
 class KafkaRecord(NamedTuple):
@@ -117,7 +118,7 @@ async def test_a_wait_ends_when_something_is_given_back() -> None:
     waiting = asyncio.create_task(budget.wait(60))
     await asyncio.sleep(0)
     budget.give(1000, epoch=budget.epoch)
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, LIMIT_S)
     await budget.wait(0.01)
 
 

@@ -15,7 +15,7 @@ from daemon.domain.tokens import Principal
 from daemon.store.database import Database
 from tests.event_samples import a_correction, a_rating, an_interaction, as_bytes
 from tests.ingesting import Ingesting
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -268,7 +268,9 @@ class _Busy:
 
     def __init__(self, database: Database) -> None:
         self._release = threading.Event()
-        self._work = asyncio.ensure_future(database.write(lambda _: self._release.wait(timeout=10)))
+        self._work = asyncio.ensure_future(
+            database.write(lambda _: self._release.wait(timeout=LIMIT_S))
+        )
 
     def end(self) -> None:
         self._release.set()

@@ -19,6 +19,7 @@ from daemon.domain.signing import derive, sign
 from daemon.store.database import Database
 from tests.event_samples import a_correction, an_interaction, as_bytes
 from tests.ingesting import Ingesting
+from tests.waiting import LIMIT_S
 
 KEY = derive(b"secret", "events")
 AT = Partition("interactions", 0)
@@ -84,7 +85,7 @@ def signed(offset: int, event: Any, key: bytes = KEY) -> KafkaRecord:
 async def store(reader: ChunkReader, chunks: list[Chunk]) -> None:
     committed = asyncio.Event()
     await reader.accept(chunks, committed.set)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT_S):
         await committed.wait()
 
 
@@ -240,7 +241,7 @@ async def test_after_a_failure_nothing_is_stored_and_nobody_waits(
     ]  # the first one leaves a gap behind it
     stored: list[int] = []
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT_S):
         await reader.accept(chunks[0], lambda: stored.append(0))
         with pytest.raises(ChainError):
             await reader.failure

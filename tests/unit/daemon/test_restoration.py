@@ -19,7 +19,7 @@ from daemon.store.rollouts import RolloutStore
 from daemon.store.routes import RouteStore
 from tests.fakes import FakeHost, FakePublisher
 
-NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+NOW = datetime.now(UTC)  # as the daemon reads it
 V7 = "support@v7-aaaaaaaa"
 TABLE = RouteTable(epoch=5, base="base", routes={"support": Route(alias="support", live=V7)})
 

@@ -19,8 +19,9 @@ from daemon.store.database import Database
 from daemon.store.policies import PolicyStore
 from daemon.store.runs import Run, RunStore
 from daemon.store.triggers import TriggerStore
+from tests.clock import Clock
 from tests.event_samples import a_correction, a_rating, an_interaction
-from tests.ingesting import Clock, Ingesting
+from tests.ingesting import Ingesting
 from tests.unit.policy.policy_files import MINIMAL
 from tests.waiting import until
 
@@ -318,7 +319,7 @@ async def test_the_scheduler_wakes_the_loop_when_a_cron_is_due(world: World) -> 
         (job,) = scheduler.get_jobs()
         assert job.next_run_time.strftime("%a %H:%M %Z") in ("Sun 03:00 CET", "Sun 03:00 CEST")
 
-        job.modify(next_run_time=datetime.now(UTC) - timedelta(days=1))  # a night was slept through
+        job.modify(next_run_time=datetime.fromtimestamp(0, UTC))  # nights were slept through
         await until(world.service._wake.is_set, within_s=5)
 
         world.book.settle({}, [])

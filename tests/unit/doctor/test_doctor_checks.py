@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,12 +18,21 @@ from daemon.doctor.machine import (
     check_home,
     judge_daemon,
     judge_extra,
+    judge_memory,
     missing_modules,
     port_is_taken,
     store_is_held,
 )
-from daemon.doctor.serving import VllmFacts, judge_bases, judge_slots, judge_vllm
+from daemon.doctor.serving import (
+    VllmFacts,
+    judge_bases,
+    judge_format,
+    judge_slots,
+    judge_vllm,
+)
 from daemon.doctor.traffic import judge_maturity
+from daemon.domain.calibration import Calibration
+from daemon.domain.machine import Machine
 from tests.tiny_model import make_tiny_base
 
 VLLM = VllmFacts(
@@ -241,3 +250,66 @@ def test_maturity_must_cover_four_mean_delays_of_the_slower_arm() -> None:
 
 def test_few_delays_are_not_judged() -> None:
     assert judge_maturity("s", timedelta(0), {"live": (3, 1e6)}).level is Level.NOTE
+
+
+def a_calibration(*, gib: int = 16, **speeds: float) -> Calibration:
+    return Calibration(
+        fingerprint="f",
+        machine=Machine(
+            processor="p", instruction_sets=("avx2",), cores=2, memory_bytes=gib << 30, gpu=False
+        ),
+        torch="2",
+        dtype=max(speeds, key=speeds.__getitem__) if speeds else "bfloat16",
+        reason="it is fast",
+        speeds=speeds,
+        took_s=5,
+        measured_at=datetime.now(UTC),
+    )
+
+
+NEEDED = {"bfloat16": 5 << 30, "float32": 8 << 30}
+
+
+@pytest.mark.parametrize("dtype", [None, "float32", "bfloat16"])
+def test_a_format_that_is_fast_enough_is_fine(dtype: str | None) -> None:
+    calibration = a_calibration(bfloat16=100, float32=149)
+
+    assert judge_format(dtype, calibration, NEEDED).level is Level.OK
+
+
+def test_a_slow_format_is_a_warning_with_the_memory_that_the_fast_one_needs() -> None:
+    finding = judge_format("bfloat16", a_calibration(bfloat16=16, float32=127), NEEDED)
+
+    assert finding.level is Level.WARNING
+    assert "7.9 x slower here than float32" in finding.what
+    assert "8.0 GiB" in finding.what
+    assert "auto" in finding.remedy
+
+
+def test_a_fast_format_that_does_not_fit_is_not_proposed() -> None:
+    finding = judge_format("bfloat16", a_calibration(gib=6, bfloat16=16, float32=127), NEEDED)
+
+    assert finding.level is Level.WARNING
+    assert "Give it 8.0 GiB" in finding.remedy
+
+
+def test_on_a_gpu_nothing_was_timed_and_nothing_is_compared() -> None:
+    assert judge_format("float32", a_calibration(), NEEDED).level is Level.OK
+
+
+@pytest.mark.parametrize(
+    ("limit", "available", "runs", "level"),
+    [
+        (8, 7, False, Level.OK),
+        (4, 4, False, Level.WARNING),
+        (8, 3, False, Level.WARNING),
+        (8, 3, True, Level.OK),  # adaptd itself uses what is not free
+    ],
+)
+def test_memory_that_does_not_suffice_is_warned_of(
+    limit: int, available: int, runs: bool, level: Level
+) -> None:
+    gib = 2**30
+    found = judge_memory(6 * gib, limit=limit * gib, available=available * gib, runs=runs)
+    assert found.level is level
+    assert "6.0 GiB" in found.what

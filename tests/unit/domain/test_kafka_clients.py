@@ -15,6 +15,7 @@ from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from daemon.domain.kafka_clients import connect
+from tests.waiting import LIMIT_S
 
 TRY = {"bootstrap_timeout_ms": 150, "reconnect_backoff_ms": 10}
 BARE = """
@@ -51,7 +52,7 @@ def nonsense() -> Iterator[str]:
     thread.start()
     yield f"127.0.0.1:{server.getsockname()[1]}"
     server.shutdown(socket.SHUT_RDWR)
-    thread.join(timeout=5)
+    thread.join(timeout=LIMIT_S)
     server.close()
 
 

@@ -136,9 +136,9 @@ def test_assembling_a_long_stream_takes_milliseconds() -> None:
     chunk = json.dumps({"choices": [{"index": 0, "delta": {"content": "word "}}]}).encode()
     exchange = an_exchange(answer=[chunk] * 2000, streamed=True)
 
-    began = time.monotonic()
+    began = time.thread_time()
     found = to_interaction(exchange)
 
     assert found.choices is not None
     assert len(found.choices[0]["message"]["content"]) == 10_000
-    assert time.monotonic() - began < 1
+    assert time.thread_time() - began < 1, "of a processor; 10 ms are usual"

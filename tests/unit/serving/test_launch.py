@@ -156,3 +156,25 @@ RuntimeError: Engine core initialization failed. See root cause above. Failed co
     worker = "(EngineCore pid=7) ERROR 11-22 17:10:03 [m.py:3] Worker proc W-0 died unexpectedly\n"
     assert problem_of(worker + log) == "Worker proc W-0 died unexpectedly"
     assert problem_of("all well\n") == "its log names no error"
+
+
+def test_on_a_cpu_the_model_runs_in_the_engines_own_process() -> None:
+    line = command(SETTINGS, on_cpu=True)
+    env = environment(SETTINGS, {}, cores=CpuCores(threads=2))
+
+    assert line[line.index("--distributed-executor-backend") + 1] == "uni"
+    assert env["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    assert "--distributed-executor-backend" not in command(SETTINGS)
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in environment(SETTINGS, {}, cores=None)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [("--tensor-parallel-size", "2"), ("-tp=2",), ("--distributed_executor_backend", "mp")],
+)
+def test_workers_that_the_operator_asks_for_stay_processes(given: tuple[str, ...]) -> None:
+    asked = msgspec.structs.replace(SETTINGS, extra_args=given)
+
+    assert "uni" not in command(asked, on_cpu=True)
+    env = environment(asked, {}, cores=CpuCores(threads=2))
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in env

@@ -7,7 +7,8 @@ import pytest
 from daemon.store.database import Database
 from daemon.store.dead_letters import DeadLetterStore
 from daemon.store.halts import HaltStore
-from tests.event_samples import an_interaction
+from tests.clock import Clock
+from tests.event_samples import NOON, an_interaction
 from tests.ingesting import Ingesting
 
 
@@ -19,7 +20,7 @@ def database() -> Iterator[Database]:
 
 
 async def test_a_halt_is_in_force_until_it_is_lifted(database: Database) -> None:
-    halts = HaltStore(database)
+    halts = HaltStore(database, clock=Clock(NOON))
     assert await halts.current() is None
 
     await halts.record("offsets are gone", {"lost": 7})
@@ -36,7 +37,7 @@ async def test_a_halt_is_in_force_until_it_is_lifted(database: Database) -> None
 
 
 async def test_halting_and_lifting_are_on_record(database: Database) -> None:
-    halts = HaltStore(database)
+    halts = HaltStore(database, clock=Clock(NOON))
     await halts.record("offsets are gone", None)
     await halts.clear(actor="ada", reason="accepted")
 
@@ -51,8 +52,9 @@ async def test_halting_and_lifting_are_on_record(database: Database) -> None:
 
 
 async def test_dead_letters_are_counted_listed_and_shown(database: Database) -> None:
-    letters = DeadLetterStore(database)
-    await Ingesting(database).add(b"\xff", b"{", b"}", an_interaction())
+    ingesting = Ingesting(database)
+    letters = DeadLetterStore(database, clock=ingesting.clock)
+    await ingesting.add(b"\xff", b"{", b"}", an_interaction())
 
     reasons = {row.reason: row.letters for row in await letters.by_reason()}
     listed = await letters.list(reason="not_utf8")

@@ -89,9 +89,9 @@ def test_the_seed_comes_from_what_is_learnt_not_from_the_run() -> None:
 
 
 def test_a_lowered_micro_batch_is_kept() -> None:
-    assert job(batch=16).micro_batch == 16
+    assert job(batch=16).micro_batch == 8
     assert job(run=msgspec.structs.replace(RUN, micro_batch=4), batch=16).micro_batch == 4
-    assert [default_micro_batch(batch) for batch in (1, 16, 24, 64, 17)] == [1, 16, 12, 16, 1]
+    assert [default_micro_batch(batch) for batch in (1, 16, 24, 64, 17)] == [1, 8, 8, 8, 1]
 
 
 def test_a_rank_the_server_does_not_serve_is_refused_before_training() -> None:

@@ -1,0 +1,143 @@
+"""How long the demo takes: its stages, scaled by the machine, corrected by what they took."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from daemon.domain.calibration import Calibration
+
+# Of one core, as calibrated. The times below are of two such cores with AVX-512 in float32: 3.4 s a
+# training step of 16 rows and 5.1 requests a second.
+REFERENCE_GFLOPS = 54.0
+_GPU_SLOWNESS = 0.3  # nothing is timed there; set-up and timers are most of it then
+_TRUSTED_S = 60.0  # so much computing as forecast weighs as much as so much computing measured
+_LEAST_BOUND_S = 3600.0
+_BOUND = 5.0  # times the forecast, but not more than so much later:
+_LATEST_S = 4 * 3600.0  # beside other programs calibrations came out 8 times too low
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of one kind. `fixed_s` are timers, process starts and people's delays.
+
+    `computing_s` is what it takes beside that on the reference machine.
+    """
+
+    key: str
+    fixed_s: float
+    computing_s: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One line of the story, in parts that follow each other."""
+
+    key: str
+    title: str
+    parts: tuple[Part, ...]
+
+
+def _stage(key: str, title: str, **parts: tuple[float, float]) -> Stage:
+    made = (Part(f"{key}.{name}", fixed, computing) for name, (fixed, computing) in parts.items())
+    return Stage(key, title, tuple(made))
+
+
+STAGES = (
+    _stage("setup", "set up: broker, daemon, vLLM", start=(65, 5)),
+    _stage("before", "measure the base model on fresh messages", ask=(0, 24)),
+    _stage("ask", "customers ask, agents correct; the daemon is killed once", ask=(5, 118)),
+    _stage(
+        "train",
+        "train the first adapter; the trainer is killed once",
+        wait=(30, 0),
+        train=(25, 122),
+        evaluate=(5, 85),
+    ),
+    _stage("canary", "canary of the first adapter, then live", roll_out=(45, 90)),
+    _stage(
+        "poison",
+        "poisoned corrections: trained, then stopped by the gate",
+        ask=(25, 63),
+        wait=(10, 0),
+        train=(15, 122),
+        evaluate=(5, 55),
+    ),
+    _stage(
+        "forced",
+        "an operator forces the bad adapter; the guard takes it back",
+        roll_out=(40, 60),
+    ),
+    _stage(
+        "again",
+        "two new queues open: corrections, training, evaluation",
+        ask=(25, 53),
+        wait=(10, 0),
+        train=(15, 122),
+        evaluate=(5, 55),
+        roll_out=(45, 90),
+    ),
+    _stage("after", "measure again, count every event", ask=(5, 32)),
+)
+
+
+def slowness(calibration: Calibration, dtype: str) -> float:
+    """How many times longer this machine computes than the reference machine, in one format."""
+    speed = calibration.speeds.get(dtype)
+    return REFERENCE_GFLOPS / speed if speed else _GPU_SLOWNESS
+
+
+class Forecast:
+    """Expected times. Its parts begin in order, and each ends as the next one begins."""
+
+    def __init__(
+        self,
+        stages: Iterable[Stage] = STAGES,
+        *,
+        slowness: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._parts = [part for stage in stages for part in stage.parts]
+        self._slowness = slowness
+        self._clock = clock
+        self._at = -1
+        self._began = clock()
+        self._told: tuple[float, float] | None = None
+        self._took_s = self._forecast_s = 0.0  # computing in the parts that have ended
+        self.whole_s = self.left_s
+        self.bound_s = max(_LEAST_BOUND_S, min(_BOUND * self.whole_s, self.whole_s + _LATEST_S))
+
+    def begin(self, key: str) -> None:
+        """A part begins; the one before it ends and says how fast this machine really is."""
+        now = self._clock()
+        if self._at >= 0:
+            part = self._parts[self._at]
+            if part.computing_s:
+                self._took_s += max(0.0, now - self._began - part.fixed_s)
+                self._forecast_s += part.computing_s * self._slowness
+        self._at = [part.key for part in self._parts].index(key)
+        self._began, self._told = now, None
+
+    def tell_left(self, left_s: float) -> None:
+        """So long the part that runs still takes, as counted from what it has done."""
+        self._told = (self._clock(), left_s)
+
+    @property
+    def pace(self) -> float:
+        """Time that computing takes here over the time it was forecast to take."""
+        return (_TRUSTED_S + self._took_s) / (_TRUSTED_S + self._forecast_s)
+
+    @property
+    def left_s(self) -> float:
+        """Expected seconds until the end."""
+        later = sum(self._expected_s(part) for part in self._parts[self._at + 1 :])
+        return later + (self._left_of_part_s() if self._at >= 0 else 0.0)
+
+    def _left_of_part_s(self) -> float:
+        now = self._clock()
+        if self._told is not None:
+            told_at, left_s = self._told
+            return max(0.0, left_s - (now - told_at))
+        return max(0.0, self._expected_s(self._parts[self._at]) - (now - self._began))
+
+    def _expected_s(self, part: Part) -> float:
+        return part.fixed_s + part.computing_s * self._slowness * self.pace

@@ -1,0 +1,32 @@
+"""Memory that serving and training a base take together on one machine."""
+
+DEMO_WEIGHTS_BYTES = 269_000_000  # of the demo's base, 135 M parameters in 16 bits
+# Daemon, broker, vLLM and trainer without weights, the trainer's activations included: measured as
+# the peak of all processes of `make demo` while its first adapter trained under traffic.
+_FIXED_BYTES = int(5.9 * 2**30)
+_COPIES = 3  # of the weights: served, trained, and read while either loads
+
+
+def needed_bytes(weights_bytes: int, dtype: str) -> int:
+    """Memory that a base needs in a number format, about; `weights_bytes` is its size in 16 bits.
+
+    For `auto` the least of all: a format that does not fit is not chosen.
+    """
+    return _FIXED_BYTES + _COPIES * weights_bytes * (2 if dtype == "float32" else 1)
+
+
+def memory_problem(needed: int, *, limit: int, available: int) -> str | None:
+    """Why there is too little memory, with the numbers; None where there is enough.
+
+    `limit` is what may be used at most, `available` what of it is free now.
+    """
+    if limit < needed:
+        return f"{gib(needed)} of memory are needed, and {gib(limit)} is all there is"
+    if available < needed:
+        return f"{gib(needed)} of memory are needed, and {gib(available)} are free"
+    return None
+
+
+def gib(size: int) -> str:
+    """A size as people read it."""
+    return f"{size / 2**30:.1f} GiB"

@@ -1,0 +1,68 @@
+"""Waits that end when nothing moves any more, not by the clock."""
+
+import time
+from collections.abc import Callable
+
+_LOOKED_AWAY_S = 30.0  # between two looks: the waiting process itself was stopped or starved
+
+
+class Patience:
+    """Tells a wait that stands still from one that is slow.
+
+    A wait shows it the values that work changes: items done, a phase, bytes read. It is over once
+    none of them has changed for `still_s`. Clocks, heartbeats and counts that grow without the
+    work in question are no such values. Look more often than every 30 s: nothing could be seen to
+    move while nobody looked, so longer gaps do not count.
+    """
+
+    def __init__(self, still_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.still_s = still_s
+        self._clock = clock
+        self._began = self._looked = self._moved = clock()
+        self._values: dict[str, object] = {}
+        self._last = ""
+
+    def saw(self, **values: object) -> None:
+        """Note what is seen now, by name. None is not known just now, which is no change."""
+        now = self._clock()
+        if now - self._looked > _LOOKED_AWAY_S:
+            self._moved = min(now, self._moved + now - self._looked)
+        self._looked = now
+        for name, value in values.items():
+            if value is not None and self._values.get(name) != value:
+                self._values[name] = value
+                self._moved = now
+                self._last = f"{name.replace('_', ' ')} {value}"
+
+    @property
+    def is_over(self) -> bool:
+        """True once nothing has moved for `still_s`."""
+        return self._clock() - self._moved > self.still_s
+
+    @property
+    def waited_s(self) -> float:
+        """How long the wait has taken so far."""
+        return self._clock() - self._began
+
+    @property
+    def words(self) -> str:
+        """What moved last and how long ago, for the message of a wait that is over."""
+        still_s = self._clock() - self._moved
+        whole = f"nothing moved for {still_s:.0f} s of {self.waited_s:.0f} s"
+        return f"{whole}, last {self._last}" if self._last else f"{whole}, and nothing before"
+
+
+class Peak:
+    """The highest value seen so far, for evidence that goes up and down.
+
+    Only a new height is movement, and only one that is a tenth above the last.
+    """
+
+    def __init__(self) -> None:
+        self._highest: float | None = None
+
+    def of(self, value: float | None) -> float | None:
+        """The height so far, with this value."""
+        if value is not None and (self._highest is None or value > 1.1 * self._highest):
+            self._highest = value
+        return self._highest

@@ -1,0 +1,211 @@
+"""Which number format this machine serves and trains in: measured once, kept with the machine."""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from daemon.domain.calibration import Calibration
+from daemon.domain.errors import HostError
+from daemon.domain.files import replace_file
+from daemon.domain.machine import Machine, this_machine
+from daemon.domain.memory import needed_bytes
+from daemon.domain.ports import AdapterHost
+
+FILE = "calibration.json"
+AUTO = "auto"
+_LIMIT_S = 300.0  # importing torch on one busy core took 40 s
+_WORTH = 1.2  # a format other than the base's own must be so much faster: less is noise
+# They change what the same processor is fast in.
+_MASKS = (
+    "ATEN_CPU_CAPABILITY",
+    "DNNL_MAX_CPU_ISA",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "ONEDNN_MAX_CPU_ISA",
+)
+_TORCH = "import importlib.metadata as m; print(m.version('torch'))"
+_HOST_LIMIT_S = 10.0
+_FORMATS = ("bfloat16", "float16", "float32")
+
+_log = structlog.get_logger(__name__)
+_measuring = threading.Lock()
+
+
+class Calibrator:
+    """Answers with this machine's calibration, measured where none holds. Blocking, thread-safe.
+
+    `path` is where it is kept. `python` is the interpreter that serves, None for this one.
+    """
+
+    def __init__(self, base_dir: Path, path: Path, *, python: Path | None = None) -> None:
+        self._base_dir = base_dir
+        self._path = path
+        self._python = python or Path(sys.executable)
+
+    def known(self) -> Calibration | None:
+        """The calibration that is kept, if it is of this machine, interpreter and base."""
+        try:
+            found = msgspec.json.decode(self._path.read_bytes(), type=Calibration)
+            return found if found.fingerprint == self._fingerprint(this_machine()) else None
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def ensure(self) -> Calibration:
+        """The one that is kept, else a new one: a few seconds, a minute on a busy core.
+
+        Where nothing can be measured the base's own format is the answer, and nothing is kept.
+
+        Raises:
+            OSError: the base's config.json cannot be read.
+        """
+        with _measuring:
+            return self.known() or self._measure()
+
+    def _measure(self) -> Calibration:
+        machine, began = this_machine(), time.monotonic()
+        own = own_format(self._base_dir)
+        found, problem = self._ask()
+        weights = weights_bytes(self._base_dir)
+        fits = frozenset(
+            name for name in _FORMATS if needed_bytes(weights, name) <= machine.memory_bytes
+        )
+        dtype, reason = (own, problem) if problem else choose_format(own, found, fits=fits)
+        calibration = Calibration(
+            fingerprint=self._fingerprint(machine),
+            machine=machine,
+            torch=str(found.get("torch", "")),
+            dtype=dtype,
+            reason=reason,
+            speeds=found.get("speeds", {}),
+            took_s=round(time.monotonic() - began, 1),
+            measured_at=datetime.now(UTC),
+        )
+        _log.info("machine_calibrated", dtype=dtype, reason=reason, speeds=calibration.speeds)
+        if not problem and self._path.parent.is_dir():  # `doctor` makes no home
+            replace_file(self._path, msgspec.json.format(msgspec.json.encode(calibration)))
+        return calibration
+
+    def _ask(self) -> tuple[dict[str, Any], str]:
+        """What the child measured, and why it could not, in words."""
+        line = [str(self._python), "-m", "daemon.training.worker.calibrate", str(self._base_dir)]
+        try:
+            done = subprocess.run(
+                line,
+                capture_output=True,
+                text=True,
+                timeout=_LIMIT_S,
+                check=False,
+                env=_environment(self._python),
+            )
+            return json.loads(done.stdout), ""
+        except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+            return {}, f"{self._python} could not measure ({type(error).__name__})"
+
+    def _fingerprint(self, machine: Machine) -> str:
+        facts = {
+            "processor": machine.processor,
+            "instruction_sets": machine.instruction_sets,
+            "cores": machine.cores,
+            "memory": machine.memory_bytes,
+            "gpu": machine.gpu,
+            "masks": {name: os.environ.get(name, "") for name in _MASKS},
+            "torch": _torch_version(self._python),
+            "base": (self._base_dir / "config.json").read_text(encoding="utf-8"),
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+class ServedFormat:
+    """The number format that training and evaluation follow: the one that is served."""
+
+    def __init__(self, host: AdapterHost, planned: Callable[[], str]) -> None:
+        """`planned` answers, in a thread, where the host is away or does not say."""
+        self._host = host
+        self._planned = planned
+
+    async def __call__(self) -> str:
+        said = None
+        with contextlib.suppress(HostError, TimeoutError):
+            async with asyncio.timeout(_HOST_LIMIT_S):
+                said = (await self._host.describe()).dtype
+        return said or await asyncio.to_thread(self._planned)
+
+
+def planned_format(setting: str, base_dir: Path, calibrator: Calibrator | None) -> str:
+    """What a server is started with, or presumably was. Blocking: it may measure the machine.
+
+    `calibrator` is None for a server that somebody else starts, which follows the base's format.
+    """
+    if setting != AUTO:
+        return setting
+    return calibrator.ensure().dtype if calibrator else own_format(base_dir)
+
+
+def choose_format(own: str, found: Mapping[str, Any], *, fits: frozenset[str]) -> tuple[str, str]:
+    """The format to serve and train in, and why. Pure.
+
+    `own` is the base's 16-bit format, `found` the answer of the measurement, `fits` the formats
+    that memory suffices for. float32 wins where it is 1.2 × faster; float16 is never chosen for
+    a base that was not made for it: its range is too small for some of them.
+    """
+    if "native_bf16" in found:
+        if found["native_bf16"] or own == "float16":
+            return own, f"{found['device']} computes in {own}"
+        return "float16", f"{found['device']} has no native bfloat16"
+    speeds: Mapping[str, float] = found["speeds"]
+    ratio = speeds["float32"] / speeds[own]
+    if ratio < _WORTH:
+        return own, f"float32 is {ratio:.1f} x as fast as {own}"
+    if "float32" not in fits:
+        return own, f"float32 would be {ratio:.1f} x faster, and its weights do not fit in memory"
+    return "float32", f"{ratio:.1f} x faster than {own}"
+
+
+def own_format(base_dir: Path) -> str:
+    """The 16-bit format of a base: its own, bfloat16 where it is none.
+
+    Raises:
+        OSError: config.json cannot be read.
+    """
+    config = json.loads((base_dir / "config.json").read_bytes())
+    text = config.get("text_config") or {}
+    own = config.get("dtype") or config.get("torch_dtype") or text.get("dtype")
+    return own if own in ("bfloat16", "float16") else "bfloat16"
+
+
+def weights_bytes(base_dir: Path) -> int:
+    """Size of a base's weights in 16 bits, whatever they are stored in."""
+    stored = sum(path.stat().st_size for path in base_dir.glob("*.safetensors"))
+    config = json.loads((base_dir / "config.json").read_bytes())
+    kept_in = config.get("dtype") or config.get("torch_dtype")
+    return stored // 2 if kept_in == "float32" else stored
+
+
+def _torch_version(python: Path) -> str:
+    """Empty where it cannot be told: such an interpreter measures nothing either."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        line = [str(python), "-c", _TORCH]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
+        return done.stdout.strip()
+    return ""
+
+
+def _environment(python: Path) -> dict[str, str]:
+    """Ours without ADAPTD_*. Another interpreter has adaptd installed; this one may run a tree."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ADAPTD_")}
+    if str(python) == sys.executable:
+        source = str(Path(__file__).parents[2])
+        kept["PYTHONPATH"] = os.pathsep.join(filter(None, (source, kept.get("PYTHONPATH"))))
+    return kept

@@ -1,0 +1,114 @@
+"""`python -m daemon.training.worker.calibrate BASE`: time number formats, answer in JSON.
+
+Runs in the interpreter that serves, on one core. A GPU is asked for its capability and not timed.
+Takes torch's import and about three seconds.
+"""
+
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_BUDGET_S = 3.0
+_WARM_ROUNDS = 1
+_CUSTOMERS = 8  # decoding with so many at once
+_DECODE_STEPS = 24  # so many decoding steps weigh as one training step does
+_MOST_STEP_FLOP = 2.5e8  # of one product: short ones find a moment without neighbours
+_MOST_ROWS, _FEWEST_ROWS = 256, 32  # tokens of the training step
+_LONGEST_SIDE = 4096  # a wider layer is as fast, and costs more memory than a measurement should
+_NATIVE_BF16 = (8, 0)  # compute capability
+
+
+def layer_shape(config: dict[str, Any]) -> tuple[int, int]:
+    """Width and inner width of the base's layers, from its config.json, at most 4096 each."""
+    text = config.get("text_config") or config
+    hidden = int(text.get("hidden_size") or text.get("n_embd") or text.get("d_model") or 1024)
+    inner = int(text.get("intermediate_size") or text.get("n_inner") or 4 * hidden)
+    return min(hidden, _LONGEST_SIDE), min(inner, _LONGEST_SIDE)
+
+
+def rows_of(hidden: int, inner: int) -> int:
+    """Tokens of the timed training step: fewer for wider layers, so that the time stays bounded."""
+    return int(min(_MOST_ROWS, max(_FEWEST_ROWS, _MOST_STEP_FLOP / (2 * hidden * inner))))
+
+
+def time_formats(hidden: int, inner: int, *, budget_s: float = _BUDGET_S) -> dict[str, float]:
+    """GFLOP/s of one core by format, over training and decoding with one layer's MLP.
+
+    One thread and products of milliseconds, the best time of each: what else the machine does
+    hardly counts then. Two threads that wait for each other measured a twentieth on a busy machine.
+    """
+    import torch  # noqa: PLC0415 - seconds to import; the pure parts are tested without it
+
+    torch.set_num_threads(1)
+    formats = [torch.bfloat16, torch.float16, torch.float32]
+    works = {kind: _products(torch, kind, hidden, inner) for kind in formats}
+    best = {kind: [float("inf")] * len(works[kind]) for kind in formats}
+    deadline = time.monotonic() + budget_s
+    for round_ in itertools.count():
+        for kind in formats:
+            for number, (work, _) in enumerate(works[kind]):
+                began = time.perf_counter()
+                work()
+                spent = time.perf_counter() - began
+                if round_ >= _WARM_ROUNDS:
+                    best[kind][number] = min(best[kind][number], spent)
+        if round_ >= _WARM_ROUNDS and time.monotonic() > deadline:
+            break
+    return {
+        str(kind).removeprefix("torch."): round(_speed(works[kind], best[kind]), 1)
+        for kind in formats
+    }
+
+
+def _products(
+    torch: Any, kind: Any, hidden: int, inner: int
+) -> list[tuple[Callable[[], object], tuple[float, int]]]:
+    """Each with its FLOP and how often it counts."""
+    rows, linear = rows_of(hidden, inner), torch.nn.functional.linear
+    found = []
+    for wide, narrow in ((inner, hidden), (hidden, inner)):
+        weight = torch.randn(wide, narrow).to(kind)
+        step = torch.randn(rows, narrow).to(kind).requires_grad_()
+        gradient = torch.randn(rows, wide).to(kind)
+        few = torch.randn(_CUSTOMERS, narrow).to(kind)
+
+        def train(step: Any = step, weight: Any = weight, gradient: Any = gradient) -> None:
+            linear(step, weight).backward(gradient)
+
+        def decode(few: Any = few, weight: Any = weight) -> None:
+            with torch.no_grad():
+                linear(few, weight)
+
+        size = 2.0 * wide * narrow
+        found += [(train, (2 * rows * size, 1)), (decode, (_CUSTOMERS * size, _DECODE_STEPS))]
+    return found
+
+
+def _speed(works: list[Any], seconds: list[float]) -> float:
+    flop = sum(size * times for _, (size, times) in works)
+    spent = sum(best * times for best, (_, (_, times)) in zip(seconds, works, strict=True))
+    return flop / spent / 1e9
+
+
+def main() -> int:
+    base = Path(sys.argv[1])
+    import torch  # noqa: PLC0415 - as above
+
+    found: dict[str, Any] = {"torch": torch.__version__}
+    if torch.cuda.is_available():
+        found["native_bf16"] = torch.cuda.get_device_capability() >= _NATIVE_BF16
+        found["device"] = torch.cuda.get_device_name()
+    else:
+        found["speeds"] = time_formats(
+            *layer_shape(json.loads((base / "config.json").read_bytes()))
+        )
+    print(json.dumps(found))  # noqa: T201 - the answer
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

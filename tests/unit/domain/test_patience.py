@@ -1,0 +1,69 @@
+"""Waits that end when nothing moves: what counts as movement, and what a wait says at its end."""
+
+import pytest
+
+from daemon.domain.patience import Patience, Peak
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_what_moves_may_take_any_time(clock: Clock) -> None:
+    patience = Patience(60, clock=clock)
+    for step in range(100):
+        clock.now += 20
+        patience.saw(step=step // 2)
+    assert not patience.is_over
+
+
+def test_what_stands_still_is_over_and_says_what_moved_last(clock: Clock) -> None:
+    patience = Patience(60, clock=clock)
+    for _ in range(8):
+        patience.saw(answers=34, run="training")
+        clock.now += 10
+    assert patience.is_over
+    assert patience.words == "nothing moved for 80 s of 80 s, last run training"
+
+
+def test_what_is_not_known_now_and_known_again_has_not_moved(clock: Clock) -> None:
+    patience = Patience(60, clock=clock)
+    for known in (3, None, 3, None, 3, None, 3):
+        patience.saw(step=known)
+        clock.now += 10
+    assert patience.is_over
+
+
+def test_nothing_at_all_is_over_too(clock: Clock) -> None:
+    patience = Patience(60, clock=clock)
+    clock.now = 25
+    patience.saw()
+    clock.now = 61
+    assert patience.is_over
+    assert "nothing before" in patience.words
+
+
+def test_a_time_in_which_nobody_looked_does_not_count(clock: Clock) -> None:
+    patience = Patience(60, clock=clock)
+    patience.saw(step=1)
+    clock.now = 3600
+    patience.saw(step=1)
+    assert not patience.is_over
+    clock.now += 61
+    assert patience.is_over
+
+
+def test_evidence_moves_only_where_it_reaches_a_new_height() -> None:
+    peak = Peak()
+    assert [peak.of(value) for value in (None, 1.0, 0.5, 1.05, 1.2, 0.1, 1.25)] == [
+        *(None, 1.0, 1.0, 1.0, 1.2, 1.2, 1.2)
+    ]

@@ -1,0 +1,85 @@
+"""The demo's times: scaled by the machine, corrected by what was measured, bounded once."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from daemon.demo.forecast import REFERENCE_GFLOPS, STAGES, Forecast, Part, Stage, slowness
+from daemon.domain.calibration import Calibration
+from daemon.domain.machine import Machine
+
+MACHINE = Machine(processor="p", instruction_sets=(), cores=2, memory_bytes=1, gpu=False)
+PARTS = (Part("a", 10, 100), Part("b", 0, 200), Part("c", 30, 0))
+STAGE = Stage("s", "a stage", PARTS)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def calibration(**speeds: float) -> Calibration:
+    return Calibration(
+        fingerprint="f",
+        machine=MACHINE,
+        torch="2",
+        dtype="float32",
+        reason="",
+        speeds=speeds,
+        took_s=3,
+        measured_at=datetime.now(UTC),
+    )
+
+
+def test_only_computing_takes_longer_on_a_slow_machine() -> None:
+    assert Forecast([STAGE], slowness=1).whole_s == 340
+    assert Forecast([STAGE], slowness=2).whole_s == 640
+
+
+def test_a_machine_of_half_the_speed_computes_twice_as_long() -> None:
+    assert slowness(calibration(float32=REFERENCE_GFLOPS / 2), "float32") == pytest.approx(2)
+    assert slowness(calibration(), "float32") < 1  # a GPU
+
+
+def test_time_left_falls_with_the_clock_and_stands_at_zero_where_a_part_overruns() -> None:
+    clock = Clock()
+    forecast = Forecast([STAGE], clock=clock)
+    forecast.begin("a")
+    clock.now = 60
+    assert forecast.left_s == 280
+    clock.now = 1000
+    assert forecast.left_s == 230
+
+
+def test_what_finished_parts_took_corrects_the_rest() -> None:
+    clock = Clock()
+    forecast = Forecast([STAGE], clock=clock)
+    forecast.begin("a")
+    clock.now = 10 + 260  # its timer, and 2.6 times the computing
+    forecast.begin("b")
+    assert forecast.pace == pytest.approx((60 + 260) / (60 + 100))
+    assert forecast.left_s == pytest.approx(2 * 200 + 30)
+
+
+def test_a_part_that_counts_says_itself_how_much_is_left() -> None:
+    clock = Clock()
+    forecast = Forecast([STAGE], clock=clock)
+    forecast.begin("b")
+    clock.now = 100
+    forecast.tell_left(500)
+    clock.now = 150
+    assert forecast.left_s == 450 + 30
+
+
+def test_the_bound_is_generous_and_comes_from_the_forecast() -> None:
+    assert Forecast([STAGE]).bound_s == 3600
+    usual, slow = Forecast(slowness=1), Forecast(slowness=20)
+    assert usual.bound_s == 5 * usual.whole_s
+    assert slow.bound_s == slow.whole_s + 4 * 3600
+
+
+def test_the_story_takes_under_half_an_hour_on_the_reference_machine() -> None:
+    assert 20 * 60 < Forecast(STAGES).whole_s < 30 * 60
