@@ -52,12 +52,26 @@ _NAME = "support@v1-00000000"
 
 SPIN = {"GOMP_SPINCOUNT": "300000"}  # libgomp's own default
 PASSIVE: dict[str, str] = {}  # adaptd's
-SERVERS: dict[str, Mapping[str, str]] = {
-    "spin": SPIN,
-    "passive": PASSIVE,
-    "passive, one thread": {"OMP_NUM_THREADS": "1"},
-    "passive, unbound": {"VLLM_CPU_OMP_THREADS_BIND": "nobind"},
-}
+_WORKER = ("--distributed-executor-backend", "mp")  # vLLM's own default on a CPU
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to start vLLM, by name."""
+
+    name: str
+    exported: Mapping[str, str] = PASSIVE
+    extra_args: tuple[str, ...] = ()
+
+
+BEFORE = "worker process, spins"
+OURS = "one process, passive"
+SERVERS = [
+    Server(name=BEFORE, exported=SPIN, extra_args=_WORKER),
+    Server(name="worker process, passive", extra_args=_WORKER),
+    Server(name="one process, spins", exported=SPIN),
+    Server(name=OURS),
+    Server(name="one process, passive, one thread", exported={"OMP_NUM_THREADS": "1"}),
+]
 
 
 class Beside(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,37 +86,30 @@ class Beside(msgspec.Struct, frozen=True, kw_only=True):
     alone: bool = False  # measure the trainer without requests too
 
 
-_TRAINER = Beside(name="trainer", trainer=PASSIVE)
 _CHANGED = msgspec.structs.replace
+_NOTHING = Beside(name="nothing")
+_BUSY = Beside(name="busy, nice 0", busy=(0, False))
+_BUSY_NICE = Beside(name="busy, nice 19", busy=(19, False))
+_TRAINER = Beside(name="trainer", trainer=PASSIVE, niceness=5, alone=True)
+_YIELDS = _CHANGED(_TRAINER, name="trainer, yields", yields=True, alone=False)
 ROWS: dict[str, list[Beside]] = {
-    "spin": [
-        Beside(name="nothing"),
-        Beside(name="busy, nice 0", busy=(0, False)),
-        Beside(name="busy, nice 19", busy=(19, False)),
+    BEFORE: [
+        _NOTHING,
+        _BUSY,
+        _BUSY_NICE,
         Beside(name="trainer that spins", trainer=SPIN, alone=True),
     ],
-    "passive": [
-        Beside(name="nothing"),
-        Beside(name="busy, nice 0", busy=(0, False)),
-        Beside(name="busy, nice 19", busy=(19, False)),
-        Beside(name="busy, nice 19 grouped", busy=(19, True)),
-        _CHANGED(_TRAINER, alone=True),
-        _CHANGED(_TRAINER, name="trainer, yields", yields=True),
-        _CHANGED(_TRAINER, name="trainer, nice 5", niceness=5),
-        _CHANGED(_TRAINER, name="trainer, nice 5, yields", niceness=5, yields=True),
-        _CHANGED(_TRAINER, name="trainer, nice 19", niceness=19),
-        _CHANGED(_TRAINER, name="trainer, one thread", threads=1, alone=True),
-        _CHANGED(_TRAINER, name="trainer, one thread, yields", threads=1, yields=True),
+    "worker process, passive": [_NOTHING, _BUSY],
+    "one process, spins": [_NOTHING, _BUSY],
+    OURS: [
+        _NOTHING,
+        _BUSY,
+        _BUSY_NICE,
+        _TRAINER,
+        _YIELDS,
+        _CHANGED(_YIELDS, name="trainer, one thread, yields", threads=1, alone=True),
     ],
-    "passive, one thread": [
-        Beside(name="nothing"),
-        _CHANGED(_TRAINER, name="trainer, one thread", threads=1),
-    ],
-    "passive, unbound": [
-        Beside(name="nothing"),
-        Beside(name="busy, nice 0", busy=(0, False)),
-        _CHANGED(_TRAINER, name="trainer, yields", yields=True),
-    ],
+    "one process, passive, one thread": [_NOTHING, _CHANGED(_TRAINER, alone=False)],
 }
 
 
@@ -263,15 +270,20 @@ def exported(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def serving(variables: Mapping[str, str], adapter: Path) -> AsyncIterator[str]:
+async def serving(server: Server, adapter: Path) -> AsyncIterator[str]:
     """vLLM as adaptd starts it, with the adapter; its address."""
     url = f"http://127.0.0.1:{free_port()}"
     settings = EngineSettings(
-        url=url, python=Path(sys.executable), base_name="base", base_dir=BASE, dtype=_DTYPE
+        url=url,
+        python=Path(sys.executable),
+        base_name="base",
+        base_dir=BASE,
+        dtype=_DTYPE,
+        extra_args=server.extra_args,
     )
     async with EngineSupervisor(settings, home=_SCRATCH / "home") as supervisor:
         try:
-            with exported(variables):
+            with exported(server.exported):
                 await supervisor.ensure()
             async with VllmHost(url) as host:
                 await host.load(_NAME, adapter)
@@ -341,17 +353,74 @@ async def measure_all() -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     began = time.monotonic()
     adapter = Path((await train_adapter()).path)
-    for server, rows in ROWS.items():
+    for server in SERVERS:
         if time.monotonic() - began > _LIMIT_S - 90:
             break
-        async with serving(SERVERS[server], adapter) as url:
-            _say(f"{server}: {time.monotonic() - began:.0f} s")
-            for beside in rows:
+        async with serving(server, adapter) as url:
+            _say(f"{server.name}: {time.monotonic() - began:.0f} s")
+            for beside in ROWS[server.name]:
                 if time.monotonic() - began > _LIMIT_S - 60:
                     break
-                found += [{"server": server} | await measure(url, beside)]
+                found += [{"server": server.name} | await measure(url, beside)]
     _say(f"{time.monotonic() - began:.0f} s")
     return found
+
+
+def figures_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is claimed, as ratios within the run; a figure whose rows are missing is left out."""
+    found = {(row["server"], row["beside"]): row for row in rows}
+
+    def ratio(what: tuple[str, str, str], to: tuple[str, str, str]) -> float | None:
+        values = [found.get(key[:2], {}).get(key[2]) for key in (what, to)]
+        return round(values[0] / values[1], 2) if values[0] is not None and values[1] else None
+
+    rate, steps = "requests_per_s", "steps_per_min"
+    alone = (OURS, "nothing", rate)
+    wanted = [
+        ("alone, against before", ratio(alone, (BEFORE, "nothing", rate)), 1.0, 1.3),
+        ("beside a busy process, against alone", ratio((OURS, _BUSY.name, rate), alone), 0.4, 0.5),
+        (
+            "beside one at nice 19, against alone",
+            ratio((OURS, _BUSY_NICE.name, rate), alone),
+            0.4,
+            0.5,
+        ),
+        ("beside the trainer, against alone", ratio((OURS, _YIELDS.name, rate), alone), 0.6, 0.8),
+        (
+            "the trainer beside requests, against alone",
+            ratio((OURS, _YIELDS.name, steps), (OURS, _TRAINER.name, f"{steps}_alone")),
+            0.15,
+            0.25,
+        ),
+    ]
+    return [
+        {
+            "figure": name,
+            "value": value,
+            "unit": "x",
+            "must": must,
+            "aim": aim,
+            "holds": value >= must,
+            "aim_met": value >= aim,
+        }
+        for name, value, must, aim in wanted
+        if value is not None
+    ]
+
+
+def table_of(rows: list[dict[str, Any]], figures: list[dict[str, Any]]) -> str:
+    """The rows and figures as Markdown, as docs/benchmarks.md has them."""
+    columns = ("server", "beside", "requests_per_s", "p50_s", "p95_s", "steps_per_min_alone")
+    lines = _table([*columns, "steps_per_min"], rows)
+    return "\n".join([*lines, "", *_table(["figure", "value", "must", "aim", "holds"], figures)])
+
+
+def _table(columns: list[str], rows: list[dict[str, Any]]) -> list[str]:
+    def line(cells: list[Any]) -> str:
+        return "| " + " | ".join("" if cell is None else str(cell) for cell in cells) + " |"
+
+    body = [line([row.get(column) for column in columns]) for row in rows]
+    return [line(list(columns)), line(["---"] * len(columns)), *body]
 
 
 def main() -> None:
@@ -361,10 +430,12 @@ def main() -> None:
         rows = asyncio.run(measure_all())
     finally:
         shutil.rmtree(_SCRATCH, ignore_errors=True)
-    found = {"machine": machine(), "rows": rows}
+    figures = figures_of(rows)
+    found = {"machine": machine(), "figures": figures, "rows": rows}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(found, indent=2) + "\n")
-    sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    sys.stdout.write(f"{table_of(rows, figures)}\n")
+    sys.exit(not all(figure["holds"] for figure in figures))
 
 
 if __name__ == "__main__":
