@@ -1,5 +1,6 @@
 """Builds every part from the settings and the open store. Starts nothing."""
 
+import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -174,7 +175,7 @@ async def _serving(
     write_settings(settings.home / GATEWAY_FILE, gateway_settings(settings))
     host = VllmHost(settings.upstream.url, control_token=token)
     gateways = HttpPublisher([settings.upstream.url], token_path=settings.control_token_path)
-    engine, calibrator = None, calibrator_of(settings, base)
+    engine, calibrator = None, await asyncio.to_thread(calibrator_of, settings, base)
     if settings.upstream.manage:
         asked = engine_settings(settings, base)
         command(asked)  # refuses what cannot be started, before anything runs
@@ -191,7 +192,9 @@ async def _serving(
     planned = partial(
         planned_format, settings.upstream.dtype, base.directory, calibrator if engine else None
     )
-    return _Serving(host, publisher, engine, receipts, base, ServedFormat(host, planned))
+    started = engine.running_dtype if engine else lambda: None
+    served_format = ServedFormat(host, started=started, planned=planned)
+    return _Serving(host, publisher, engine, receipts, base, served_format)
 
 
 def _policies(

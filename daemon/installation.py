@@ -13,6 +13,7 @@ from daemon.store.database import Database
 from daemon.store.encryption import StoreKey, read_key
 from daemon.training import calibration
 from daemon.training.calibration import Calibrator
+from serving.builds import computes_on_cpu
 from serving.launch import EngineSettings
 from serving.settings import GatewaySettings
 
@@ -112,9 +113,17 @@ def engine_settings(settings: Settings, base: Base) -> EngineSettings:
 
 
 def calibrator_of(settings: Settings, base: Base) -> Calibrator:
-    """Measures this machine with the interpreter that serves, and keeps the answer at home."""
+    """Measures this machine with the interpreter that serves, and keeps the answer at home.
+
+    Blocking.
+    """
     python = settings.vllm_python or Path(sys.executable)
-    return Calibrator(base.directory, settings.home / calibration.FILE, python=python)
+    return Calibrator(
+        base.directory,
+        settings.home / calibration.FILE,
+        python=python,
+        on_cpu=computes_on_cpu(python),
+    )
 
 
 def gateway_settings(settings: Settings) -> GatewaySettings:

@@ -5,7 +5,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,9 @@ import msgspec
 import structlog
 
 from daemon.domain.errors import HostError
-from daemon.domain.machine import allowed_cores, core_count, has_gpu, has_quota
+from daemon.domain.machine import allowed_cores, core_count, has_quota
 from daemon.domain.patience import Patience
+from serving.builds import computes_on_cpu
 from serving.launch import (
     CpuCores,
     EngineSettings,
@@ -27,8 +28,10 @@ from serving.launch import (
     lines_said,
     problem_of,
     stage_of,
+    wants_workers,
 )
 from serving.server_process import (
+    ENGINE_FILE,
     ServerRecord,
     end_server,
     is_alive,
@@ -91,7 +94,7 @@ class EngineSupervisor:
         """`dtype` says, blocking, what a `settings.dtype` of auto is; vLLM decides without it."""
         self._settings = settings
         self._dtype = dtype
-        self._record_path = home / "vllm.json"
+        self._record_path = home / ENGINE_FILE
         self.log_path = home / "logs" / "vllm.log"
         self._on_change = on_change
         self._unhealthy_limit_s = unhealthy_limit_s
@@ -112,6 +115,13 @@ class EngineSupervisor:
         trace: TracebackType | None,
     ) -> None:
         await self._http.aclose()
+
+    def running_dtype(self) -> str | None:
+        """The number format of the server that runs, as it was started; None where none runs."""
+        record = read_record(self._record_path)
+        if record is None or not is_alive(record) or record.dtype == "auto":
+            return None
+        return record.dtype
 
     async def run(self) -> None:
         """Keep a server running until cancelled: adopt or start, watch, start again."""
@@ -156,16 +166,17 @@ class EngineSupervisor:
         if before is not None:  # what a dead server may have left of its group
             await asyncio.to_thread(end_server, before, grace_s=self._grace_s)
         _refuse_taken_port(self._settings.port)
-        cores = cpu_cores()
-        line = command(await self._decided(), on_cpu=cores is not None)
+        cores = await asyncio.to_thread(cpu_cores, self._settings, os.environ)
+        decided = await self._decided()
+        line = command(decided, cores=cores)
         env = environment(self._settings, os.environ, cores=cores)
-        settings = digest(self._settings)
         record = start_server(
             line,
             env,
             log=self.log_path,
             url=self._settings.url,
-            settings=settings,
+            settings=digest(self._settings),
+            dtype=decided.dtype,
             keep=partial(write_record, self._record_path),
         )
         expected_s = before.took_s if before else None
@@ -242,15 +253,20 @@ class EngineSupervisor:
             self._on_change(self.status)
 
 
-def cpu_cores() -> CpuCores | None:
-    """What a CPU build may compute on; None where there is a GPU, and so no CPU build.
+def cpu_cores(settings: EngineSettings, inherited: Mapping[str, str]) -> CpuCores | None:
+    """What a CPU build may compute on; None for one that computes on a GPU. Blocking.
 
-    Threads are bound where the allowed cores are wholly ours to use, not under a lower quota.
+    A worker's threads are bound where the allowed cores are wholly ours to use, not under a lower
+    quota.
     """
-    if has_gpu():
+    if not computes_on_cpu(settings.python):
         return None
     threads = core_count()
-    return CpuCores(threads=threads, bound=() if has_quota() else tuple(allowed_cores()[:threads]))
+    return CpuCores(
+        threads=threads,
+        bound=() if has_quota() else tuple(allowed_cores()[:threads]),
+        in_one_process=not wants_workers(settings.extra_args, inherited),
+    )
 
 
 def _refuse_taken_port(port: int) -> None:

@@ -63,24 +63,29 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CpuCores(msgspec.Struct, frozen=True, kw_only=True):
-    """What a CPU build computes on. `bound` are the cores its threads are bound to, none if not."""
+    """What a CPU build computes on.
+
+    `in_one_process`: the model runs in the engine's own process, its threads bound to no core. Else
+    each worker has a process, its threads bound to `bound`, or to none where that is empty.
+    """
 
     threads: int
     bound: tuple[int, ...] = ()
+    in_one_process: bool = True
 
 
-def command(settings: EngineSettings, *, on_cpu: bool = False) -> list[str]:
+def command(settings: EngineSettings, *, cores: CpuCores | None = None) -> list[str]:
     """The whole command line. Every option exists in vLLM 0.32, CPU and GPU builds alike.
 
-    `on_cpu` is for the CPU build: one adapter slot more than asked for, and the model in the
-    engine's own process. vLLM's default is a process beside it, and both spin for a second after
-    each message: on two cores that took half of every request's time, and 0.8 GiB.
+    `cores` are the CPU build's, which gets one adapter slot more than asked for, and the model in
+    the engine's own process. vLLM's default is a process beside it, and both spin for a second
+    after each message: on two cores that took half of every request's time, and 0.8 GiB.
 
     Raises:
         SettingsError: the address is not one to start on, or there would be several API servers.
     """
     _refuse_several_servers(settings.extra_args)
-    slots = settings.max_loras + (SPARE_LORAS if on_cpu else 0)
+    slots = settings.max_loras + (0 if cores is None else SPARE_LORAS)
     line = [str(settings.python), *settings.entry_point]
     options: dict[str, object] = {
         "model": settings.base_dir.resolve(),
@@ -102,7 +107,7 @@ def command(settings: EngineSettings, *, on_cpu: bool = False) -> list[str]:
         line += ["--lora-target-modules", *settings.lora_target_modules]
     if settings.eager:
         line.append("--enforce-eager")
-    if on_cpu and _in_one_process(settings):
+    if cores is not None and cores.in_one_process:
         line += ["--distributed-executor-backend", "uni"]
     if settings.gateway_config is not None:
         line += ["--middleware", GATEWAY_CLASS]
@@ -124,10 +129,11 @@ def _refuse_several_servers(extra_args: Sequence[str]) -> None:
             raise SettingsError("upstream.extra_args", problem, remedy)
 
 
-def _in_one_process(settings: EngineSettings) -> bool:
-    """False where the operator asks for workers of another kind or number."""
-    given = [word.replace("_", "-") for word in settings.extra_args]
-    return not any(word.startswith(_WORKERS) for word in given)
+def wants_workers(extra_args: Sequence[str], inherited: Mapping[str, str]) -> bool:
+    """True where the operator asks for workers, their number, or the cores they are bound to."""
+    given = [word.replace("_", "-") for word in extra_args]
+    bind = inherited.get("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    return bind not in ("auto", "nobind") or any(word.startswith(_WORKERS) for word in given)
 
 
 def environment(
@@ -141,7 +147,7 @@ def environment(
     found.pop("ADAPTD_STORE_KEY", None)  # the store's key is the daemon's alone
     if cores is not None:
         found.setdefault("VLLM_CPU_KVCACHE_SPACE", str(settings.kv_cache_gib))
-        if _in_one_process(settings):
+        if cores.in_one_process:
             # Else the CPU build takes a process of its own whatever the command line says, to set
             # the threads' variables there. They are set here, for all processes.
             found["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -159,15 +165,16 @@ def environment(
 
 
 def _set_threads(found: dict[str, str], cores: CpuCores) -> None:
-    """By default the CPU build computes on one core only, and its threads spin while they wait.
+    """Say how many threads compute, that they sleep while they wait, and what they are bound to.
 
-    vLLM counts its threads by the list of cores, whatever OMP_NUM_THREADS says: a number that the
-    operator exported bounds the list, and a larger one leaves threads unbound.
+    A worker counts its threads by the list of cores, whatever OMP_NUM_THREADS says: a number that
+    the operator exported bounds the list, and a larger one leaves threads unbound.
     """
     exported = found.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     threads = int(exported) if exported.isdigit() and int(exported) > 0 else cores.threads
-    bound = ",".join(map(str, cores.bound[:threads])) if threads <= len(cores.bound) else "nobind"
-    found.setdefault("VLLM_CPU_OMP_THREADS_BIND", bound)
+    if not cores.in_one_process:
+        bound = cores.bound[:threads] if threads <= len(cores.bound) else ()
+        found.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, bound)) or "nobind")
     found.setdefault("OMP_NUM_THREADS", str(threads))
     if "GOMP_SPINCOUNT" not in found:
         # A thread that spins for one robbed of its core holds up who robs it: `make bench-beside`.

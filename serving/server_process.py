@@ -27,11 +27,15 @@ _WAIT = (
 )
 
 
+ENGINE_FILE = "vllm.json"  # in the home: the record of the server that was started
+
+
 class ServerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What {home}/vllm.json holds.
 
     `boot` and `start_ticks` tell the process from a later one of the same pid. `took_s` is how
-    long its start took until it answered, None before that: the next start's forecast.
+    long its start took until it answered, None before that: the next start's forecast. `dtype` is
+    the number format it was started in; releases that did not say knew one default.
     """
 
     pid: int
@@ -41,6 +45,7 @@ class ServerRecord(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     settings: str  # digest of what it was started with
     took_s: float | None = None
+    dtype: str = "bfloat16"
 
 
 def read_record(path: Path) -> ServerRecord | None:
@@ -64,6 +69,7 @@ def start_server(
     log: Path,
     url: str,
     settings: str,
+    dtype: str,
     keep: Callable[[ServerRecord], None],
 ) -> ServerRecord:
     """Start it in a session of its own, so that neither Ctrl-C nor the daemon's end reaches it.
@@ -78,7 +84,7 @@ def start_server(
     finally:
         os.close(waiting)
     with os.fdopen(go, "wb", buffering=0) as told:
-        record = _record(pid, url=url, settings=settings)
+        record = _record(pid, url=url, settings=settings, dtype=dtype)
         try:
             keep(record)
         except BaseException:
@@ -90,7 +96,7 @@ def start_server(
     return record
 
 
-def _record(pid: int, *, url: str, settings: str) -> ServerRecord:
+def _record(pid: int, *, url: str, settings: str, dtype: str) -> ServerRecord:
     fields = stat_fields(pid)
     return ServerRecord(
         pid=pid,
@@ -99,6 +105,7 @@ def _record(pid: int, *, url: str, settings: str) -> ServerRecord:
         started_at=time.time(),
         url=url,
         settings=settings,
+        dtype=dtype,
     )
 
 

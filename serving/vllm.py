@@ -105,11 +105,22 @@ class VllmHost:
         )
 
     async def _dtype(self) -> str | None:
-        """What the gateway in its process says; vLLM itself tells nobody."""
+        """What the gateway in its process says; vLLM itself tells nobody.
+
+        None where there is no such gateway, or one of another process.
+        """
         try:
-            answer = await self._ask("GET", "/adaptd/state")
+            answer = (await self._http.get("/adaptd/state")).raise_for_status()
             return msgspec.json.decode(answer.content, type=_State).dtype
-        except (HostError, msgspec.MsgspecError):
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code == httpx.codes.NOT_FOUND:
+                return None
+            problem = f"its gateway answered {error.response.status_code} to the control token"
+            raise HostError(self._url, problem, "Start it with this home's token") from error
+        except httpx.HTTPError as error:
+            problem = f"its gateway did not answer ({type(error).__name__})"
+            raise HostError(self._url, problem, "See whether vLLM runs: adaptd doctor") from error
+        except msgspec.MsgspecError:
             return None
 
     async def slots(self) -> int | None:

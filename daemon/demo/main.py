@@ -29,6 +29,7 @@ from daemon.domain.tokens import create_token
 from daemon.settings import Settings, load_settings
 from daemon.training import calibration
 from daemon.training.calibration import AUTO, Calibrator
+from serving.builds import computes_on_cpu
 
 REPORT = Path("demo-report.json")
 _MOST_STILL = 4.0  # a machine that seems slower still was busy when it was measured
@@ -88,7 +89,9 @@ def _refuse_what_cannot_end_well(settings: Settings) -> None:
 def _measure(settings: Settings, home: Path) -> Pace:
     """Calibrate as the daemon would: it finds the answer in its home."""
     python = settings.vllm_python or Path(sys.executable)
-    found = Calibrator(BASE.resolve(), home / calibration.FILE, python=python).ensure()
+    path = home / calibration.FILE
+    on_cpu = computes_on_cpu(python)
+    found = Calibrator(BASE.resolve(), path, python=python, on_cpu=on_cpu).ensure()
     given = settings.upstream.dtype
     dtype = found.dtype if given == AUTO else given
     slow = slowness(found, dtype)

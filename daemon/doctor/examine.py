@@ -38,6 +38,7 @@ from daemon.policy.model import Policy
 from daemon.settings import Settings
 from daemon.training.calibration import AUTO, weights_bytes
 from serving.launch import GATEWAY_CLASS, command
+from serving.server_process import ENGINE_FILE, is_alive, read_record
 from serving.settings import CONFIG_VARIABLE
 
 # Asks the running daemon for a path of its API; None where no daemon answers.
@@ -136,16 +137,23 @@ def _format(settings: Settings, served: str | None) -> list[Finding]:
         return []
     with contextlib.suppress(SettingsError, OSError):
         base = find_base(settings)
-        calibration = calibrator_of(settings, base).ensure()
+        calibrator = calibrator_of(settings, base)
+        calibration = calibrator.known() or calibrator.measure()  # the daemon's own stays its own
         weights = weights_bytes(base.directory)
         needed = {name: needed_bytes(weights, name) for name in calibration.speeds}
-        given = settings.upstream.dtype
-        asked = served or (None if given == AUTO else given)
+        given = None if settings.upstream.dtype == AUTO else settings.upstream.dtype
+        asked = served or _started_in(settings) or given
         found = [judge_format(asked, calibration, needed)]
         if (total := needed.get(asked or calibration.dtype)) is not None:  # None on a GPU
             found.append(_memory(total, runs=served is not None))
         return found
     return []
+
+
+def _started_in(settings: Settings) -> str | None:
+    """The number format that a running server of ours was started in."""
+    record = read_record(settings.home / ENGINE_FILE)
+    return record.dtype if record is not None and is_alive(record) else None
 
 
 def _memory(needed: int, *, runs: bool) -> Finding:

@@ -120,10 +120,19 @@ def judge_format(
     and training take in each format.
     """
     dtype = dtype or calibration.dtype
-    slower = calibration.slower(dtype) or 1.0
+    if not calibration.fingerprint:
+        remedy = "Install torch and adaptd where ADAPTD_VLLM_PYTHON points, or set upstream.dtype"
+        return warning("format", f"{dtype}, unmeasured: {calibration.reason}", remedy)
+    choices = {
+        name: speed
+        for name, speed in calibration.speeds.items()
+        if name != "float16" or name == calibration.dtype  # auto takes it for such bases only
+    }
+    fastest = max(choices, key=choices.__getitem__, default=calibration.dtype)
+    slower = choices.get(fastest, 1.0) / calibration.speeds.get(dtype, choices.get(fastest, 1.0))
     if slower < _MUCH_SLOWER:
-        return ok("format", f"{dtype}: {calibration.reason}")
-    fastest = max(calibration.speeds, key=calibration.speeds.__getitem__)
+        why = f": {calibration.reason}" if dtype == calibration.dtype else ", fast enough here"
+        return ok("format", f"{dtype}{why}")
     needed = needed_bytes[fastest] / 2**30
     has = calibration.machine.memory_bytes / 2**30
     what = (

@@ -35,7 +35,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     instruction_sets: tuple[str, ...]
     cores: int
     memory_bytes: int
-    gpu: bool
+    gpus: tuple[str, ...] = ()
 
 
 def this_machine() -> Machine:
@@ -47,13 +47,29 @@ def this_machine() -> Machine:
         instruction_sets=tuple(name for name in _TELLING_SETS if name in flags),
         cores=core_count(),
         memory_bytes=memory_limit_bytes(),
-        gpu=has_gpu(),
+        gpus=gpu_names(),
     )
 
 
 def has_gpu() -> bool:
     """True where a driver of NVIDIA or AMD has made its device."""
     return any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd"))
+
+
+def gpu_names() -> tuple[str, ...]:
+    """Models of the GPUs whose driver runs, in the order of the driver."""
+    nvidia = [
+        value.strip()
+        for path in sorted((_PROC / "driver/nvidia/gpus").glob("*/information"))
+        for line in _lines(path)
+        for name, _, value in [line.partition(":")]
+        if name == "Model"
+    ]
+    amd = [
+        " ".join(_words(path))
+        for path in sorted(Path("/sys/class/kfd/kfd/topology/nodes").glob("*/name"))
+    ]
+    return (*nvidia, *filter(None, amd))
 
 
 def allowed_cores() -> list[int]:

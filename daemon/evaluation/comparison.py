@@ -29,7 +29,8 @@ _log = structlog.get_logger(__name__)
 class Case(NamedTuple):
     """A candidate and all it is judged by. `candidates` counts those scored on each suite's items.
 
-    `left_out` counts the items that are too long for the host, `dtype` is its number format.
+    `left_out` counts the items that are too long for the host, `number_format` is what it
+    computes in.
     """
 
     run: Run
@@ -40,7 +41,7 @@ class Case(NamedTuple):
     left_out: Mapping[Suite, int]
     candidates: Mapping[Suite, int]
     max_model_len: int
-    dtype: str | None = None
+    number_format: str
 
 
 class Measured(NamedTuple):
@@ -86,7 +87,7 @@ class Comparison:
             left_out={s: len(found[s]) - len(items) for s, items in suites.items()},
             candidates=await self._count(run, adapter.name, snapshot.holdout_version, suites),
             max_model_len=max_model_len,
-            dtype=info.dtype,
+            number_format=info.dtype or f"unknown on {info.instance}",
         )
 
     async def measure(self, case: Case, progress: Progress) -> Measured:
@@ -115,9 +116,9 @@ class Comparison:
     ) -> Mapping[Suite, Scores]:
         """Scores count for the base's weights and the host's number format: both name their place.
 
-        A host that does not say in which format it computes has a place of its own.
+        A host that does not say in which format it computes has a place for each of its processes.
         """
-        where = ":".join(filter(None, (case.adapter.base_digest[:12], case.dtype)))
+        where = f"{case.adapter.base_digest[:12]}:{case.number_format}"
         return {
             suite: await self._bench.measure(
                 name,

@@ -31,13 +31,14 @@ _WORTH = 1.2  # a format other than the base's own must be so much faster: less 
 # They change what the same processor is fast in.
 _MASKS = (
     "ATEN_CPU_CAPABILITY",
+    "CUDA_VISIBLE_DEVICES",
     "DNNL_MAX_CPU_ISA",
+    "HIP_VISIBLE_DEVICES",
     "MKL_ENABLE_INSTRUCTIONS",
     "ONEDNN_MAX_CPU_ISA",
 )
 _TORCH = "import importlib.metadata as m; print(m.version('torch'))"
 _HOST_LIMIT_S = 10.0
-_FORMATS = ("bfloat16", "float16", "float32")
 
 _log = structlog.get_logger(__name__)
 _measuring = threading.Lock()
@@ -46,13 +47,17 @@ _measuring = threading.Lock()
 class Calibrator:
     """Answers with this machine's calibration, measured where none holds. Blocking, thread-safe.
 
-    `path` is where it is kept. `python` is the interpreter that serves, None for this one.
+    `path` is where it is kept. `python` is the interpreter that serves, None for this one, and
+    `on_cpu` whether its vLLM computes on the CPU.
     """
 
-    def __init__(self, base_dir: Path, path: Path, *, python: Path | None = None) -> None:
+    def __init__(
+        self, base_dir: Path, path: Path, *, python: Path | None = None, on_cpu: bool = True
+    ) -> None:
         self._base_dir = base_dir
         self._path = path
         self._python = python or Path(sys.executable)
+        self._on_cpu = on_cpu
 
     def known(self) -> Calibration | None:
         """The calibration that is kept, if it is of this machine, interpreter and base."""
@@ -68,22 +73,31 @@ class Calibrator:
         Where nothing can be measured the base's own format is the answer, and nothing is kept.
 
         Raises:
-            OSError: the base's config.json cannot be read.
+            OSError: the base's config.json cannot be read, or the answer cannot be kept.
         """
         with _measuring:
-            return self.known() or self._measure()
+            if (found := self.known()) is not None:
+                return found
+            calibration = self.measure()
+            if calibration.fingerprint:
+                content = msgspec.json.format(msgspec.json.encode(calibration))
+                replace_file(self._path, content)
+            return calibration
 
-    def _measure(self) -> Calibration:
+    def measure(self) -> Calibration:
+        """A new one, not kept. It has no fingerprint where nothing could be measured.
+
+        Raises:
+            OSError: the base's config.json cannot be read.
+        """
         machine, began = this_machine(), time.monotonic()
-        own = own_format(self._base_dir)
-        found, problem = self._ask()
-        weights = weights_bytes(self._base_dir)
-        fits = frozenset(
-            name for name in _FORMATS if needed_bytes(weights, name) <= machine.memory_bytes
-        )
-        dtype, reason = (own, problem) if problem else choose_format(own, found, fits=fits)
+        own, weights = own_format(self._base_dir), weights_bytes(self._base_dir)
+        found = self._ask()
+        problem = found.get("problem")
+        fits = needed_bytes(weights, "float32") <= machine.memory_bytes
+        dtype, reason = (own, problem) if problem else choose_format(own, found, float32_fits=fits)
         calibration = Calibration(
-            fingerprint=self._fingerprint(machine),
+            fingerprint="" if problem else self._fingerprint(machine),
             machine=machine,
             torch=str(found.get("torch", "")),
             dtype=dtype,
@@ -93,33 +107,33 @@ class Calibrator:
             measured_at=datetime.now(UTC),
         )
         _log.info("machine_calibrated", dtype=dtype, reason=reason, speeds=calibration.speeds)
-        if not problem and self._path.parent.is_dir():  # `doctor` makes no home
-            replace_file(self._path, msgspec.json.format(msgspec.json.encode(calibration)))
         return calibration
 
-    def _ask(self) -> tuple[dict[str, Any], str]:
-        """What the child measured, and why it could not, in words."""
-        line = [str(self._python), "-m", "daemon.training.worker.calibrate", str(self._base_dir)]
+    def _ask(self) -> dict[str, Any]:
+        """What the child measured; `problem` says in words why it could not."""
+        device = "cpu" if self._on_cpu else "gpu"
+        line = [str(self._python), "-m", "daemon.training.worker.calibrate", device]
         try:
             done = subprocess.run(
-                line,
+                [*line, str(self._base_dir)],
                 capture_output=True,
                 text=True,
                 timeout=_LIMIT_S,
                 check=False,
                 env=_environment(self._python),
             )
-            return json.loads(done.stdout), ""
-        except (OSError, subprocess.TimeoutExpired, ValueError) as error:
-            return {}, f"{self._python} could not measure ({type(error).__name__})"
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return {"problem": f"{self._python} could not measure ({error})"}
+        try:
+            return json.loads(done.stdout)
+        except ValueError:
+            said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            return {"problem": f"{self._python} could not measure ({said[:200]})"}
 
     def _fingerprint(self, machine: Machine) -> str:
         facts = {
-            "processor": machine.processor,
-            "instruction_sets": machine.instruction_sets,
-            "cores": machine.cores,
-            "memory": machine.memory_bytes,
-            "gpu": machine.gpu,
+            "machine": msgspec.to_builtins(machine),
+            "on_cpu": self._on_cpu,
             "masks": {name: os.environ.get(name, "") for name in _MASKS},
             "torch": _torch_version(self._python),
             "base": (self._base_dir / "config.json").read_text(encoding="utf-8"),
@@ -130,9 +144,20 @@ class Calibrator:
 class ServedFormat:
     """The number format that training and evaluation follow: the one that is served."""
 
-    def __init__(self, host: AdapterHost, planned: Callable[[], str]) -> None:
-        """`planned` answers, in a thread, where the host is away or does not say."""
+    def __init__(
+        self,
+        host: AdapterHost,
+        *,
+        started: Callable[[], str | None] = lambda: None,
+        planned: Callable[[], str],
+    ) -> None:
+        """`started` tells how a running server of ours was started, `planned` how one would be.
+
+        Both may block; the first is asked where the host does not answer or does not say, the
+        second where no server runs.
+        """
         self._host = host
+        self._started = started
         self._planned = planned
 
     async def __call__(self) -> str:
@@ -140,6 +165,7 @@ class ServedFormat:
         with contextlib.suppress(HostError, TimeoutError):
             async with asyncio.timeout(_HOST_LIMIT_S):
                 said = (await self._host.describe()).dtype
+        said = said or await asyncio.to_thread(self._started)
         return said or await asyncio.to_thread(self._planned)
 
 
@@ -153,24 +179,26 @@ def planned_format(setting: str, base_dir: Path, calibrator: Calibrator | None) 
     return calibrator.ensure().dtype if calibrator else own_format(base_dir)
 
 
-def choose_format(own: str, found: Mapping[str, Any], *, fits: frozenset[str]) -> tuple[str, str]:
+def choose_format(own: str, found: Mapping[str, Any], *, float32_fits: bool) -> tuple[str, str]:
     """The format to serve and train in, and why. Pure.
 
-    `own` is the base's 16-bit format, `found` the answer of the measurement, `fits` the formats
-    that memory suffices for. float32 wins where it is 1.2 × faster; float16 is never chosen for
-    a base that was not made for it: its range is too small for some of them.
+    `own` is the base's 16-bit format, `found` the answer of the measurement. On a CPU another one
+    wins where it is 1.2 × faster: bfloat16, or float32 where its weights fit in memory. float16 is
+    never chosen for a base that was not made for it: its range is too small for some of them.
     """
     if "native_bf16" in found:
         if found["native_bf16"] or own == "float16":
             return own, f"{found['device']} computes in {own}"
-        return "float16", f"{found['device']} has no native bfloat16"
+        return "float32", f"{found['device']} has no native bfloat16"
     speeds: Mapping[str, float] = found["speeds"]
-    ratio = speeds["float32"] / speeds[own]
+    others = [name for name in ("bfloat16", "float32") if name != own]
+    fastest = max(others, key=speeds.__getitem__)
+    ratio = speeds[fastest] / speeds[own]
     if ratio < _WORTH:
-        return own, f"float32 is {ratio:.1f} x as fast as {own}"
-    if "float32" not in fits:
+        return own, f"no other format is {_WORTH} x faster (the fastest: {fastest}, {ratio:.1f} x)"
+    if fastest == "float32" and not float32_fits:
         return own, f"float32 would be {ratio:.1f} x faster, and its weights do not fit in memory"
-    return "float32", f"{ratio:.1f} x faster than {own}"
+    return fastest, f"{ratio:.1f} x faster than {own}"
 
 
 def own_format(base_dir: Path) -> str:
@@ -179,17 +207,22 @@ def own_format(base_dir: Path) -> str:
     Raises:
         OSError: config.json cannot be read.
     """
-    config = json.loads((base_dir / "config.json").read_bytes())
-    text = config.get("text_config") or {}
-    own = config.get("dtype") or config.get("torch_dtype") or text.get("dtype")
+    own = _stored_format(json.loads((base_dir / "config.json").read_bytes()))
     return own if own in ("bfloat16", "float16") else "bfloat16"
+
+
+def _stored_format(config: Mapping[str, Any]) -> str | None:
+    text = config.get("text_config") or {}
+    found = [part.get(name) for part in (config, text) for name in ("dtype", "torch_dtype")]
+    return next(filter(None, found), None)
 
 
 def weights_bytes(base_dir: Path) -> int:
     """Size of a base's weights in 16 bits, whatever they are stored in."""
-    stored = sum(path.stat().st_size for path in base_dir.glob("*.safetensors"))
+    files = [*base_dir.glob("*.safetensors"), *base_dir.glob("*.bin")]
+    stored = sum(path.stat().st_size for path in files)
     config = json.loads((base_dir / "config.json").read_bytes())
-    kept_in = config.get("dtype") or config.get("torch_dtype")
+    kept_in = _stored_format(config)
     return stored // 2 if kept_in == "float32" else stored
 
 

@@ -222,7 +222,8 @@ def die(record):
     os.kill(os.getpid(), signal.SIGKILL)
 
 line = ["touch", str(home / "ran")]
-start_server(line, dict(os.environ), log=home / "log", url="u", settings="s", keep=die)
+about = {"url": "u", "settings": "s", "dtype": "float32"}
+start_server(line, dict(os.environ), log=home / "log", keep=die, **about)
 """
 
 
@@ -302,8 +303,11 @@ async def test_a_format_of_auto_is_decided_when_a_server_starts_and_not_before(
         await first.ensure()
         assert asked == ["asked"]
         assert command_lines_with(f"--port {settings.port}")[0].count("--dtype float16") == 1
+        assert first.running_dtype() == "float16"
     async with supervising(automatic) as second:  # decides nothing: the server runs
         await second.ensure()
 
         assert not second.status.stale
+        assert second.running_dtype() == "float16"
         await second.stop()
+        assert second.running_dtype() is None

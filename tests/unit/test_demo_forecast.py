@@ -8,7 +8,7 @@ from daemon.demo.forecast import REFERENCE_GFLOPS, STAGES, Forecast, Part, Stage
 from daemon.domain.calibration import Calibration
 from daemon.domain.machine import Machine
 
-MACHINE = Machine(processor="p", instruction_sets=(), cores=2, memory_bytes=1, gpu=False)
+MACHINE = Machine(processor="p", instruction_sets=(), cores=2, memory_bytes=1)
 PARTS = (Part("a", 10, 100), Part("b", 0, 200), Part("c", 30, 0))
 STAGE = Stage("s", "a stage", PARTS)
 

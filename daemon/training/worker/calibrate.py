@@ -1,6 +1,6 @@
-"""`python -m daemon.training.worker.calibrate BASE`: time number formats, answer in JSON.
+"""`python -m daemon.training.worker.calibrate cpu|gpu BASE`: time number formats, answer in JSON.
 
-Runs in the interpreter that serves, on one core. A GPU is asked for its capability and not timed.
+Runs in the interpreter that serves, on one core. GPUs are asked for their capability and not timed.
 Takes torch's import and about three seconds.
 """
 
@@ -20,6 +20,7 @@ _MOST_STEP_FLOP = 2.5e8  # of one product: short ones find a moment without neig
 _MOST_ROWS, _FEWEST_ROWS = 256, 32  # tokens of the training step
 _LONGEST_SIDE = 4096  # a wider layer is as fast, and costs more memory than a measurement should
 _NATIVE_BF16 = (8, 0)  # compute capability
+_POOL_BYTES = 96 << 20  # of weights to decode with in turn: more than a cache holds
 
 
 def layer_shape(config: dict[str, Any]) -> tuple[int, int]:
@@ -67,21 +68,23 @@ def time_formats(hidden: int, inner: int, *, budget_s: float = _BUDGET_S) -> dic
 def _products(
     torch: Any, kind: Any, hidden: int, inner: int
 ) -> list[tuple[Callable[[], object], tuple[float, int]]]:
-    """Each with its FLOP and how often it counts."""
+    """Each with its FLOP and how often it counts. Decoding reads other weights every time."""
     rows, linear = rows_of(hidden, inner), torch.nn.functional.linear
+    copies = max(1, _POOL_BYTES // (hidden * inner * kind.itemsize))
+    pool = torch.full((copies, hidden * inner), 0.01, dtype=kind)
     found = []
     for wide, narrow in ((inner, hidden), (hidden, inner)):
-        weight = torch.randn(wide, narrow).to(kind)
+        weights = itertools.cycle(pool.view(copies, wide, narrow))
         step = torch.randn(rows, narrow).to(kind).requires_grad_()
         gradient = torch.randn(rows, wide).to(kind)
         few = torch.randn(_CUSTOMERS, narrow).to(kind)
 
-        def train(step: Any = step, weight: Any = weight, gradient: Any = gradient) -> None:
-            linear(step, weight).backward(gradient)
+        def train(step: Any = step, weights: Any = weights, gradient: Any = gradient) -> None:
+            linear(step, next(weights)).backward(gradient)
 
-        def decode(few: Any = few, weight: Any = weight) -> None:
+        def decode(few: Any = few, weights: Any = weights) -> None:
             with torch.no_grad():
-                linear(few, weight)
+                linear(few, next(weights))
 
         size = 2.0 * wide * narrow
         found += [(train, (2 * rows * size, 1)), (decode, (_CUSTOMERS * size, _DECODE_STEPS))]
@@ -94,18 +97,25 @@ def _speed(works: list[Any], seconds: list[float]) -> float:
     return flop / spent / 1e9
 
 
-def main() -> int:
-    base = Path(sys.argv[1])
+def ask_gpus() -> dict[str, Any]:
+    """Whether every GPU that may be used has bfloat16, and their names; a problem where none is."""
     import torch  # noqa: PLC0415 - as above
 
-    found: dict[str, Any] = {"torch": torch.__version__}
-    if torch.cuda.is_available():
-        found["native_bf16"] = torch.cuda.get_device_capability() >= _NATIVE_BF16
-        found["device"] = torch.cuda.get_device_name()
+    if not torch.cuda.is_available():
+        return {"problem": "torch finds no GPU"}
+    devices = range(torch.cuda.device_count())
+    lowest = min(torch.cuda.get_device_capability(device) for device in devices)
+    names = sorted({torch.cuda.get_device_name(device) for device in devices})
+    return {"native_bf16": lowest >= _NATIVE_BF16, "device": ", ".join(names)}
+
+
+def main() -> int:
+    device, base = sys.argv[1], Path(sys.argv[2])
+    if device == "gpu":
+        found = ask_gpus()
     else:
-        found["speeds"] = time_formats(
-            *layer_shape(json.loads((base / "config.json").read_bytes()))
-        )
+        config = json.loads((base / "config.json").read_bytes())
+        found = {"speeds": time_formats(*layer_shape(config))}
     print(json.dumps(found))  # noqa: T201 - the answer
     return 0
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from consumers.topic_checks import TopicSettings
@@ -255,11 +256,9 @@ def test_few_delays_are_not_judged() -> None:
 def a_calibration(*, gib: int = 16, **speeds: float) -> Calibration:
     return Calibration(
         fingerprint="f",
-        machine=Machine(
-            processor="p", instruction_sets=("avx2",), cores=2, memory_bytes=gib << 30, gpu=False
-        ),
+        machine=Machine(processor="p", instruction_sets=("avx2",), cores=2, memory_bytes=gib << 30),
         torch="2",
-        dtype=max(speeds, key=speeds.__getitem__) if speeds else "bfloat16",
+        dtype="float32" if speeds.get("float32", 0) > speeds.get("bfloat16", 0) else "bfloat16",
         reason="it is fast",
         speeds=speeds,
         took_s=5,
@@ -291,6 +290,28 @@ def test_a_fast_format_that_does_not_fit_is_not_proposed() -> None:
 
     assert finding.level is Level.WARNING
     assert "Give it 8.0 GiB" in finding.remedy
+
+
+def test_only_formats_that_auto_would_take_are_proposed() -> None:
+    finding = judge_format(
+        "bfloat16", a_calibration(bfloat16=100, float16=900, float32=110), NEEDED
+    )
+
+    assert finding.level is Level.OK
+
+
+def test_a_format_that_was_set_is_not_praised_with_the_reason_for_another() -> None:
+    finding = judge_format("bfloat16", a_calibration(bfloat16=100, float32=130), NEEDED)
+
+    assert finding.what == "bfloat16, fast enough here"
+
+
+def test_what_could_not_be_measured_is_a_warning() -> None:
+    unmeasured = msgspec.structs.replace(a_calibration(), fingerprint="", reason="no torch")
+    finding = judge_format(None, unmeasured, NEEDED)
+
+    assert finding.level is Level.WARNING
+    assert "no torch" in finding.what
 
 
 def test_on_a_gpu_nothing_was_timed_and_nothing_is_compared() -> None:

@@ -13,6 +13,7 @@ from serving.launch import (
     environment,
     problem_of,
     stage_of,
+    wants_workers,
 )
 
 SETTINGS = EngineSettings(
@@ -50,7 +51,8 @@ def test_what_the_operator_adds_comes_last_so_that_it_wins() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 64])
 def test_the_cpu_build_computes_on_all_cores_it_may_use(count: int) -> None:
-    env = environment(SETTINGS, {}, cores=CpuCores(threads=count, bound=tuple(range(count))))
+    cores = CpuCores(threads=count, bound=tuple(range(count)), in_one_process=False)
+    env = environment(SETTINGS, {}, cores=cores)
 
     assert env["VLLM_CPU_OMP_THREADS_BIND"] == ",".join(map(str, range(count)))
     assert env["OMP_NUM_THREADS"] == str(count)
@@ -59,9 +61,16 @@ def test_the_cpu_build_computes_on_all_cores_it_may_use(count: int) -> None:
 
 
 def test_under_a_quota_threads_are_bound_to_no_core() -> None:
-    env = environment(SETTINGS, {}, cores=CpuCores(threads=2))
+    env = environment(SETTINGS, {}, cores=CpuCores(threads=2, in_one_process=False))
 
     assert env["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+    assert env["OMP_NUM_THREADS"] == "2"
+
+
+def test_threads_of_the_engines_own_process_are_bound_to_no_core() -> None:
+    env = environment(SETTINGS, {}, cores=CpuCores(threads=2, bound=(0, 1)))
+
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in env
     assert env["OMP_NUM_THREADS"] == "2"
 
 
@@ -73,9 +82,8 @@ def test_a_gpu_build_gets_no_cpu_settings() -> None:
     ("exported", "bound"), [("1", "4"), ("2", "4,5"), ("7", "nobind"), ("2,1", "4,5")]
 )
 def test_the_operators_number_of_threads_decides_over_the_cores(exported: str, bound: str) -> None:
-    env = environment(
-        SETTINGS, {"OMP_NUM_THREADS": exported}, cores=CpuCores(threads=2, bound=(4, 5))
-    )
+    cores = CpuCores(threads=2, bound=(4, 5), in_one_process=False)
+    env = environment(SETTINGS, {"OMP_NUM_THREADS": exported}, cores=cores)
 
     assert env["OMP_NUM_THREADS"] == exported
     assert env["VLLM_CPU_OMP_THREADS_BIND"] == bound
@@ -159,7 +167,7 @@ RuntimeError: Engine core initialization failed. See root cause above. Failed co
 
 
 def test_on_a_cpu_the_model_runs_in_the_engines_own_process() -> None:
-    line = command(SETTINGS, on_cpu=True)
+    line = command(SETTINGS, cores=CpuCores(threads=2))
     env = environment(SETTINGS, {}, cores=CpuCores(threads=2))
 
     assert line[line.index("--distributed-executor-backend") + 1] == "uni"
@@ -169,12 +177,26 @@ def test_on_a_cpu_the_model_runs_in_the_engines_own_process() -> None:
 
 
 @pytest.mark.parametrize(
-    "given",
-    [("--tensor-parallel-size", "2"), ("-tp=2",), ("--distributed_executor_backend", "mp")],
+    ("given", "exported"),
+    [
+        (("--tensor-parallel-size", "2"), {}),
+        (("-tp=2",), {}),
+        (("--distributed_executor_backend", "mp"), {}),
+        ((), {"VLLM_CPU_OMP_THREADS_BIND": "0-3"}),
+    ],
 )
-def test_workers_that_the_operator_asks_for_stay_processes(given: tuple[str, ...]) -> None:
-    asked = msgspec.structs.replace(SETTINGS, extra_args=given)
+def test_workers_that_the_operator_asks_for_stay_processes(
+    given: tuple[str, ...], exported: dict[str, str]
+) -> None:
+    assert wants_workers(given, exported)
+    cores = CpuCores(threads=2, in_one_process=False)
 
-    assert "uni" not in command(asked, on_cpu=True)
-    env = environment(asked, {}, cores=CpuCores(threads=2))
-    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in env
+    assert "uni" not in command(SETTINGS, cores=cores)
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in environment(SETTINGS, {}, cores=cores)
+
+
+@pytest.mark.parametrize("bind", ["auto", "nobind", None])
+def test_nobody_asks_for_workers_by_default(bind: str | None) -> None:
+    exported = {"VLLM_CPU_OMP_THREADS_BIND": bind} if bind else {}
+
+    assert not wants_workers(("--seed", "1"), exported)
