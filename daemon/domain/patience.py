@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-_LOOKED_AWAY_S = 30.0  # between two looks: the waiting process itself was stopped or starved
+_LOOKED_AWAY_S = 30.0  # more between two looks is no waiting
 
 
 class Patience:
@@ -11,8 +11,8 @@ class Patience:
 
     A wait shows it the values that work changes: items done, a phase, bytes read. It is over once
     none of them has changed for `still_s`. Clocks, heartbeats and counts that grow without the
-    work in question are no such values. Look more often than every 30 s: nothing could be seen to
-    move while nobody looked, so longer gaps do not count.
+    work in question are no such values. Look more often than every 30 s, and bound each look: of a
+    longer gap the rest does not count, as the machine was suspended or the waiting process stopped.
     """
 
     def __init__(self, still_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -25,8 +25,7 @@ class Patience:
     def saw(self, **values: object) -> None:
         """Note what is seen now, by name. None is not known just now, which is no change."""
         now = self._clock()
-        if now - self._looked > _LOOKED_AWAY_S:
-            self._moved = min(now, self._moved + now - self._looked)
+        self._moved += max(0.0, now - self._looked - _LOOKED_AWAY_S)
         self._looked = now
         for name, value in values.items():
             if value is not None and self._values.get(name) != value:

@@ -62,6 +62,14 @@ def test_a_time_in_which_nobody_looked_does_not_count(clock: Clock) -> None:
     assert patience.is_over
 
 
+def test_slow_looks_that_see_nothing_end_too(clock: Clock) -> None:
+    patience = Patience(300, clock=clock)
+    while not patience.is_over and clock.now < 3600:
+        clock.now += 40.5  # two requests that nobody answers, and the pause
+        patience.saw(waits=None)
+    assert clock.now < 500
+
+
 def test_evidence_moves_only_where_it_reaches_a_new_height() -> None:
     peak = Peak()
     assert [peak.of(value) for value in (None, 1.0, 0.5, 1.05, 1.2, 0.1, 1.25)] == [
