@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable
 
+from daemon.domain.processes import Work
+
 _LOOKED_AWAY_S = 30.0  # more between two looks is no waiting
 
 
@@ -49,6 +51,38 @@ class Patience:
         still_s = self._clock() - self._moved
         whole = f"nothing moved for {still_s:.0f} s of {self.waited_s:.0f} s"
         return f"{whole}, last {self._last}" if self._last else f"{whole}, and nothing before"
+
+
+class WorkPatience:
+    """Patience with a process: its work counts as movement, but not for ever.
+
+    Work tells a process that is slow from one that hangs, and not from one that spins. Work alone,
+    while nothing else moves, extends the wait to `most` times `still_s`.
+    """
+
+    def __init__(
+        self, still_s: float, *, most: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.still_s = still_s
+        self._by_all = Patience(still_s, clock=clock)
+        self._beside_work = Patience(most * still_s, clock=clock)
+
+    def saw(self, *, work: Work | None, **values: object) -> None:
+        """Note what the process has done so far, and what else is seen. None is not known."""
+        self._by_all.saw(work=work and work.units(self.still_s), **values)
+        self._beside_work.saw(**values)
+
+    @property
+    def is_over(self) -> bool:
+        """True once nothing has moved for `still_s`, or nothing but work `most` times as long."""
+        return self._by_all.is_over or self._beside_work.is_over
+
+    @property
+    def words(self) -> str:
+        """What moved last and how long ago, and whether it works."""
+        if self._by_all.is_over:
+            return self._by_all.words
+        return f"it computes, and beside that {self._beside_work.words}"
 
 
 class Peak:
