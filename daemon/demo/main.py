@@ -150,7 +150,7 @@ async def _story(world: World, screen: Screen, pace: Pace, seed: int) -> Story:
     story = Story(world, screen, desk, waits, watch)
     try:
         world.start_daemon()
-        await watch.ready(expected_s=STAGES[0].parts[0].fixed_s)
+        await watch.ready(expected_s=pace.forecast.expected_s("setup.start"))
         began = float(os.environ.get("ADAPTD_DEMO_BEGAN") or 0)
         story.setup_s = time.time() - began if began else screen.spent_s
         screen.news(f"set up in {story.setup_s:.0f} s")
