@@ -10,7 +10,7 @@ from daemon.dataset.build import SnapshotBuilder
 from daemon.dataset.sealing import SealingService
 from daemon.dataset.service import DatasetService
 from daemon.dataset.triggers import TriggerService
-from daemon.domain.machine import core_count
+from daemon.domain.machine import core_count, has_gpu
 from daemon.domain.ports import AdapterHost, ReceiptCheck
 from daemon.policy.book import PolicyBook, PolicyVersion
 from daemon.policy.decide import Usable
@@ -124,7 +124,7 @@ def _training(
         adapters=AdapterStore(database),
         snapshots=SnapshotStore(database),
         book=book,
-        waiting=waiting if settings.trainer_gives_way else None,
+        waiting=waiting if settings.trainer_gives_way(gpu=has_gpu()) else None,
     )
 
 

@@ -25,7 +25,6 @@ from pydantic_settings.exceptions import SettingsError as UnreadableSettingsErro
 from daemon.domain.errors import SettingsError
 from daemon.domain.events import DEAD_LETTERS_TOPIC
 from daemon.domain.kafka import KafkaSecurity, Mechanism, Protocol
-from daemon.domain.machine import has_gpu
 
 _REMEDY = "See docs/settings.md for every ADAPTD_* variable"
 
@@ -128,13 +127,15 @@ class Settings(BaseSettings):
     def store_path(self) -> Path:
         return self.home / "store.duckdb"
 
-    @property
-    def trainer_gives_way(self) -> bool:
-        """True where the trainer stops while requests wait, as it would take their cores."""
+    def trainer_gives_way(self, *, gpu: bool) -> bool:
+        """True where the trainer stops while requests wait, as it would take their cores.
+
+        `gpu` says that this machine has one: who serves there needs few of the cores.
+        """
         if self.trainer_yields is not None:
             return self.trainer_yields
         here = urlsplit(self.upstream.url).hostname in ("127.0.0.1", "localhost", "::1")
-        return here and not has_gpu()
+        return here and not gpu
 
     @property
     def kafka_security(self) -> KafkaSecurity:

@@ -2,7 +2,8 @@
 
 Started as the supervisor starts vLLM, so it takes vLLM's options and uses --port only. A file in
 its working directory decides: `fail` ends it at start, `hang` makes it accept and never answer,
-`slow` makes it work for 3 s before it listens, `still` makes it do nothing instead.
+`busy` makes it accept, compute and never answer, `slow` makes it work for 3 s before it listens,
+`spin` makes it work for ever instead, `still` do nothing.
 """
 
 import argparse
@@ -18,6 +19,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         while (self.server_home / "hang").exists():
             time.sleep(0.05)
+        while (self.server_home / "busy").exists():
+            sum(range(10_000))
         self.send_response(200)
         self.end_headers()
 
@@ -34,6 +37,8 @@ def main() -> None:
         sys.exit("ValueError: the model is not to its liking")
     ready_at = time.monotonic() + 3
     while (known.model / "slow").exists() and time.monotonic() < ready_at:
+        sum(range(10_000))
+    while (known.model / "spin").exists():
         sum(range(10_000))
     while (known.model / "still").exists():
         time.sleep(1)

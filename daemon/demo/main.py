@@ -80,8 +80,12 @@ def _refuse_what_cannot_end_well(settings: Settings) -> None:
     if not (POM.exists() and Path("policies").is_dir()):
         remedy = "Clone adaptd, go to its folder and run make demo"
         raise DemoError("demo", "it runs in a checkout of the source only", remedy)
-    needed = needed_bytes(DEMO_WEIGHTS_BYTES, settings.upstream.dtype)
     limit, available = memory_limit_bytes(), memory_available_bytes()
+    _refuse_short_memory(settings.upstream.dtype, limit=limit, available=available)
+
+
+def _refuse_short_memory(dtype: str, *, limit: int, available: int) -> None:
+    needed = needed_bytes(DEMO_WEIGHTS_BYTES, dtype)
     if problem := memory_problem(needed, limit=limit, available=available):
         raise DemoError("demo", problem, "End other programs, or take a larger machine")
 
@@ -92,8 +96,19 @@ def _measure(settings: Settings, home: Path) -> Pace:
     path = home / calibration.FILE
     on_cpu = computes_on_cpu(python)
     found = Calibrator(BASE.resolve(), path, python=python, on_cpu=on_cpu).ensure()
-    given = settings.upstream.dtype
+    limit, available = memory_limit_bytes(), memory_available_bytes()
+    return pace_of(found, settings.upstream.dtype, limit=limit, available=available)
+
+
+def pace_of(found: Calibration, given: str, *, limit: int, available: int) -> Pace:
+    """Say what a calibration means for the demo. `given` is the setting of the number format.
+
+    Raises:
+        DemoError: memory is short for the format. For `auto` it was checked for the least of all
+            before, as the format was not known.
+    """
     dtype = found.dtype if given == AUTO else given
+    _refuse_short_memory(dtype, limit=limit, available=available)
     slow = slowness(found, dtype)
     still_s = STILL_S * min(max(1.0, slow), _MOST_STILL)
     return Pace(found, dtype, Forecast(STAGES, slowness=slow), still_s)
@@ -153,7 +168,7 @@ async def _story(world: World, screen: Screen, pace: Pace, seed: int) -> Story:
     story = Story(world, screen, desk, waits, watch)
     try:
         world.start_daemon()
-        await watch.ready(expected_s=STAGES[0].parts[0].fixed_s)
+        await watch.ready(expected_s=pace.forecast.expected_s("setup.start"))
         began = float(os.environ.get("ADAPTD_DEMO_BEGAN") or 0)
         story.setup_s = time.time() - began if began else screen.spent_s
         screen.news(f"set up in {story.setup_s:.0f} s")

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from daemon.demo.customers import POISONER, Desk, Tally
 from daemon.demo.screen import Screen
@@ -210,13 +211,21 @@ async def _kill_trainer(story: Story) -> None:
 
 async def _edit_policy(story: Story, old: str, new: str) -> None:
     """Change the file as an operator would, and wait until the daemon applied it."""
-    path = story.world.policy_path
-    text = path.read_text()
+    await story.watch.policy(replace_in_policy(story.world.policy_path, old, new))
+
+
+def replace_in_policy(path: Path, old: str, new: str) -> str:
+    """Change a policy file and return its new text.
+
+    Raises:
+        DemoError: `old` is not in it.
+    """
+    text = path.read_text("utf-8")
     if old not in text:
         raise DemoError(str(path), f"{old!r} is not in it", "Restore policies/support.yaml")
     edited = text.replace(old, new)
-    path.write_text(edited)
-    await story.watch.policy(edited)
+    path.write_text(edited, "utf-8")
+    return edited
 
 
 @asynccontextmanager

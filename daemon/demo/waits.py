@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,6 +11,7 @@ from daemon.demo.world import DemoError, World
 from daemon.domain.patience import Patience
 
 T = TypeVar("T")
+_LOOK_S = 25.0  # one request of a look may take 20; above 30 a Patience takes us for stopped
 STILL_S = 300.0  # on the reference machine; 48 probes of a receipt take 20 s there, and say nothing
 
 
@@ -20,19 +22,26 @@ class Waits:
     world: World
     still_s: float
     poll_s: float = 0.5
+    look_s: float = _LOOK_S
     clock: Callable[[], float] = time.monotonic
 
     async def until(self, what: str, found: Callable[[Patience], Awaitable[T | None]]) -> T:
         """Ask until there is an answer. `found` shows the patience what it saw.
 
+        A look that takes longer than `look_s` is cut off and has seen nothing.
+
         Raises:
             DemoError: nothing moved any more, or the daemon ended.
         """
         patience = Patience(self.still_s, clock=self.clock)
-        while (result := await found(patience)) is None:
+        while True:
+            patience.saw()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.look_s):
+                    if (result := await found(patience)) is not None:
+                        return result
             self._check(what, patience)
             await asyncio.sleep(self.poll_s)
-        return result
 
     async def end_of(
         self, what: str, work: Awaitable[T], seen: Callable[[], Mapping[str, object]]

@@ -3,7 +3,9 @@
 import time
 from collections.abc import Callable
 
-_LOOKED_AWAY_S = 30.0  # between two looks: the waiting process itself was stopped or starved
+from daemon.domain.processes import Work
+
+_LOOKED_AWAY_S = 30.0  # more between two looks is no waiting
 
 
 class Patience:
@@ -11,8 +13,8 @@ class Patience:
 
     A wait shows it the values that work changes: items done, a phase, bytes read. It is over once
     none of them has changed for `still_s`. Clocks, heartbeats and counts that grow without the
-    work in question are no such values. Look more often than every 30 s: nothing could be seen to
-    move while nobody looked, so longer gaps do not count.
+    work in question are no such values. Look more often than every 30 s, and bound each look: of a
+    longer gap the rest does not count, as the machine was suspended or the waiting process stopped.
     """
 
     def __init__(self, still_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -25,8 +27,7 @@ class Patience:
     def saw(self, **values: object) -> None:
         """Note what is seen now, by name. None is not known just now, which is no change."""
         now = self._clock()
-        if now - self._looked > _LOOKED_AWAY_S:
-            self._moved = min(now, self._moved + now - self._looked)
+        self._moved += max(0.0, now - self._looked - _LOOKED_AWAY_S)
         self._looked = now
         for name, value in values.items():
             if value is not None and self._values.get(name) != value:
@@ -50,6 +51,38 @@ class Patience:
         still_s = self._clock() - self._moved
         whole = f"nothing moved for {still_s:.0f} s of {self.waited_s:.0f} s"
         return f"{whole}, last {self._last}" if self._last else f"{whole}, and nothing before"
+
+
+class WorkPatience:
+    """Patience with a process: its work counts as movement, but not for ever.
+
+    Work tells a process that is slow from one that hangs, and not from one that spins. Work alone,
+    while nothing else moves, extends the wait to `most` times `still_s`.
+    """
+
+    def __init__(
+        self, still_s: float, *, most: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.still_s = still_s
+        self._by_all = Patience(still_s, clock=clock)
+        self._beside_work = Patience(most * still_s, clock=clock)
+
+    def saw(self, *, work: Work | None, **values: object) -> None:
+        """Note what the process has done so far, and what else is seen. None is not known."""
+        self._by_all.saw(work=work and work.units(self.still_s), **values)
+        self._beside_work.saw(**values)
+
+    @property
+    def is_over(self) -> bool:
+        """True once nothing has moved for `still_s`, or nothing but work `most` times as long."""
+        return self._by_all.is_over or self._beside_work.is_over
+
+    @property
+    def words(self) -> str:
+        """What moved last and how long ago, and whether it works."""
+        if self._by_all.is_over:
+            return self._by_all.words
+        return f"it computes, and beside that {self._beside_work.words}"
 
 
 class Peak:

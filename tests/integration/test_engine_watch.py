@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -36,14 +37,17 @@ def settings(tmp_path: Path) -> EngineSettings:
 
 @asynccontextmanager
 async def supervising(
-    settings: EngineSettings, said: list[EngineStatus] | None = None
+    settings: EngineSettings,
+    said: list[EngineStatus] | None = None,
+    *,
+    unhealthy_limit_s: float = 2,
 ) -> AsyncIterator[EngineSupervisor]:
     """A supervisor whose server is ended with the test."""
     async with EngineSupervisor(
         settings,
         home=settings.base_dir,
         on_change=(said if said is not None else []).append,
-        unhealthy_limit_s=2,
+        unhealthy_limit_s=unhealthy_limit_s,
         grace_s=2,
         probe_limit_s=1,
     ) as supervisor:
@@ -106,6 +110,36 @@ async def test_a_server_that_does_not_answer_is_ended_and_started_again(
         assert EngineState.FAILING in {status.state for status in said}
 
 
+async def test_a_server_that_computes_and_does_not_answer_is_busy(
+    settings: EngineSettings, tmp_path: Path
+) -> None:
+    async with supervising(settings) as supervisor, running(supervisor):
+        await until(lambda: supervisor.status.state is EngineState.READY, within_s=20)
+        first = pid_of(settings)
+
+        (tmp_path / "busy").touch()
+        await until(lambda: supervisor.status.state is EngineState.FAILING, within_s=20)
+        failing_at = time.monotonic()
+        # Three times the limit of a server that does nothing.
+        await until(lambda: time.monotonic() - failing_at > 6, within_s=20)
+        (tmp_path / "busy").unlink()
+
+        await until(lambda: supervisor.status.state is EngineState.READY, within_s=20)
+        assert pid_of(settings) == first
+
+
+async def test_a_server_that_computes_and_never_answers_is_ended(
+    settings: EngineSettings, tmp_path: Path
+) -> None:
+    async with supervising(settings, unhealthy_limit_s=0.4) as supervisor, running(supervisor):
+        await until(lambda: supervisor.status.state is EngineState.READY, within_s=20)
+        first = pid_of(settings)
+
+        (tmp_path / "busy").touch()
+
+        await until(lambda: not is_running(first), within_s=20)
+
+
 async def test_a_daemon_that_ends_leaves_its_server_and_the_next_one_adopts_it(
     settings: EngineSettings,
 ) -> None:
@@ -141,7 +175,7 @@ async def test_an_adopted_server_that_never_answers_is_ended(
     (tmp_path / "hang").touch()
 
     async with supervising(settings) as second:
-        with pytest.raises(HostError, match="did not answer within 2 s"):
+        with pytest.raises(HostError, match="was up and does not answer: nothing moved for"):
             await second.ensure()
 
         assert not is_running(pid_of(settings))
@@ -166,6 +200,18 @@ async def test_a_start_that_stands_still_is_ended(settings: EngineSettings, tmp_
 
     async with supervising(msgspec.structs.replace(settings, start_limit_s=2)) as supervisor:
         with pytest.raises(HostError, match="vLLM hangs: nothing moved for 2 s"):
+            await supervisor.ensure()
+
+        assert not is_running(pid_of(settings))
+
+
+async def test_a_start_that_computes_for_ever_is_ended(
+    settings: EngineSettings, tmp_path: Path
+) -> None:
+    (tmp_path / "spin").touch()
+
+    async with supervising(msgspec.structs.replace(settings, start_limit_s=0.5)) as supervisor:
+        with pytest.raises(HostError, match="vLLM hangs: it computes, and beside that"):
             await supervisor.ensure()
 
         assert not is_running(pid_of(settings))

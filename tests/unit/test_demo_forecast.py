@@ -8,7 +8,6 @@ from daemon.demo.forecast import REFERENCE_GFLOPS, STAGES, Forecast, Part, Stage
 from daemon.domain.calibration import Calibration
 from daemon.domain.machine import Machine
 
-MACHINE = Machine(processor="p", instruction_sets=(), cores=2, memory_bytes=1)
 PARTS = (Part("a", 10, 100), Part("b", 0, 200), Part("c", 30, 0))
 STAGE = Stage("s", "a stage", PARTS)
 
@@ -21,10 +20,12 @@ class Clock:
         return self.now
 
 
-def calibration(**speeds: float) -> Calibration:
+def calibration(*, cores: int = 2, **speeds: float) -> Calibration:
     return Calibration(
         fingerprint="f",
-        machine=MACHINE,
+        machine=Machine(
+            processor="p", instruction_sets=(), cores=cores, memory_bytes=1, gpu=not speeds
+        ),
         torch="2",
         dtype="float32",
         reason="",
@@ -42,6 +43,24 @@ def test_only_computing_takes_longer_on_a_slow_machine() -> None:
 def test_a_machine_of_half_the_speed_computes_twice_as_long() -> None:
     assert slowness(calibration(float32=REFERENCE_GFLOPS / 2), "float32") == pytest.approx(2)
     assert slowness(calibration(), "float32") < 1  # a GPU
+
+
+@pytest.mark.parametrize(("cores", "slower"), [(1, 2), (2, 1), (3, 2 / 3), (4, 0.5), (64, 0.5)])
+def test_one_core_computes_twice_as_long_as_two_and_many_no_faster_than_four(
+    cores: int, slower: float
+) -> None:
+    found = calibration(cores=cores, float32=REFERENCE_GFLOPS)
+    assert slowness(found, "float32") == pytest.approx(slower)
+
+
+def test_a_gpu_is_no_faster_with_more_cores() -> None:
+    assert slowness(calibration(cores=16), "float16") == slowness(calibration(), "float16")
+
+
+def test_a_start_of_vllm_takes_longer_on_one_core_and_not_in_proportion() -> None:
+    two_avx2_cores, one = (Forecast(slowness=slow).expected_s("setup.start") for slow in (1.5, 3))
+    assert two_avx2_cores == pytest.approx(72)
+    assert 1.4 < one / two_avx2_cores < 1.8
 
 
 def test_time_left_falls_with_the_clock_and_stands_at_zero_where_a_part_overruns() -> None:

@@ -30,13 +30,18 @@ class ScriptedWorld:
         self.daemon_log = home / "daemon.log"
         self.policy_path = ROOT / "policies" / "support.yaml"
         self.dead = False
+        self.silent = 0  # so many questions get no answer
         self.questions = 0
+        self.look_s = 5.0
         self._script = script
         self._asked: dict[str, int] = {}
         (home / "control.token").touch()
 
     async def get(self, path: str) -> Document:
         self.questions += 1
+        if self.silent:
+            self.silent -= 1
+            await asyncio.Event().wait()
         name = path.partition("?")[0].split("/")[2]
         self._asked[name] = self._asked.get(name, -1) + 1
         return self._script[name](self._asked[name])
@@ -46,7 +51,7 @@ class ScriptedWorld:
 
     def waits(self) -> Waits:
         clock = lambda: QUESTION_S * self.questions  # noqa: E731
-        return Waits(cast("World", self), STILL_S, poll_s=0, clock=clock)
+        return Waits(cast("World", self), STILL_S, poll_s=0, look_s=self.look_s, clock=clock)
 
 
 def watcher(world: ScriptedWorld) -> Watcher:
@@ -139,6 +144,25 @@ async def test_a_daemon_that_has_gone_ends_every_wait(tmp_path: Path) -> None:
     world.dead = True
     with pytest.raises(DemoError, match="it ended by itself"):
         await world.waits().end_of("waiting for answers", asyncio.sleep(5), dict)
+
+
+async def test_a_daemon_that_accepts_and_never_answers_ends_the_wait(tmp_path: Path) -> None:
+    world = ScriptedWorld(tmp_path)
+    world.silent, world.look_s = 1000, 0.01
+    with pytest.raises(DemoError, match=r"feedback to train on: nothing moved for 70 s"):
+        await watcher(world).run_after(None)
+
+
+async def test_a_look_that_is_cut_off_does_not_end_a_wait_in_which_others_see_something(
+    tmp_path: Path,
+) -> None:
+    def document(n: int) -> Document:
+        world.silent = 1
+        return run("training" if n < 60 else "accepted", step=n)
+
+    world = ScriptedWorld(tmp_path, runs=document)
+    world.look_s = 0.01
+    assert (await watcher(world).verdict("run-1", wanted="accepted"))["state"] == "accepted"
 
 
 async def test_work_of_our_own_is_waited_for_as_long_as_it_counts(tmp_path: Path) -> None:

@@ -20,11 +20,18 @@ sys.argv = ["adaptd", "policy", "check", sys.argv[1]]
 main()
 """
 
+EDIT = """
+import sys
+from pathlib import Path
+from daemon.demo.story import replace_in_policy
+replace_in_policy(Path(sys.argv[1]), "must_improve", "must_improve")
+"""
 
-def check(folder: Path, policy: Path, environment: dict[str, str]) -> bytes:
-    """Open a store and check a policy in another process; what that prints."""
+
+def check(folder: Path, policy: Path, environment: dict[str, str], *, script: str = CHECK) -> bytes:
+    """Run a script on a policy in another process; what that prints."""
     done = subprocess.run(
-        [sys.executable, "-c", CHECK, policy],
+        [sys.executable, "-c", script, policy],
         cwd=folder,
         env=os.environ | environment | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -43,6 +50,13 @@ def a_policy(path: Path) -> Path:
 
 def test_stores_and_policies_are_read_in_a_locale_without_utf_8(tmp_path: Path) -> None:
     assert b"must_improve" in check(tmp_path, a_policy(tmp_path / "support.yaml"), ASCII)
+
+
+def test_the_demo_edits_policies_in_a_locale_without_utf_8(tmp_path: Path) -> None:
+    policy = a_policy(tmp_path / "support.yaml")
+    before = policy.read_bytes()
+    check(tmp_path, policy, ASCII, script=EDIT)
+    assert policy.read_bytes() == before
 
 
 def test_a_letter_that_a_terminal_cannot_show_is_shown_as_its_code(tmp_path: Path) -> None:

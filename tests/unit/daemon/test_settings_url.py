@@ -2,7 +2,6 @@
 
 import pytest
 
-from daemon.domain.machine import has_gpu
 from daemon.settings import Settings, UpstreamSettings
 
 
@@ -27,18 +26,20 @@ def test_an_empty_broker_is_none(given: str | None, found: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "url", "gives_way"),
+    ("asked", "url", "gpu", "gives_way"),
     [
-        (None, "http://127.0.0.1:8000", not has_gpu()),
-        (None, "http://localhost:8000", not has_gpu()),
-        (None, "http://10.0.0.1:8000", False),
-        (True, "http://10.0.0.1:8000", True),
-        (False, "http://127.0.0.1:8000", False),
+        (None, "http://127.0.0.1:8000", False, True),
+        (None, "http://localhost:8000", False, True),
+        (None, "http://127.0.0.1:8000", True, False),
+        (None, "http://10.0.0.1:8000", False, False),
+        (None, "http://10.0.0.1:8000", True, False),
+        (True, "http://10.0.0.1:8000", True, True),
+        (False, "http://127.0.0.1:8000", False, False),
     ],
 )
 def test_the_trainer_gives_way_where_a_cpu_of_this_machine_serves(
-    asked: bool | None, url: str, gives_way: bool
+    *, asked: bool | None, url: str, gpu: bool, gives_way: bool
 ) -> None:
     settings = Settings(trainer_yields=asked, upstream=UpstreamSettings(url=url))
 
-    assert settings.trainer_gives_way is gives_way
+    assert settings.trainer_gives_way(gpu=gpu) is gives_way

@@ -2,7 +2,8 @@
 
 import pytest
 
-from daemon.domain.patience import Patience, Peak
+from daemon.domain.patience import Patience, Peak, WorkPatience
+from daemon.domain.processes import Work
 
 
 class Clock:
@@ -60,6 +61,45 @@ def test_a_time_in_which_nobody_looked_does_not_count(clock: Clock) -> None:
     assert not patience.is_over
     clock.now += 61
     assert patience.is_over
+
+
+def test_slow_looks_that_see_nothing_end_too(clock: Clock) -> None:
+    patience = Patience(300, clock=clock)
+    while not patience.is_over and clock.now < 3600:
+        clock.now += 40.5  # two requests that nobody answers, and the pause
+        patience.saw(waits=None)
+    assert clock.now < 500
+
+
+def seconds_until_over(clock: Clock, *, cpu_share: float, lines_every_s: float = 1e9) -> float:
+    """How long a process is waited for that computes so much and says a line so often."""
+    patience = WorkPatience(600, most=12, clock=clock)
+    while not patience.is_over and clock.now < 50_000:
+        clock.now += 20
+        patience.saw(work=Work(cpu_share * clock.now, 0), lines=int(clock.now / lines_every_s))
+    return clock.now
+
+
+def test_a_process_that_does_nothing_is_over_after_the_limit(clock: Clock) -> None:
+    assert seconds_until_over(clock, cpu_share=0) == pytest.approx(600, abs=60)
+
+
+def test_a_process_that_only_computes_is_over_after_so_many_times_the_limit(clock: Clock) -> None:
+    assert seconds_until_over(clock, cpu_share=1) == pytest.approx(12 * 600, abs=60)
+
+
+def test_a_process_that_computes_and_says_so_may_take_any_time(clock: Clock) -> None:
+    assert seconds_until_over(clock, cpu_share=1, lines_every_s=3600) == 50_000
+
+
+def test_the_words_tell_who_computes_from_who_does_not(clock: Clock) -> None:
+    still, busy = (WorkPatience(60, most=10, clock=clock) for _ in range(2))
+    while not busy.is_over:
+        clock.now += 20
+        still.saw(work=Work(1, 0), lines=3)
+        busy.saw(work=Work(clock.now, 0), lines=3)
+    assert still.words == "nothing moved for 620 s of 640 s, last lines 3"
+    assert busy.words == f"it computes, and beside that {still.words}"
 
 
 def test_evidence_moves_only_where_it_reaches_a_new_height() -> None:
