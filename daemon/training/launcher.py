@@ -84,6 +84,11 @@ class TrainingChild:
         return self._process.pid
 
     @property
+    def returncode(self) -> int | None:
+        """As of subprocess; None while it runs."""
+        return self._process.returncode
+
+    @property
     def paused_s(self) -> float:
         """The time for which it was stopped, so that requests are answered sooner."""
         return self._pauses.total_s if self._pauses else 0.0
@@ -137,15 +142,25 @@ class TrainingChild:
                 raise CancelledRunError
 
     async def stop(self) -> None:
-        """End the child's whole process group, first politely. Safe to repeat."""
-        for signal_, patience_s in ((signal.SIGTERM, self._grace_s), (signal.SIGKILL, None)):
-            if self._process.returncode is not None:
-                return
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal_)
+        """End the child's whole process group, first politely. Safe to repeat.
+
+        SIGKILL follows whatever goes wrong before it, a cancellation too.
+        """
+        if self._process.returncode is not None:
+            return
+        try:
+            self._signal(signal.SIGTERM)
             self._resume()  # else the signal waits for ever
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), patience_s)
+                await asyncio.wait_for(self._process.wait(), self._grace_s)
+        finally:
+            if self._process.returncode is None:
+                self._signal(signal.SIGKILL)  # it ends a stopped child too
+                await self._process.wait()
+
+    def _signal(self, signal_: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal_)
 
     def _resume(self) -> None:
         if self._pauses:
