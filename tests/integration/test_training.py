@@ -121,7 +121,7 @@ async def test_a_killed_child_resumes_to_the_very_same_adapter(
 
     async with asyncio.TaskGroup() as group:
         group.create_task(world.service.train(run))
-        await until(lambda: world.at_step(run, 5), within_s=90)
+        await until(lambda: world.at_step(run, 5), within_s=LIMIT_S)
         pid = (await world.runs.get(run.run_id)).pid
         assert pid, "0 would be everybody in our own process group"
         os.kill(pid, signal.SIGKILL)
