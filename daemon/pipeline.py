@@ -26,7 +26,11 @@ from daemon.store.triggers import TriggerStore
 from daemon.supervision import Service
 from daemon.training.lora_rules import ServedLora
 from daemon.training.pauses import Waiting
-from daemon.training.preparation import TrainerSettings
+from daemon.training.preparation import (
+    LARGEST_MICRO_BATCH_CPU,
+    LARGEST_MICRO_BATCH_GPU,
+    TrainerSettings,
+)
 from daemon.training.service import TrainingService
 
 if TYPE_CHECKING:
@@ -116,6 +120,7 @@ def _training(
         python=settings.trainer_python,
         threads=settings.trainer_threads or core_count(),
         tick_s=settings.tick_s,
+        largest_micro_batch=LARGEST_MICRO_BATCH_GPU if has_gpu() else LARGEST_MICRO_BATCH_CPU,
     )
     return TrainingService(
         asked,

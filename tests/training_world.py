@@ -207,5 +207,7 @@ class TrainingWorld:
         return await self.service._preparation.job(run)
 
     async def at_step(self, run: Run, step: int) -> bool:
-        progress = (await self.runs.get(run.run_id)).progress
-        return progress is not None and progress["step"] >= step
+        """Fails at once where the run has: it does not get there any more."""
+        seen = await self.runs.get(run.run_id)
+        assert seen.state is not RunState.FAILED, seen.reason
+        return seen.progress is not None and seen.progress["step"] >= step

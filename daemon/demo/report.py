@@ -21,6 +21,7 @@ FIGURES = (
     "stages_s",
     "requests_per_s",
     "training_step_s",
+    "training_paused_s",
     "events_sent",
     "events_stored",
     "events_lost",
@@ -88,6 +89,7 @@ def _figures(
     stored = {row["id"]: row["copies"] for row in rows(cursor, sql["event_copies"])}
     wanted = sent.interactions | sent.feedback
     bad = rows(cursor, sql["bad_adapter"], rollout=forced)[0]
+    step = rows(cursor, sql["training_step"])[0]
     return {
         "events_sent": len(wanted),
         "events_stored": sum(stored.values()),
@@ -95,7 +97,8 @@ def _figures(
         "events_duplicated": sum(copies - 1 for copies in stored.values()),
         "requests": sent.requests,
         "requests_failed": sent.failed,
-        "training_step_s": rows(cursor, sql["training_step"])[0]["seconds"],
+        "training_step_s": step["seconds"],
+        "training_paused_s": step["paused_s"],
         "trigger_to_live_s": next(
             (row["seconds"] for row in rows(cursor, sql["trigger_to_live"])), None
         ),

@@ -40,7 +40,8 @@ def plan_batches(
 
     Rows are shuffled anew each time all have been seen. The rows of a step are sorted by length
     before they are cut, so that short ones are not padded to the longest; the order within a step
-    does not change what is learnt.
+    does not change what is learnt. The last micro-batch of a step holds what is left, where the
+    batch is no multiple of the others' size.
 
     Raises:
         ValueError: there are no rows.

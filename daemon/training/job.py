@@ -61,7 +61,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
-    """One line while a child works. `phase`: loading, training, probing or publishing."""
+    """One line while a child works. `phase`: loading, training, probing or publishing.
+
+    `tokens_per_s` is of the time in which the child ran; `eta_s` is wall time, pauses included.
+    """
 
     phase: str
     step: int

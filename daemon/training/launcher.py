@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from daemon.domain.patience import Patience
+from daemon.domain.processes import Work, group_members, work_of
 from daemon.domain.states import FailureCause
 from daemon.training.job import (
     EXIT_LOCKED,
@@ -27,7 +29,9 @@ from daemon.training.job import (
 )
 from daemon.training.pauses import Pauses, Waiting
 
+STILL_S = 180.0  # no line, below a twentieth of a core, below 10 kB/s for so long: it hangs
 _PACE_S = 0.25  # how often a child that gives way is looked at
+_WORK_LOOK_S = 1.0  # and how often its work is: that reads the fields of each process
 OnProgress = Callable[[Progress], Awaitable[None]]
 Wanted = Callable[[], Awaitable[bool]]
 
@@ -72,37 +76,57 @@ class TrainingChild:
         poll_s: float,
         grace_s: float,
         pauses: Pauses | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._process = process
+        self._clock = clock
         self._poll_s = poll_s
         self._grace_s = grace_s
         self._pauses = pauses
-        self._check_at = 0.0
+        self._look_at = self._ask_at = clock()
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     @property
+    def returncode(self) -> int | None:
+        """As of subprocess; None while it runs."""
+        return self._process.returncode
+
+    @property
     def paused_s(self) -> float:
         """The time for which it was stopped, so that requests are answered sooner."""
         return self._pauses.total_s if self._pauses else 0.0
 
-    async def result(self, *, limit_s: float, on_progress: OnProgress, wanted: Wanted) -> Done:
+    async def result(
+        self,
+        *,
+        limit_s: float,
+        on_progress: OnProgress,
+        wanted: Wanted,
+        still_s: float = STILL_S,
+    ) -> Done:
         """Wait for the child's last line, passing on the others.
+
+        It may take as long as it moves: says a line, computes, reads or writes. `limit_s` only
+        bounds one that spins for ever. Neither counts the time for which it is stopped.
 
         `wanted` is asked every `poll_s`; a child no longer wanted is given up. It gives way to
         requests from its first line on: by then the kernel ends it with the daemon, stopped or not.
 
         Raises:
-            TrainingError: it failed, was killed, or took longer than `limit_s`, pauses apart.
+            TrainingError: it failed, was killed, stood still for `still_s`, or took longer than
+                `limit_s`.
             LockedError: another child holds the run directory.
             CancelledRunError: it is no longer wanted.
         """
         last: Line | None = None
         reached: KilledAt | None = None
-        deadline = time.monotonic() + limit_s
+        patience, lines = Patience(still_s, clock=self._running_s), 0
         while (raw := await self._raw_line()) != b"":
+            lines += raw is not None
+            patience.saw(lines=lines)
             line = decode_line(raw) if raw else None
             if isinstance(line, Progress):
                 reached = KilledAt(line.phase, line.step)
@@ -111,9 +135,10 @@ class TrainingChild:
                 last = line
             if reached and self._pauses:
                 self._pauses.decide(self.pid)
-            await self._check(deadline + self.paused_s, wanted)
+            await self._check(patience, limit_s, wanted)
         self._resume()
-        code = await self._process.wait()
+        while (code := await self._exit_code()) is None:
+            await self._check(patience, limit_s, wanted)
         if isinstance(last, Done) and code == 0:
             return last
         raise _failure(last, code, reached)
@@ -127,25 +152,56 @@ class TrainingChild:
         except TimeoutError:
             return None
 
-    async def _check(self, deadline: float, wanted: Wanted) -> None:
-        now = time.monotonic()
-        if now > deadline:
-            raise TrainingError(FailureCause.TIMEOUT, "it did not end by itself in time")
-        if now >= self._check_at:
-            self._check_at = now + self._poll_s
+    async def _exit_code(self) -> int | None:
+        """None where it has not ended for a while."""
+        try:
+            return await asyncio.wait_for(self._process.wait(), min(self._poll_s, _PACE_S))
+        except TimeoutError:
+            return None
+
+    async def _check(self, patience: Patience, limit_s: float, wanted: Wanted) -> None:
+        if patience.waited_s > limit_s:
+            problem = f"it did not end by itself within {limit_s:.0f} s"
+            raise TrainingError(FailureCause.TIMEOUT, problem)
+        now = self._clock()
+        if now >= self._look_at:
+            self._look_at = now + min(_WORK_LOOK_S, patience.still_s / 4)
+            work = await asyncio.to_thread(self._work)
+            patience.saw(work=work and work.units(patience.still_s))
+        if patience.is_over:
+            raise TrainingError(FailureCause.TIMEOUT, f"it hangs: {patience.words}")
+        if now >= self._ask_at:
+            self._ask_at = now + self._poll_s
             if not await wanted():
                 raise CancelledRunError
 
+    def _running_s(self) -> float:
+        """A clock that stands still while the child is stopped."""
+        return self._clock() - self.paused_s
+
+    def _work(self) -> Work | None:
+        return work_of(group_members(self.pid))
+
     async def stop(self) -> None:
-        """End the child's whole process group, first politely. Safe to repeat."""
-        for signal_, patience_s in ((signal.SIGTERM, self._grace_s), (signal.SIGKILL, None)):
-            if self._process.returncode is not None:
-                return
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal_)
+        """End the child's whole process group, first politely. Safe to repeat.
+
+        SIGKILL follows whatever goes wrong before it, a cancellation too.
+        """
+        if self._process.returncode is not None:
+            return
+        try:
+            self._signal(signal.SIGTERM)
             self._resume()  # else the signal waits for ever
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), patience_s)
+                await asyncio.wait_for(self._process.wait(), self._grace_s)
+        finally:
+            if self._process.returncode is None:
+                self._signal(signal.SIGKILL)  # it ends a stopped child too
+                await self._process.wait()
+
+    def _signal(self, signal_: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal_)
 
     def _resume(self) -> None:
         if self._pauses:
@@ -161,6 +217,7 @@ async def start(
     grace_s: float = 5.0,
     command: Sequence[str] = (),
     waiting: Waiting | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[TrainingChild]:
     """Write the job and start a child on it; leaving the block ends it.
 
@@ -175,9 +232,11 @@ async def start(
     path = await asyncio.to_thread(write_job, job)
     words = command or (str(python or sys.executable), "-m", "daemon.training.worker")
     with contextlib.ExitStack() as stack:
-        pauses = stack.enter_context(contextlib.closing(Pauses(waiting))) if waiting else None
+        pauses = Pauses(waiting, clock=clock) if waiting else None
+        if pauses:
+            stack.enter_context(contextlib.closing(pauses))
         process = await _spawn([*words, str(path)], job, python, pauses)
-        child = TrainingChild(process, poll_s=poll_s, grace_s=grace_s, pauses=pauses)
+        child = TrainingChild(process, poll_s=poll_s, grace_s=grace_s, pauses=pauses, clock=clock)
         try:
             yield child
         finally:

@@ -3,12 +3,13 @@
 import contextlib
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Callable
 
 import msgspec
+import structlog
 
+_log = structlog.get_logger(__name__)
 # Traffic is told about once a second, so a shorter run would often pass unseen.
 SHORTEST_RUN_S = 1.0
 LONGEST_PAUSE_S = 3.0
@@ -51,7 +52,8 @@ class Pauses:
     def __init__(self, waiting: Waiting, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._waiting = waiting
         self._clock = clock
-        self._told = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close
+        # In memory: a full disk must not keep a child from going on.
+        self._told = os.fdopen(os.memfd_create("adaptd-paused"), "wb", buffering=0)
         self._is_paused = False
         self._since = clock() - SHORTEST_RUN_S
         self._last_s = 0.0
@@ -82,11 +84,19 @@ class Pauses:
             self.resume(group)
 
     def resume(self, group: int) -> None:
-        """Continue the group where it is stopped. Safe to repeat, and for one that has ended."""
-        if self._is_paused:
-            self._last_s = self._clock() - self._since
-            self._before_s += self._last_s
+        """Continue the group where it is stopped. Safe to repeat, and for one that has ended.
+
+        Where the child cannot be told of the pause it goes on all the same.
+        """
+        if not self._is_paused:
+            return
+        self._last_s = self._clock() - self._since
+        self._before_s += self._last_s
+        try:
             os.pwrite(self.descriptor, f"{self._before_s:020.3f}".encode(), 0)
+        except OSError as error:  # its max_time counts this pause until the next one tells the sum
+            _log.warning("pause_not_told", group=group, error=str(error))
+        finally:
             self._switch(group, signal.SIGCONT)
 
     def close(self) -> None:

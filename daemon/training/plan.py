@@ -13,13 +13,15 @@ from daemon.store.runs import Run
 from daemon.training.job import Job, Parent
 from daemon.training.lora_rules import ServedLora, config_problems
 
-_LARGEST_MICRO_BATCH = 8  # 16 rows of 80 tokens took 0.9 GiB more, and no less time on a CPU
 _CHECKPOINTS = 8  # a kill costs an eighth of the run at most …
 _MOST_STEPS_BETWEEN = 50  # … and of a long one far less
 
 
 class Ground(msgspec.Struct, frozen=True, kw_only=True):
-    """What the server and this machine dictate. `dtype` is the one served, never `auto`."""
+    """What the server and this machine dictate. `dtype` is the one served, never `auto`.
+
+    `largest_micro_batch` bounds the rows that go through the model together.
+    """
 
     base: str
     base_dir: str
@@ -29,6 +31,7 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     served: ServedLora
     threads: int
     niceness: int
+    largest_micro_batch: int
 
 
 class ParentShape(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +54,7 @@ def plan_job(
     directory: Path,
     parent: ParentShape | None,
 ) -> Job:
-    """The job of a run: the same for the same run, policy version, snapshot and server.
+    """The job of a run: the same for the same run, policy version, snapshot, server and machine.
 
     Raises:
         RefusedError: the server would not serve the result, or it cannot continue from the parent.
@@ -79,7 +82,8 @@ def plan_job(
         learning_rate=train.learning_rate,
         steps=steps,
         batch=train.batch,
-        micro_batch=run.micro_batch or default_micro_batch(train.batch),
+        micro_batch=run.micro_batch
+        or default_micro_batch(train.batch, largest=ground.largest_micro_batch),
         max_length=min(train.max_tokens, ground.max_model_len),
         max_time_s=train.max_time.total_seconds(),
         checkpoint_every=min(_MOST_STEPS_BETWEEN, max(1, steps // _CHECKPOINTS)),
@@ -90,9 +94,16 @@ def plan_job(
     )
 
 
-def default_micro_batch(batch: int) -> int:
-    """The largest divisor of the batch that is no larger than 8."""
-    return max(size for size in range(1, _LARGEST_MICRO_BATCH + 1) if batch % size == 0)
+def default_micro_batch(batch: int, *, largest: int) -> int:
+    """How many rows of a batch go through the model together: `largest` at most.
+
+    The largest divisor of the batch, as micro-batches of two sizes cost a CPU further tensor
+    shapes. Where it is below half of `largest`, the batch is cut into as few parts as possible, all
+    of a size but the last: 13 rows into 7 and 6 for 8 at most.
+    """
+    divisor = max(size for size in range(1, largest + 1) if batch % size == 0)
+    fewest_parts = math.ceil(batch / largest)
+    return divisor if 2 * divisor >= largest else math.ceil(batch / fewest_parts)
 
 
 def _check(run: Run, train: Train, ground: Ground, parent: ParentShape | None) -> None:

@@ -25,7 +25,9 @@ from daemon.training.retry import MAX_ATTEMPTS, after_failure
 _log = structlog.get_logger(__name__)
 _ACTOR = "training"
 _STORE_PROGRESS_S = 1.0  # a fast trainer says more than anybody reads
-_OVERTIME_S = 180.0  # for loading and probing, on top of max_time
+# A child keeps max_time itself, after each step. This ends one that spins for ever, and has room
+# for loading and probing on a slow machine.
+_LIMIT_FACTOR, _LIMIT_MORE_S = 3, 3600.0
 _LOCK_TRIES, _LOCK_WAIT_S = 20, 1.0  # a killed daemon's child needs a moment to be gone
 
 
@@ -147,7 +149,7 @@ class TrainingService:
             await self._runs.set_process(run.run_id, child.pid, job.directory)
             _log.info("trainer_started", run=run.run_id, pid=child.pid, attempt=run.attempts)
             done = await child.result(
-                limit_s=job.max_time_s + _OVERTIME_S,
+                limit_s=_LIMIT_FACTOR * job.max_time_s + _LIMIT_MORE_S,
                 on_progress=lambda line: self._note(run, line),
                 wanted=lambda: self._wanted(run),
             )

@@ -58,8 +58,11 @@ METRICS: dict[str, tuple[tuple[str, ...], str]] = {
     "adaptd_run_step": (("model",), "Optimiser step of the run in training."),
     "adaptd_run_steps": (("model",), "Optimiser steps the run in training will take."),
     "adaptd_run_loss": (("model",), "Training loss at the last step, nats a token."),
-    "adaptd_run_tokens_per_second": (("model",), "Training speed."),
-    "adaptd_run_left_seconds": (("model",), "Time the run in training still needs."),
+    "adaptd_run_tokens_per_second": (("model",), "Training speed, pauses apart."),
+    "adaptd_run_left_seconds": (
+        ("model",),
+        "Time the run in training still needs, pauses included.",
+    ),
     "adaptd_adapters": (("model", "state"), "Adapter versions by state."),
     "adaptd_evaluations": (("model", "verdict"), "Candidates judged, by verdict."),
     "adaptd_rollouts": (("model", "state"), "Rollouts by state."),

@@ -1,6 +1,7 @@
 """A child's start and end, whatever it is."""
 
 import asyncio
+import signal
 import sys
 import time
 from pathlib import Path
@@ -10,7 +11,13 @@ import pytest
 
 from daemon.domain.states import FailureCause
 from daemon.training.job import EXIT_LOCKED, PARENT_PID, Done, Progress, encode_line
-from daemon.training.launcher import LockedError, TrainingError, start
+from daemon.training.launcher import (
+    CancelledRunError,
+    LockedError,
+    TrainingChild,
+    TrainingError,
+    start,
+)
 from daemon.training.pauses import LONGEST_PAUSE_S
 from tests.training_world import a_job
 from tests.waiting import LIMIT_S, until
@@ -26,6 +33,7 @@ async def always() -> bool:
 
 STEP = encode_line(Progress(phase="training", step=1, total=2)).decode().strip()
 DONE = encode_line(Done(path="/runs/1/adapter", content_hash="00")).decode().strip()
+UNTIL_GO = "while [ ! -e go ]; do sleep 0.05; done"
 
 
 def shell(script: str) -> tuple[str, ...]:
@@ -61,6 +69,33 @@ async def test_a_child_past_its_time_is_ended_with_its_whole_group(tmp_path: Pat
     await until(lambda: not psutil.pid_exists(int(note.read_text())), within_s=10)
 
 
+async def test_a_child_that_stands_still_is_ended(tmp_path: Path) -> None:
+    script = shell(f"echo '{STEP}'; sleep 600")
+    async with start(a_job(tmp_path), command=script, poll_s=0.05) as child:
+        with pytest.raises(TrainingError, match=r"it hangs: nothing moved for .*") as raised:
+            await child.result(limit_s=LIMIT_S, still_s=1, on_progress=unheard, wanted=always)
+    assert raised.value.cause is FailureCause.TIMEOUT
+
+
+async def test_a_child_that_closes_its_output_and_stays_is_ended(tmp_path: Path) -> None:
+    script = shell("exec >&-; sleep 600")
+    async with start(a_job(tmp_path), command=script, poll_s=0.05) as child:
+        with pytest.raises(TrainingError, match="it hangs"):
+            await child.result(limit_s=LIMIT_S, still_s=1, on_progress=unheard, wanted=always)
+
+
+async def test_a_child_that_says_nothing_but_computes_may_take_its_time(tmp_path: Path) -> None:
+    still_s = 2  # a twentieth of a core for so long keeps it alive
+    script = shell(f"echo '{STEP}'; while [ ! -e go ]; do :; done; echo '{DONE}'")
+    async with start(a_job(tmp_path), command=script, poll_s=0.05) as child:
+        result = asyncio.create_task(
+            child.result(limit_s=LIMIT_S, still_s=still_s, on_progress=unheard, wanted=always)
+        )
+        await asyncio.wait([result], timeout=2 * still_s)
+        (tmp_path / "run" / "go").touch()
+        assert (await result).content_hash == "00"
+
+
 async def test_a_locked_directory_is_told_from_a_failure(tmp_path: Path) -> None:
     async with start(a_job(tmp_path), command=shell(f"exit {EXIT_LOCKED}")) as child:
         with pytest.raises(LockedError):
@@ -86,10 +121,39 @@ async def test_the_child_gets_no_settings_of_ours_but_whom_to_die_with(
 
 
 async def test_a_child_gives_way_and_its_pauses_count_against_no_limit(tmp_path: Path) -> None:
-    script = shell(f"echo '{STEP}'; sleep 0.5; echo '{DONE}'")
+    waiting, skipped_s = [1], [0.0]
+    script = shell(f"echo '{STEP}'; {UNTIL_GO}; echo '{DONE}'")
+    async with start(
+        a_job(tmp_path),
+        command=script,
+        waiting=lambda: waiting[0],
+        clock=lambda: time.monotonic() + skipped_s[0],
+    ) as child:
+        result = asyncio.create_task(
+            child.result(limit_s=LIMIT_S, still_s=LIMIT_S, on_progress=unheard, wanted=always)
+        )
+        await until(lambda: child.paused_s > 0, within_s=LIMIT_S)
+        skipped_s[0] = 100 * LIMIT_S  # it is stopped for far longer than either limit
+        waiting[0] = 0
+        (tmp_path / "run" / "go").touch()
+        done = await result
+
+    assert done.content_hash == "00"
+    assert child.paused_s >= 100 * LIMIT_S
+
+
+async def after_one_pause(child: TrainingChild, go: Path) -> Done:
+    """The result of a child that waits for `go`, which comes while it is stopped."""
+    result = asyncio.create_task(child.result(limit_s=LIMIT_S, on_progress=unheard, wanted=always))
+    await until(lambda: child.paused_s > 0, within_s=LIMIT_S)
+    await asyncio.to_thread(go.touch)
+    return await result
+
+
+async def test_a_child_runs_again_while_requests_still_wait(tmp_path: Path) -> None:
+    script = shell(f"echo '{STEP}'; {UNTIL_GO}; echo '{DONE}'")
     async with start(a_job(tmp_path), command=script, waiting=lambda: 1) as child:
-        async with asyncio.timeout(20):
-            done = await child.result(limit_s=2, on_progress=unheard, wanted=always)
+        done = await after_one_pause(child, tmp_path / "run" / "go")
 
     assert done.content_hash == "00"
     assert child.paused_s >= LONGEST_PAUSE_S
@@ -97,9 +161,9 @@ async def test_a_child_gives_way_and_its_pauses_count_against_no_limit(tmp_path:
 
 async def test_a_child_is_told_for_how_long_it_was_stopped(tmp_path: Path) -> None:
     read = f"{sys.executable} -c 'from daemon.training.worker.process import *; print(paused_s())'"
-    script = shell(f"{read} > before; echo '{STEP}'; sleep 1; {read} > after; echo '{DONE}'")
+    script = shell(f"{read} > before; echo '{STEP}'; {UNTIL_GO}; {read} > after; echo '{DONE}'")
     async with start(a_job(tmp_path), command=script, waiting=lambda: 1) as child:
-        await child.result(limit_s=20, on_progress=unheard, wanted=always)
+        await after_one_pause(child, tmp_path / "run" / "go")
 
     before, after = (float((tmp_path / "run" / name).read_text()) for name in ("before", "after"))
     assert before == 0
@@ -109,28 +173,40 @@ async def test_a_child_is_told_for_how_long_it_was_stopped(tmp_path: Path) -> No
 async def test_a_child_gives_way_only_once_it_dies_with_the_daemon(tmp_path: Path) -> None:
     script = shell(f"sleep 1; echo '{STEP}'; sleep 60")
     async with start(a_job(tmp_path), command=script, poll_s=0.05, waiting=lambda: 1) as child:
-        process, paused = psutil.Process(child.pid), []
+        process, paused_s = psutil.Process(child.pid), []
 
         async def heard(_: Progress) -> None:
-            paused.append(child.paused_s)
+            paused_s.append(child.paused_s)
 
-        with pytest.raises(TrainingError, match="timeout"):
-            await child.result(limit_s=1.5, on_progress=heard, wanted=always)
-        assert paused == [0.0]
+        async def until_stopped() -> bool:
+            return child.paused_s == 0
+
+        with pytest.raises(CancelledRunError):
+            await child.result(limit_s=LIMIT_S, on_progress=heard, wanted=until_stopped)
+        assert paused_s == [0.0]
         assert process.is_running()
     assert not process.is_running()
 
 
-@pytest.mark.parametrize("script", ["sleep 60", "trap '' TERM; while :; do sleep 1; done"])
-async def test_a_stopped_child_ends_as_soon_as_any_other(tmp_path: Path, script: str) -> None:
-    child_script = shell(f"echo '{STEP}'; {script}")
+@pytest.mark.parametrize(
+    ("script", "grace_s", "ended_by"),
+    [
+        (f"echo '{STEP}'; sleep 60", LIMIT_S, signal.SIGTERM),
+        (f"trap '' TERM; echo '{STEP}'; while :; do sleep 1; done", 0.5, signal.SIGKILL),
+    ],
+    ids=["polite", "deaf"],
+)
+async def test_a_stopped_child_ends_as_any_other(
+    tmp_path: Path, script: str, grace_s: float, ended_by: signal.Signals
+) -> None:
     async with start(
-        a_job(tmp_path), command=child_script, grace_s=0.5, waiting=lambda: 1
+        a_job(tmp_path), command=shell(script), grace_s=grace_s, waiting=lambda: 1
     ) as child:
         process = psutil.Process(child.pid)
-        result = asyncio.ensure_future(child.result(limit_s=60, on_progress=unheard, wanted=always))
-        await until(lambda: process.status() == psutil.STATUS_STOPPED, within_s=10)
+        result = asyncio.ensure_future(
+            child.result(limit_s=LIMIT_S, on_progress=unheard, wanted=always)
+        )
+        await until(lambda: child.paused_s > 0, within_s=LIMIT_S)
         result.cancel()
-        began = time.monotonic()
-    assert time.monotonic() - began < 5
+    assert child.returncode == -ended_by
     assert not process.is_running()

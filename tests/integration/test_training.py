@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ async def test_a_killed_child_resumes_to_the_very_same_adapter(
 
     async with asyncio.TaskGroup() as group:
         group.create_task(world.service.train(run))
-        await until(lambda: world.at_step(run, 5), within_s=90)
+        await until(lambda: world.at_step(run, 5), within_s=LIMIT_S)
         pid = (await world.runs.get(run.run_id)).pid
         assert pid, "0 would be everybody in our own process group"
         os.kill(pid, signal.SIGKILL)
@@ -196,10 +197,13 @@ async def test_pauses_change_nothing_in_what_is_learnt(
         return True
 
     beside = msgspec.structs.replace(job, directory=str(tmp_path), max_time_s=200)
+    began = time.monotonic()
     async with start(beside, waiting=lambda: 8) as child:
         done = await child.result(limit_s=200, on_progress=unheard, wanted=always)
 
     assert child.paused_s > 0
+    assert 0 < done.figures["paused_s"] <= child.paused_s + 0.1  # it is rounded
+    assert done.figures["train_s"] <= time.monotonic() - began - done.figures["paused_s"] + 0.2
     assert isinstance(trained[-1], Done)
     assert done.content_hash == trained[-1].content_hash
 

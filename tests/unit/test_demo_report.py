@@ -87,13 +87,14 @@ def test_events_are_counted_from_both_ends(tmp_path: Path) -> None:
     assert (found["events_lost"], found["events_duplicated"]) == (1, 1)
     assert found["rollback_decision_to_last_bad_request_s"] is None
     assert found["training_step_s"] is None
+    assert found["training_paused_s"] is None
 
 
 def test_a_training_step_is_counted_over_the_steps_a_child_did_itself(tmp_path: Path) -> None:
     path = tmp_path / "store.duckdb"
     database = Database.open(path)
     runs = [
-        {"train_s": 60.0, "steps": 36, "resumed_from": 16},
+        {"train_s": 60.0, "paused_s": 45.5, "steps": 36, "resumed_from": 16},
         {"train_s": 100.0, "steps": 36, "resumed_from": 0},
     ]
     try:
@@ -112,6 +113,7 @@ def test_a_training_step_is_counted_over_the_steps_a_child_did_itself(tmp_path: 
     found = from_store(path, sent, poisoned_run="none", forced="none")
 
     assert found["training_step_s"] == round(160 / 56, 2)
+    assert found["training_paused_s"] == 45.5
 
 
 def test_the_golden_file_is_what_customers_never_ask() -> None:

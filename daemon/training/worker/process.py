@@ -6,6 +6,7 @@ import fcntl
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,11 @@ def paused_s() -> float:
     """Seconds for which the daemon has stopped this process so far; 0 where it never does."""
     descriptor = os.environ.get(PAUSED_FD)
     return float(os.pread(int(descriptor), 32, 0) or 0) if descriptor else 0.0
+
+
+def running_s() -> float:
+    """A clock that stands still while this process is stopped. Only differences count."""
+    return time.monotonic() - paused_s()
 
 
 def settle(job: Job) -> None:

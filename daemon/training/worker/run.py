@@ -1,6 +1,5 @@
 """One training, from a job to a finished adapter. Imported only once the process is settled."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from daemon.training.worker import checkpoints
 from daemon.training.worker.data import Row, read_probes, read_rows
 from daemon.training.worker.memory import peak_bytes
 from daemon.training.worker.model import load_model, seed_everything, vocabulary
-from daemon.training.worker.process import Report
+from daemon.training.worker.process import Report, paused_s, running_s
 from daemon.training.worker.publish import publish
 from daemon.training.worker.trainer import AnswerTrainer, Plan, Watch
 
@@ -51,12 +50,13 @@ def _train(
     trainer = AnswerTrainer(job, model, plan, rows)
     watch.trainer = trainer
     trainer.add_callback(watch)
-    started = time.monotonic()
+    ran_before, paused_before = running_s(), paused_s()
     trainer.train(resume_from_checkpoint=str(found.path) if found else None)
     return {
         "steps": job.steps,
         "resumed_from": done,
-        "train_s": round(time.monotonic() - started, 1),
+        "train_s": round(running_s() - ran_before, 1),
+        "paused_s": round(paused_s() - paused_before, 1),
         "lengths": sorted({part.length for step in plan for part in step}),
         "loss_first": watch.losses[0] if watch.losses else None,
         "loss_last": watch.losses[-1] if watch.losses else None,

@@ -21,12 +21,13 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from daemon.training.batches import MicroBatch
-from daemon.training.job import CHECKPOINTS, PARENT_PID, Job, Progress
+from daemon.training.job import CHECKPOINTS, PARENT_PID, Job
 from daemon.training.worker import checkpoints
 from daemon.training.worker.data import Row, micro_batch_tensors, step_weight
 from daemon.training.worker.failures import NotFiniteError, TimeLimitError
 from daemon.training.worker.model import logits_at
-from daemon.training.worker.process import Report, check_parent, paused_s
+from daemon.training.worker.process import Report, check_parent, running_s
+from daemon.training.worker.progress import step_progress
 
 Plan = list[tuple[MicroBatch, ...]]
 
@@ -115,8 +116,7 @@ class Watch(TrainerCallback):
         self._first = done
         self._elapsed_before = elapsed_s
         self._tokens = [sum(len(part.rows) * part.length for part in step) for step in plan]
-        self._started = time.monotonic()
-        self._paused_before = paused_s()
+        self._started, self._ran_before = time.monotonic(), running_s()
         self._parent = int(os.environ.get(PARENT_PID, "0"))
         self.losses: list[float] = []
 
@@ -130,26 +130,22 @@ class Watch(TrainerCallback):
         assert self.trainer
         loss, self.trainer.step_loss = self.trainer.step_loss, 0.0
         self.losses.append(loss)
-        spent = time.monotonic() - self._started
-        paused = paused_s() - self._paused_before
-        self.trainer.elapsed_s = self._elapsed_before + spent - paused
-        self._report(self._progress(state.global_step, loss, spent))
+        ran_s = running_s() - self._ran_before
+        self.trainer.elapsed_s = self._elapsed_before + ran_s
+        progress = step_progress(
+            self._job,
+            first=self._first,
+            step=state.global_step,
+            loss=loss,
+            tokens=self._tokens,
+            ran_s=ran_s,
+            wall_s=time.monotonic() - self._started,
+        )
+        self._report(progress)
         check_parent(self._parent)
         if self.trainer.elapsed_s > self._job.max_time_s and state.global_step < self._job.steps:
             step, limit = state.global_step, self._job.max_time_s
             raise TimeLimitError(f"{limit:.0f} s were over at step {step} of {self._job.steps}")
-
-    def _progress(self, step: int, loss: float, spent: float) -> Progress:
-        trained = step - self._first
-        return Progress(
-            phase="training",
-            step=step,
-            total=self._job.steps,
-            loss=round(loss, 4),
-            tokens_per_s=round(sum(self._tokens[self._first : step]) / spent, 1),
-            eta_s=round(spent / trained * (self._job.steps - step), 1),
-            resumed_from=self._first or None,
-        )
 
 
 def _arguments(job: Job, *, accumulate: int) -> SFTConfig:

@@ -19,6 +19,16 @@ def test_every_step_has_its_batch_cut_into_micro_batches() -> None:
         assert [len(part.rows) for part in step] == [4, 4]
 
 
+def test_a_batch_that_is_no_multiple_ends_in_a_smaller_micro_batch() -> None:
+    steps = plan(batch=13, micro_batch=7)
+    assert {tuple(len(part.rows) for part in step) for step in steps} == {(7, 6)}
+    assert sorted(row for step in steps[:2] for part in step for row in part.rows) == sorted(
+        row for step in plan(batch=13, micro_batch=13)[:2] for part in step for row in part.rows
+    )
+    shapes = {(len(part.rows), part.length, part.targets) for step in steps for part in step}
+    assert len(shapes) <= 2 * 3
+
+
 def test_every_row_is_seen_once_before_any_is_seen_again() -> None:
     seen = [row for step in plan(steps=37, batch=4) for part in step for row in part.rows]
     for start in range(0, len(seen), 37):

@@ -1,12 +1,16 @@
 """When a trainer gives way, for how long, and that it always comes to its share."""
 
+import asyncio
+import os
 import random
+import signal
 import subprocess
 from collections.abc import Iterator
 
 import psutil
 import pytest
 
+from daemon.training.launcher import TrainingChild
 from daemon.training.pauses import (
     LEAST_SHARE,
     LONGEST_PAUSE_S,
@@ -15,7 +19,7 @@ from daemon.training.pauses import (
     Pauses,
     should_pause,
 )
-from tests.waiting import until_blocking
+from tests.waiting import LIMIT_S, until, until_blocking
 
 
 def runs(waiting: int | None, *, ran_s: float = 60, paused_s: float = 0) -> PauseFacts:
@@ -113,4 +117,91 @@ def test_a_child_that_has_ended_is_neither_stopped_nor_continued(
     pauses = Pauses(lambda: 1)
     pauses.decide(sleeper.pid)
     pauses.resume(sleeper.pid)
+    pauses.close()
+
+
+def cannot_tell(pauses: Pauses) -> None:
+    """As on a full disk: each write fails with ENOSPC."""
+    full = os.open("/dev/full", os.O_RDWR)
+    os.dup2(full, pauses.descriptor)
+    os.close(full)
+
+
+def test_a_child_that_cannot_be_told_goes_on_all_the_same(
+    sleeper: subprocess.Popen[bytes],
+) -> None:
+    waiting, process, pauses = [1], psutil.Process(sleeper.pid), Pauses(lambda: waiting[0])
+    cannot_tell(pauses)
+    pauses.decide(sleeper.pid)
+    until_blocking(lambda: process.status() == psutil.STATUS_STOPPED, within_s=10)
+    waiting[0] = 0
+    pauses.decide(sleeper.pid)
+    until_blocking(lambda: process.status() == psutil.STATUS_SLEEPING, within_s=10)
+    pauses.close()
+
+
+class BrokenPauses(Pauses):
+    """Breaks at the very moment the child should go on."""
+
+    def resume(self, group: int) -> None:
+        raise OSError(f"group {group} stays stopped")
+
+
+async def a_stopped_child(script: str, pauses: Pauses, *, grace_s: float) -> TrainingChild:
+    process = await asyncio.create_subprocess_exec("/bin/sh", "-c", script, start_new_session=True)
+    child = TrainingChild(process, poll_s=0.05, grace_s=grace_s, pauses=pauses)
+    state = psutil.Process(child.pid)
+    await until(lambda: state.name() == "sleep", within_s=10)  # past its `trap`
+    pauses.decide(child.pid)
+    await until(lambda: state.status() == psutil.STATUS_STOPPED, within_s=10)
+    return child
+
+
+@pytest.mark.parametrize(
+    ("script", "grace_s", "ended_by"),
+    [
+        ("exec sleep 60", LIMIT_S, signal.SIGTERM),
+        ("trap '' TERM; exec sleep 60", 0.2, signal.SIGKILL),
+    ],
+)
+async def test_a_stopped_child_that_cannot_be_told_is_ended(
+    script: str, grace_s: float, ended_by: signal.Signals
+) -> None:
+    pauses = Pauses(lambda: 1)
+    cannot_tell(pauses)
+    child = await a_stopped_child(script, pauses, grace_s=grace_s)
+
+    await child.stop()
+
+    assert child.returncode == -ended_by
+    pauses.close()
+
+
+async def test_a_child_that_cannot_be_continued_is_killed() -> None:
+    pauses = BrokenPauses(lambda: 1)
+    child = await a_stopped_child("exec sleep 60", pauses, grace_s=LIMIT_S)
+
+    with pytest.raises(OSError, match="stays stopped"):
+        await child.stop()
+
+    assert child.returncode == -signal.SIGKILL
+    pauses.close()
+
+
+async def test_a_child_is_killed_where_nobody_waits_for_its_end_any_more() -> None:
+    pauses = Pauses(lambda: 0)
+    process = await asyncio.create_subprocess_exec(
+        "/bin/sh", "-c", "trap '' TERM; exec sleep 60", start_new_session=True
+    )
+    child = TrainingChild(process, poll_s=0.05, grace_s=LIMIT_S, pauses=pauses)
+    state = psutil.Process(child.pid)
+    await until(lambda: state.name() == "sleep", within_s=10)
+    stopping = asyncio.create_task(child.stop())
+    await asyncio.sleep(0)
+
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopping
+
+    assert child.returncode == -signal.SIGKILL
     pauses.close()

@@ -1,5 +1,6 @@
 """From policy, snapshot and server to a job."""
 
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ GROUND = Ground(
     served=ServedLora(max_rank=8, targets=("v_proj", "q_proj")),
     threads=2,
     niceness=5,
+    largest_micro_batch=8,
 )
 LIVE = ParentShape(
     name="support@v1-00000000",
@@ -91,7 +93,32 @@ def test_the_seed_comes_from_what_is_learnt_not_from_the_run() -> None:
 def test_a_lowered_micro_batch_is_kept() -> None:
     assert job(batch=16).micro_batch == 8
     assert job(run=msgspec.structs.replace(RUN, micro_batch=4), batch=16).micro_batch == 4
-    assert [default_micro_batch(batch) for batch in (1, 16, 24, 64, 17)] == [1, 8, 8, 8, 1]
+
+
+@pytest.mark.parametrize(
+    ("largest", "sizes"),
+    [
+        (8, {1: 1, 7: 7, 8: 8, 10: 5, 12: 6, 16: 8, 20: 5, 24: 8, 64: 8}),
+        (8, {9: 5, 11: 6, 13: 7, 17: 6, 22: 8, 23: 8, 26: 7}),  # no good divisor
+        (16, {8: 8, 11: 11, 13: 13, 16: 16, 17: 9, 24: 12, 64: 16}),
+        (1, {11: 1}),
+    ],
+)
+def test_a_batch_goes_through_the_model_in_few_parts_of_one_size(
+    largest: int, sizes: dict[int, int]
+) -> None:
+    assert {batch: default_micro_batch(batch, largest=largest) for batch in sizes} == sizes
+    for batch, size in sizes.items():
+        assert math.ceil(batch / size) <= 2 * math.ceil(batch / largest)
+
+
+def test_the_machine_bounds_the_micro_batch() -> None:
+    on_gpu = msgspec.structs.replace(GROUND, largest_micro_batch=16)
+    planned = plan_job(
+        RUN, Train(batch=32), SNAPSHOT, on_gpu, directory=Path("/runs/1"), parent=None
+    )
+    assert planned.micro_batch == 16
+    assert job(batch=32).micro_batch == 8
 
 
 def test_a_rank_the_server_does_not_serve_is_refused_before_training() -> None:

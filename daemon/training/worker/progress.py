@@ -1,0 +1,31 @@
+"""The line after each step. Alone so that it is tested without torch."""
+
+from collections.abc import Sequence
+
+from daemon.training.job import Job, Progress
+
+
+def step_progress(
+    job: Job,
+    *,
+    first: int,
+    step: int,
+    loss: float,
+    tokens: Sequence[int],
+    ran_s: float,
+    wall_s: float,
+) -> Progress:
+    """Describe a child that began after step `first` and has done `step`.
+
+    `tokens` are those of each step of the job, padding included. The speed is that of the time in
+    which it ran (`ran_s`); the time left counts pauses as they came so far (`wall_s`).
+    """
+    return Progress(
+        phase="training",
+        step=step,
+        total=job.steps,
+        loss=round(loss, 4),
+        tokens_per_s=round(sum(tokens[first:step]) / ran_s, 1),
+        eta_s=round(wall_s / (step - first) * (job.steps - step), 1),
+        resumed_from=first or None,
+    )
