@@ -121,6 +121,7 @@ class TrainingWorld:
     base: Path
     child: Sequence[str] = ()
     policy: str = POLICY
+    store_progress_s: float = 1.0
     database: Database = field(default_factory=lambda: Database.open(":memory:"))
 
     def __post_init__(self) -> None:
@@ -154,6 +155,7 @@ class TrainingWorld:
             max_model_len=512,
             tick_s=0.05,
             command=self.child,
+            store_progress_s=self.store_progress_s,
         )
         return TrainingService(
             settings,

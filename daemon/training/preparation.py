@@ -38,6 +38,7 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True):
     niceness: int = 5
     largest_micro_batch: int = LARGEST_MICRO_BATCH_CPU
     tick_s: float = 1.0
+    store_progress_s: float = 1.0  # a fast trainer says more than anybody reads
     command: Sequence[str] = ()
 
     @property

@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from math import inf
 
 import msgspec
 import structlog
@@ -24,7 +25,6 @@ from daemon.training.retry import MAX_ATTEMPTS, after_failure
 
 _log = structlog.get_logger(__name__)
 _ACTOR = "training"
-_STORE_PROGRESS_S = 1.0  # a fast trainer says more than anybody reads
 # A child keeps max_time itself, after each step. This ends one that spins for ever, and has room
 # for loading and probing on a slow machine.
 _LIMIT_FACTOR, _LIMIT_MORE_S = 3, 3600.0
@@ -56,7 +56,7 @@ class TrainingService:
             settings, served_format=served_format, adapters=adapters, snapshots=snapshots, book=book
         )
         self._publication = Publication(settings, runs=runs, adapters=adapters)
-        self._stored_at = 0.0
+        self._stored_at = -inf
 
     async def run(self) -> None:
         """Work until cancelled. A run found in `training` goes on from its last checkpoint."""
@@ -158,7 +158,7 @@ class TrainingService:
 
     async def _note(self, run: Run, line: Progress) -> None:
         now = time.monotonic()
-        if line.phase == "training" and now - self._stored_at < _STORE_PROGRESS_S:
+        if line.phase == "training" and now - self._stored_at < self._settings.store_progress_s:
             return
         self._stored_at = now
         await self._runs.set_progress(run.run_id, msgspec.structs.asdict(line))

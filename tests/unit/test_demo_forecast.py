@@ -23,9 +23,7 @@ class Clock:
 def calibration(*, cores: int = 2, **speeds: float) -> Calibration:
     return Calibration(
         fingerprint="f",
-        machine=Machine(
-            processor="p", instruction_sets=(), cores=cores, memory_bytes=1, gpu=not speeds
-        ),
+        machine=Machine(processor="p", instruction_sets=(), cores=cores, memory_bytes=1),
         torch="2",
         dtype="float32",
         reason="",

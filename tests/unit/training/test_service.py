@@ -98,13 +98,14 @@ async def test_a_child_killed_further_on_each_time_keeps_its_micro_batch(world: 
     line = encode_line(Progress(phase="training", step=7, total=12)).decode().strip()
     counted = line.replace('"step":7', "\"step\":'$(wc -l < n)'")
     there = world(f"echo >> n; printf '%s\\n' '{counted}'; kill -9 $$")
+    there.store_progress_s = 3600
     run = await there.claimed_run()
 
-    await there.service.train(run)
+    await there.a_service().train(run)
 
     failed = await there.runs.get(run.run_id)
     assert failed.reason == "killed: the trainer was ended by SIGKILL"
-    assert (failed.progress or {})["step"] == 1  # the others came too fast to be stored
+    assert (failed.progress or {})["step"] == 1  # the others came too soon to be stored
     assert (failed.attempts, failed.stalled) == (MAX_ATTEMPTS + 1, MAX_ATTEMPTS)
     assert failed.micro_batch is None
 
