@@ -99,7 +99,7 @@ class Calibrator:
         calibration = Calibration(
             fingerprint="" if problem else self._fingerprint(machine),
             machine=machine,
-            torch=str(found.get("torch", "")),
+            torch=_torch_version(self._python),
             dtype=dtype,
             reason=reason,
             speeds=found.get("speeds", {}),
