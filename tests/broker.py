@@ -29,7 +29,7 @@ class Broker:
         """`client`: what every client needs to be let in by a `node` with security."""
         self.node = node or KafkaNode(data, jars=JARS)
         self.client = dict(client or {})
-        self.node.start(limit_s=LIMIT_S)
+        self.node.start()
 
     @property
     def bootstrap(self) -> str:
@@ -49,7 +49,7 @@ class Broker:
 
     def restart(self) -> None:
         """Start again on the same ports and data, ending it first where it still runs."""
-        self.node.restart(limit_s=LIMIT_S)
+        self.node.restart()
 
     def stop(self) -> None:
         self.node.stop()
