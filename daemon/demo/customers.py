@@ -97,11 +97,26 @@ class Desk:
                 group.create_task(self._client_loop(left, source, queues, poison))
 
     async def ask_until(
-        self, stop: asyncio.Event, *, queues: tuple[str, ...], clients: int, pause_s: float = 0
+        self,
+        stop: asyncio.Event,
+        *,
+        queues: tuple[str, ...],
+        clients: int,
+        pause_s: float = 0,
+        at_most: int | None = None,
     ) -> None:
-        """Ask until `stop` is set, then finish what was begun: no request is cut off."""
+        """Ask until `stop` is set, then finish what was begun: no request is cut off.
+
+        After `at_most` requests it only waits for `stop`: what is learnt later must not depend on
+        how long this machine took.
+        """
+        asked = 0
         while not stop.is_set():
+            if at_most is not None and asked >= at_most:
+                await stop.wait()
+                return
             await self.ask_many(2 * clients, queues=queues, clients=clients)
+            asked += 2 * clients
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), pause_s or 0.001)
 
