@@ -3,6 +3,7 @@
 import asyncio
 
 from daemon.demo.customers import Desk
+from tests.waiting import until
 
 
 class Counted(Desk):
@@ -36,8 +37,7 @@ async def test_customers_ask_at_most_so_many_however_long_it_takes() -> None:
 async def test_customers_without_a_limit_ask_until_they_are_stopped() -> None:
     desk, stop = Counted(), asyncio.Event()
     asking = asyncio.create_task(desk.ask_until(stop, queues=("refund",), clients=1))
-    while desk.asked < 20:
-        await asyncio.sleep(0)
+    await until(lambda: desk.asked >= 20, within_s=10, every_s=0.01)
 
     stop.set()
     await asking
