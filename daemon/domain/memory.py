@@ -1,8 +1,8 @@
 """Memory that serving and training a base take together on one machine."""
 
 DEMO_WEIGHTS_BYTES = 269_000_000  # of the demo's base, 135 M parameters in 16 bits
-# Daemon, broker, vLLM and trainer without weights, the trainer's activations included. All processes
-# of `make demo` together had 7.8 GiB at most in float32 (PSS), 7.1 while the first adapter trained;
+# Daemon, broker, vLLM and trainer without weights, the trainer's activations included. All of them
+# together had 7.8 GiB at most in `make demo` in float32 (PSS), 7.1 while the first adapter trained;
 # some of it are pages of libraries and weights that the kernel reads again where it is short.
 _FIXED_BYTES = int(5.9 * 2**30)
 _COPIES = 3  # of the weights: served, trained, and read while either loads
