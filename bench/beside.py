@@ -28,14 +28,14 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from adaptd.daemon.demo.broker import free_port
+from adaptd.daemon.domain.bases import base_digest
+from adaptd.daemon.training.job import Done, Job, Progress
+from adaptd.daemon.training.launcher import start
+from adaptd.serving.host.launch import EngineSettings
+from adaptd.serving.host.supervisor import EngineSupervisor
+from adaptd.serving.host.vllm_client import VllmHost
 from bench.machine import machine
-from daemon.demo.broker import free_port
-from daemon.domain.bases import base_digest
-from daemon.training.job import Done, Job, Progress
-from daemon.training.launcher import start
-from serving.engine import EngineSupervisor
-from serving.launch import EngineSettings
-from serving.vllm import VllmHost
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results" / "beside.json"

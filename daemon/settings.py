@@ -22,9 +22,9 @@ from pydantic_settings import (
 )
 from pydantic_settings.exceptions import SettingsError as UnreadableSettingsError
 
-from daemon.domain.errors import SettingsError
-from daemon.domain.events import DEAD_LETTERS_TOPIC
-from daemon.domain.kafka import KafkaSecurity, Mechanism, Protocol
+from adaptd.daemon.wire.errors import SettingsError
+from adaptd.daemon.wire.events import DEAD_LETTERS_TOPIC
+from adaptd.daemon.wire.kafka import KafkaSecurity, Mechanism, Protocol
 
 _REMEDY = "See docs/settings.md for every ADAPTD_* variable"
 

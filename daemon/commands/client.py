@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 
-from daemon.commands.errors import NoDaemonError
-from daemon.domain.errors import AdaptdError, HaltError, RefusedError
-from daemon.settings import Settings, load_settings
+from adaptd.daemon.commands.errors import NoDaemonError
+from adaptd.daemon.settings import Settings, load_settings
+from adaptd.daemon.wire.errors import AdaptdError, HaltError, RefusedError
 
 _LIMIT_S = 30.0
 _WORK_LIMIT_S = 300.0  # of a request that brings work

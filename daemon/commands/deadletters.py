@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from daemon.commands.bar import Bar
-from daemon.commands.client import DaemonClient, connect
-from daemon.commands.errors import MisuseError
-from daemon.commands.output import AsJson, print_fields, print_json, print_rows, say
+from adaptd.daemon.commands.bar import Bar
+from adaptd.daemon.commands.client import DaemonClient, connect
+from adaptd.daemon.commands.errors import MisuseError
+from adaptd.daemon.commands.output import AsJson, print_fields, print_json, print_rows, say
 
 app = typer.Typer(
     no_args_is_help=True, help="Events that could not be used. Example: adaptd deadletters list"

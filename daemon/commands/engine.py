@@ -5,12 +5,12 @@ import time
 import httpx
 import typer
 
-from daemon.commands.client import connect
-from daemon.commands.errors import NoDaemonError
-from daemon.commands.output import AsJson, print_fields, say
-from daemon.domain.errors import AdaptdError, RefusedError
-from daemon.settings import Settings, load_settings
-from serving.server_process import ServerRecord, end_server, is_alive, read_record
+from adaptd.daemon.commands.client import connect
+from adaptd.daemon.commands.errors import NoDaemonError
+from adaptd.daemon.commands.output import AsJson, print_fields, say
+from adaptd.daemon.settings import Settings, load_settings
+from adaptd.daemon.wire.errors import AdaptdError, RefusedError
+from adaptd.serving.host.server_process import ServerRecord, end_server, is_alive, read_record
 
 app = typer.Typer(no_args_is_help=True, help="The vLLM server. Example: adaptd engine status")
 _GRACE_S = 20.0

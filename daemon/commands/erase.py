@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from daemon.commands.client import DaemonClient, connect
-from daemon.commands.output import AsJson, print_fields, print_rows, say
+from adaptd.daemon.commands.client import DaemonClient, connect
+from adaptd.daemon.commands.output import AsJson, print_fields, print_rows, say
 
 POLL_S = 0.5
 _LONGEST = 128

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from consumers.import_options import Format, ImportOptions, ImportStep, Rating
-from daemon.commands.bar import Bar
-from daemon.commands.client import connect
-from daemon.commands.errors import MisuseError
-from daemon.commands.output import AsJson, print_json, say
-from daemon.domain.errors import RefusedError
+from adaptd.consumers.doors.import_options import Format, ImportOptions, ImportStep, Rating
+from adaptd.daemon.commands.bar import Bar
+from adaptd.daemon.commands.client import connect
+from adaptd.daemon.commands.errors import MisuseError
+from adaptd.daemon.commands.output import AsJson, print_json, say
+from adaptd.daemon.wire.errors import RefusedError
 
 _STEP_BYTES = 4 << 20
 _STEP_LINES = 5_000
@@ -159,7 +159,7 @@ def _tell_wait(problem: str) -> None:
 
 def _try_lines(file: Path, options: ImportOptions, report: _Report) -> None:
     """The same reading, here: nothing is stored, so copies of stored events are not known."""
-    from consumers import importing  # noqa: PLC0415 - heavy
+    from adaptd.consumers.doors import file_import as importing  # noqa: PLC0415 - heavy
 
     importing.check_options(options)
     sender = importing.import_sender(None, options)
@@ -195,7 +195,7 @@ def _steps(file: Path, seen: Any) -> Iterator[Lines]:
 
 def _lines(opened: Any, seen: Any) -> Iterator[tuple[bytes, int]]:
     """Each line without its end, and how many bytes of the file it took."""
-    from consumers.parse import MAX_EVENT_BYTES  # noqa: PLC0415 - heavy
+    from adaptd.consumers.decoding.json_events import MAX_EVENT_BYTES  # noqa: PLC0415 - heavy
 
     while line := opened.readline(MAX_EVENT_BYTES + 2):
         seen.update(line)

@@ -8,7 +8,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from daemon.commands.output import cell
+from adaptd.daemon.commands.output import cell
 
 _BAR_WIDTH = 40
 

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from daemon.commands.client import connect
-from daemon.commands.errors import REFUSED
-from daemon.commands.output import AsJson, print_json, print_rows, say
-from daemon.domain.errors import AdaptdError, RefusedError
-from daemon.settings import Settings, load_settings
+from adaptd.daemon.commands.client import connect
+from adaptd.daemon.commands.errors import REFUSED
+from adaptd.daemon.commands.output import AsJson, print_json, print_rows, say
+from adaptd.daemon.settings import Settings, load_settings
+from adaptd.daemon.wire.errors import AdaptdError, RefusedError
 
 app = typer.Typer(no_args_is_help=True, help="Policy files. Example: adaptd policy check")
 
@@ -49,15 +49,15 @@ def schema() -> None:
 
     Example: adaptd policy schema > policies/schema.json
     """
-    from daemon.policy.schema import schema_text  # noqa: PLC0415 - only here
+    from adaptd.daemon.policy.schema import schema_text  # noqa: PLC0415 - only here
 
     typer.echo(schema_text(), nl=False)
 
 
 def _check(path: Path, settings: Settings) -> Any:
-    from daemon.doctor.policies import check_policy  # noqa: PLC0415 - brings scipy
-    from daemon.policy.load import Limits, line_of, load_policy  # noqa: PLC0415
-    from daemon.where_check import where_problem  # noqa: PLC0415
+    from adaptd.daemon.doctor.policies import check_policy  # noqa: PLC0415 - brings scipy
+    from adaptd.daemon.policy.load import Limits, line_of, load_policy  # noqa: PLC0415
+    from adaptd.daemon.store.examples.where_check import where_problem  # noqa: PLC0415
 
     limits = Limits(
         bases=frozenset(settings.bases) or None, max_rank=settings.upstream.max_lora_rank
@@ -76,7 +76,7 @@ def _check(path: Path, settings: Settings) -> Any:
 
 def _traffic(model: str) -> Any:
     """What the running daemon saw of an alias; None where none runs or nothing came."""
-    from daemon.doctor.traffic import seen_from  # noqa: PLC0415
+    from adaptd.daemon.doctor.traffic import seen_from  # noqa: PLC0415
 
     try:
         return seen_from(connect().get("/v1/traffic", model=model))

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from daemon.commands.bar import Bar
-from daemon.commands.client import DaemonClient, connect
-from daemon.commands.errors import MisuseError, NoDaemonError
-from daemon.commands.output import AsJson, Reason, print_fields, print_rows, say
-from daemon.domain.errors import RefusedError
+from adaptd.daemon.commands.bar import Bar
+from adaptd.daemon.commands.client import DaemonClient, connect
+from adaptd.daemon.commands.errors import MisuseError, NoDaemonError
+from adaptd.daemon.commands.output import AsJson, Reason, print_fields, print_rows, say
+from adaptd.daemon.wire.errors import RefusedError
 
 app = typer.Typer()
 ReplayId = Annotated[str, typer.Argument(help="A replay's id, as `adaptd replay list` prints it.")]

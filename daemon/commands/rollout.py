@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from daemon.commands.client import connect
-from daemon.commands.output import AsJson, Model, Reason, print_fields, print_rows, say
+from adaptd.daemon.commands.client import connect
+from adaptd.daemon.commands.output import AsJson, Model, Reason, print_fields, print_rows, say
 
 app = typer.Typer(no_args_is_help=True, help="Rollouts. Example: adaptd rollout list")
 RolloutId = Annotated[str, typer.Argument(help="Its id, as `adaptd rollout list` prints it.")]

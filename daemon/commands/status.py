@@ -8,10 +8,10 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from daemon.commands.client import DaemonClient, connect
-from daemon.commands.errors import NoDaemonError
-from daemon.commands.output import AsJson, print_json, print_rows, say
-from daemon.commands.panel import render
+from adaptd.daemon.commands.client import DaemonClient, connect
+from adaptd.daemon.commands.errors import NoDaemonError
+from adaptd.daemon.commands.output import AsJson, print_json, print_rows, say
+from adaptd.daemon.commands.panel import render
 
 
 def register(app: typer.Typer) -> None:

@@ -7,11 +7,11 @@ from typing import Annotated
 import msgspec
 import typer
 
-from daemon.commands.errors import MisuseError
-from daemon.commands.output import AsJson, print_json, print_rows, say
-from daemon.domain.errors import RefusedError
-from daemon.domain.tokens import SCOPES, SOURCES, create_token, list_tokens, revoke_token
-from daemon.settings import load_settings
+from adaptd.daemon.commands.errors import MisuseError
+from adaptd.daemon.commands.output import AsJson, print_json, print_rows, say
+from adaptd.daemon.settings import load_settings
+from adaptd.daemon.wire.errors import RefusedError
+from adaptd.daemon.wire.tokens import SCOPES, SOURCES, create_token, list_tokens, revoke_token
 
 app = typer.Typer(no_args_is_help=True, help="API tokens. Example: adaptd token list")
 _SPAN = re.compile(r"^([1-9][0-9]*)([hdw])$")

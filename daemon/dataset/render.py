@@ -19,15 +19,15 @@ import jinja2.parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from daemon.dataset.messages import (
+from adaptd.daemon.dataset.messages import (
     Message,
     RenderError,
     prepared_args,
     prepared_messages,
     prepared_tools,
 )
-from daemon.domain.bases import chat_template
-from daemon.domain.errors import AdaptdError
+from adaptd.daemon.domain.bases import chat_template
+from adaptd.daemon.wire.errors import AdaptdError
 
 __all__ = ["RenderError", "Renderer"]
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from daemon.dataset.messages import RenderError, text_of
-from daemon.dataset.prompts import is_conversation, last_words, prompt_key
-from daemon.policy.model import Caps, Select
+from adaptd.daemon.dataset.messages import RenderError, text_of
+from adaptd.daemon.dataset.prompts import is_conversation, last_words, prompt_key
+from adaptd.daemon.policy.model import Caps, Select
 
 Row = Mapping[str, Any]
 _CORRECTION, _RATING = "correction", "rating"

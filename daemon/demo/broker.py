@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from daemon.demo.children import DIE_WITH_PARENT, STILL_S, kill_group, run_to_end
-from daemon.demo.jars import fetch_jars, find_java
-from daemon.domain.errors import AdaptdError
-from daemon.domain.patience import Patience
-from daemon.domain.processes import group_members, work_of
+from adaptd.daemon.demo.children import DIE_WITH_PARENT, STILL_S, kill_group, run_to_end
+from adaptd.daemon.demo.jars import fetch_jars, find_java
+from adaptd.daemon.domain.patience import Patience
+from adaptd.daemon.domain.processes import group_members, work_of
+from adaptd.daemon.wire.errors import AdaptdError
 
 _STOP_LIMIT_S = 15
 _POLL_S = 0.1

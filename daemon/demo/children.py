@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from daemon.domain.errors import AdaptdError
-from daemon.domain.patience import Patience
-from daemon.domain.processes import group_members, work_of
+from adaptd.daemon.domain.patience import Patience
+from adaptd.daemon.domain.processes import group_members, work_of
+from adaptd.daemon.wire.errors import AdaptdError
 
 # What is started through this line the kernel ends with the thread that started it, so a killed
 # demo or test leaves nothing behind.

@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import openai
 
-from daemon.demo.golden import golden_texts
-from daemon.demo.texts import QUEUES, SYSTEM_PROMPT, Message, distinct, message
+from adaptd.daemon.demo.golden import golden_texts
+from adaptd.daemon.demo.texts import QUEUES, SYSTEM_PROMPT, Message, distinct, message
 
 RATED_SHARE = 0.28  # of all answers
 CORRECTED_SHARE = 0.40  # of the wrong ones

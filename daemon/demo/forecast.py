@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from daemon.domain.calibration import Calibration
+from adaptd.daemon.domain.calibration import Calibration
 
 # Of one core, as calibrated. The times below are of two such cores with AVX-512 in float32: 3.4 s a
 # training step of 16 rows and 5.1 requests a second.

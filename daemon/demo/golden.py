@@ -1,4 +1,4 @@
-"""Writes the demo's golden file: `python -m daemon.demo.golden policies/golden/support.jsonl`.
+"""Write the demo's golden file: `python -m adaptd.daemon.demo.golden FILE.jsonl`.
 
 Reviewed messages of every queue, the two that open later included: operations prepared them.
 """
@@ -8,7 +8,7 @@ import random
 import sys
 from pathlib import Path
 
-from daemon.demo.texts import QUEUES, SYSTEM_PROMPT, distinct
+from adaptd.daemon.demo.texts import QUEUES, SYSTEM_PROMPT, distinct
 
 GOLDEN_SEED = 20261122
 ITEMS_PER_QUEUE = 14

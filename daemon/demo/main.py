@@ -12,24 +12,24 @@ from typing import Any
 import msgspec
 import structlog
 
-from daemon.demo import report
-from daemon.demo.customers import Desk
-from daemon.demo.forecast import STAGES, Forecast, slowness
-from daemon.demo.jars import POM
-from daemon.demo.screen import Screen, say, shown
-from daemon.demo.stopping import StopSignals
-from daemon.demo.story import MEASURED, REQUESTS, UNSEEN_MEASURED, Story, play
-from daemon.demo.waits import STILL_S, Waits
-from daemon.demo.watcher import Watcher
-from daemon.demo.world import BASE, DemoError, World
-from daemon.domain.calibration import Calibration
-from daemon.domain.machine import memory_available_bytes, memory_limit_bytes
-from daemon.domain.memory import DEMO_WEIGHTS_BYTES, memory_problem, needed_bytes
-from daemon.domain.tokens import create_token
-from daemon.settings import Settings, load_settings
-from daemon.training import calibration
-from daemon.training.calibration import AUTO, Calibrator
-from serving.builds import computes_on_cpu
+from adaptd.daemon.demo import report
+from adaptd.daemon.demo.customers import Desk
+from adaptd.daemon.demo.forecast import STAGES, Forecast, slowness
+from adaptd.daemon.demo.jars import POM
+from adaptd.daemon.demo.screen import Screen, say, shown
+from adaptd.daemon.demo.stopping import StopSignals
+from adaptd.daemon.demo.story import MEASURED, REQUESTS, UNSEEN_MEASURED, Story, play
+from adaptd.daemon.demo.waits import STILL_S, Waits
+from adaptd.daemon.demo.watcher import Watcher
+from adaptd.daemon.demo.world import BASE, DemoError, World
+from adaptd.daemon.domain.calibration import Calibration
+from adaptd.daemon.domain.machine import memory_available_bytes, memory_limit_bytes
+from adaptd.daemon.domain.memory import DEMO_WEIGHTS_BYTES, memory_problem, needed_bytes
+from adaptd.daemon.settings import Settings, load_settings
+from adaptd.daemon.training import calibration
+from adaptd.daemon.training.calibration import AUTO, Calibrator
+from adaptd.daemon.wire.tokens import create_token
+from adaptd.serving.host.builds import computes_on_cpu
 
 REPORT = Path("demo-report.json")
 _MOST_STILL = 4.0  # a machine that seems slower still was busy when it was measured

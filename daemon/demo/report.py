@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
 
-from daemon import __version__
-from daemon.demo.customers import POISONER, Tally
-from daemon.store.database import Connection, Database, rows
-from daemon.store.statements import statements
+from adaptd import __version__
+from adaptd.daemon.demo.customers import POISONER, Tally
+from adaptd.daemon.store.database.database import Connection, Database, rows
+from adaptd.daemon.store.database.statements import statements
 
 # In the order in which they are told. README.md says what each one means.
 FIGURES = (

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from daemon.demo.forecast import STAGES, Forecast, Stage
+from adaptd.daemon.demo.forecast import STAGES, Forecast, Stage
 
 _SAY_EVERY_S = 10.0  # where there is no terminal
 

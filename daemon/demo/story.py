@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from daemon.demo.customers import POISONER, Desk, Tally
-from daemon.demo.screen import Screen
-from daemon.demo.texts import FIRST_QUEUES, NEW_QUEUES
-from daemon.demo.waits import Waits
-from daemon.demo.watcher import Watcher
-from daemon.demo.world import DemoError, World
-from daemon.domain.patience import Patience
+from adaptd.daemon.demo.customers import POISONER, Desk, Tally
+from adaptd.daemon.demo.screen import Screen
+from adaptd.daemon.demo.texts import FIRST_QUEUES, NEW_QUEUES
+from adaptd.daemon.demo.waits import Waits
+from adaptd.daemon.demo.watcher import Watcher
+from adaptd.daemon.demo.world import DemoError, World
+from adaptd.daemon.domain.patience import Patience
 
 REQUESTS = 600
 POISONED_REQUESTS = 320  # with 220 the gate saw too small a loss to reject it

@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-from daemon.demo.world import DemoError, World
-from daemon.domain.patience import Patience
+from adaptd.daemon.demo.world import DemoError, World
+from adaptd.daemon.domain.patience import Patience
 
 T = TypeVar("T")
 _LOOK_S = 25.0  # one request of a look may take 20; above 30 a Patience takes us for stopped

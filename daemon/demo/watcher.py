@@ -4,14 +4,14 @@ import re
 import time
 from typing import Any
 
-from daemon.demo.screen import Screen
-from daemon.demo.waits import Waits
-from daemon.demo.world import ALIAS, DemoError, World
-from daemon.domain.patience import Patience, Peak
-from daemon.domain.processes import group_members, work_of
-from daemon.policy.load import load_policy
-from serving.launch import lines_said, problem_of, stage_of
-from serving.server_process import work_done
+from adaptd.daemon.demo.screen import Screen
+from adaptd.daemon.demo.waits import Waits
+from adaptd.daemon.demo.world import ALIAS, DemoError, World
+from adaptd.daemon.domain.patience import Patience, Peak
+from adaptd.daemon.domain.processes import group_members, work_of
+from adaptd.daemon.policy.load import load_policy
+from adaptd.serving.host.launch import lines_said, problem_of, stage_of
+from adaptd.serving.host.server_process import work_done
 
 _FINAL = {"accepted", "rejected", "inconclusive", "failed", "cancelled"}
 _TIMES = re.compile(r"\d+:\d\d:\d\d")  # a cooldown that runs down is no movement

@@ -18,12 +18,12 @@ from typing import Any
 
 import httpx
 
-from daemon.demo.broker import KafkaNode, free_port
-from daemon.demo.children import DIE_WITH_PARENT, kill_group, run_to_end
-from daemon.demo.jars import fetch_jars, find_java
-from daemon.domain.bases import DIGEST_FILE
-from daemon.domain.errors import AdaptdError
-from serving.server_process import ServerRecord, end_server, read_record
+from adaptd.daemon.demo.broker import KafkaNode, free_port
+from adaptd.daemon.demo.children import DIE_WITH_PARENT, kill_group, run_to_end
+from adaptd.daemon.demo.jars import fetch_jars, find_java
+from adaptd.daemon.domain.bases import DIGEST_FILE
+from adaptd.daemon.wire.errors import AdaptdError
+from adaptd.serving.host.server_process import ServerRecord, end_server, read_record
 
 BASE = Path("var/bases/smollm2-135m")
 JARS = Path("var/kafka/jars")
@@ -68,7 +68,7 @@ class World:
         if (BASE / DIGEST_FILE).exists():
             return
         say("adaptd demo: making the base model (once, about 40 s)")
-        command = [sys.executable, "-m", "daemon.training.worker.base_model", str(BASE)]
+        command = [sys.executable, "-m", "adaptd.daemon.training.worker.base_model", str(BASE)]
         log = self.home / "logs" / "base-model.log"
         if (code := run_to_end(command, what="base model", log=log)) != 0:
             raise DemoError("base model", f"it was not made (exit code {code})", f"See {log}")
@@ -88,7 +88,7 @@ class World:
         """Start `adaptd run`; its output goes to daemon.log."""
         with self.daemon_log.open("ab") as log:
             self._daemon = subprocess.Popen(
-                [*DIE_WITH_PARENT, sys.executable, "-m", "daemon.cli", "run"],
+                [*DIE_WITH_PARENT, sys.executable, "-m", "adaptd.daemon.cli", "run"],
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -127,7 +127,7 @@ class World:
         child = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "daemon.cli",
+            "adaptd.daemon.cli",
             *words,
             env=self._environment(),
             stdin=asyncio.subprocess.DEVNULL,

@@ -2,10 +2,10 @@
 
 import asyncio
 
-from consumers.topic_checks import TopicSettings, find_faults
-from consumers.topics import BrokerAwayError, Cluster, TopicAdmin, Topics
-from daemon.doctor.findings import Finding, error, note, ok, warning
-from daemon.domain.kafka import KafkaSecurity
+from adaptd.consumers.kafka.topic_admin import BrokerAwayError, Cluster, TopicAdmin, Topics
+from adaptd.consumers.kafka.topic_advice import TopicSettings, find_faults
+from adaptd.daemon.doctor.findings import Finding, error, note, ok, warning
+from adaptd.daemon.wire.kafka import KafkaSecurity
 
 _LIMIT_S = 8
 

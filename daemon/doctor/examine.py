@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from daemon.doctor.broker import judge_topics, probe_topics
-from daemon.doctor.findings import Finding, error, note, ok
-from daemon.doctor.machine import (
+from adaptd.daemon.doctor.broker import judge_topics, probe_topics
+from adaptd.daemon.doctor.findings import Finding, error, note, ok
+from adaptd.daemon.doctor.machine import (
     check_demo_tools,
     check_extras,
     check_home,
@@ -17,29 +17,34 @@ from daemon.doctor.machine import (
     port_is_taken,
     store_is_held,
 )
-from daemon.doctor.policies import suite_items
-from daemon.doctor.serving import (
+from adaptd.daemon.doctor.policies import suite_items
+from adaptd.daemon.doctor.serving import (
     judge_bases,
     judge_format,
     judge_slots,
     judge_vllm,
     probe_vllm,
 )
-from daemon.doctor.traffic import judge_maturity
-from daemon.domain.errors import SettingsError
-from daemon.domain.machine import memory_available_bytes, memory_limit_bytes
-from daemon.domain.memory import needed_bytes
-from daemon.domain.tokens import list_tokens
-from daemon.evaluation.gate import Gate
-from daemon.evaluation.power import gate_problems
-from daemon.installation import GATEWAY_FILE, calibrator_of, engine_settings, find_base
-from daemon.policy.load import Limits, Loaded, load_policy
-from daemon.policy.model import Policy
-from daemon.settings import Settings
-from daemon.training.calibration import AUTO, weights_bytes
-from serving.launch import GATEWAY_CLASS, command
-from serving.server_process import ENGINE_FILE, is_alive, read_record
-from serving.settings import CONFIG_VARIABLE
+from adaptd.daemon.doctor.traffic import judge_maturity
+from adaptd.daemon.domain.machine import memory_available_bytes, memory_limit_bytes
+from adaptd.daemon.domain.memory import needed_bytes
+from adaptd.daemon.evaluation.criteria import Gate
+from adaptd.daemon.evaluation.power import gate_problems
+from adaptd.daemon.policy.load import Limits, Loaded, load_policy
+from adaptd.daemon.policy.model import Policy
+from adaptd.daemon.settings import Settings
+from adaptd.daemon.training.calibration import AUTO, weights_bytes
+from adaptd.daemon.wire.errors import SettingsError
+from adaptd.daemon.wire.tokens import list_tokens
+from adaptd.daemon.wiring.installation import (
+    GATEWAY_FILE,
+    calibrator_of,
+    engine_settings,
+    find_base,
+)
+from adaptd.serving.gateway.settings import CONFIG_VARIABLE
+from adaptd.serving.host.launch import GATEWAY_CLASS, command
+from adaptd.serving.host.server_process import ENGINE_FILE, is_alive, read_record
 
 # Asks the running daemon for a path of its API; None where no daemon answers.
 Ask = Callable[..., Any]

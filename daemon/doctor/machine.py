@@ -11,8 +11,8 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from daemon.doctor.findings import Finding, error, note, ok, warning
-from daemon.domain.memory import gib, memory_problem
+from adaptd.daemon.doctor.findings import Finding, error, note, ok, warning
+from adaptd.daemon.domain.memory import gib, memory_problem
 
 _LIMIT_S = 60
 _LOW_DISK_BYTES = 5 * 1024**3  # a base of 135 M, its snapshots and a dozen versions; more for more

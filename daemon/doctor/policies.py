@@ -4,13 +4,13 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.doctor.traffic import Seen, duration, hours_to_notice
-from daemon.evaluation.gate import Gate
-from daemon.evaluation.pairs import Suite
-from daemon.evaluation.power import Need, gate_needs, gate_problems
-from daemon.policy.golden import read_golden
-from daemon.policy.load import Limits, Loaded, line_of, load_policy
-from daemon.policy.model import Policy
+from adaptd.daemon.doctor.traffic import Seen, duration, hours_to_notice
+from adaptd.daemon.evaluation.criteria import Gate
+from adaptd.daemon.evaluation.pairs import Suite
+from adaptd.daemon.evaluation.power import Need, gate_needs, gate_problems
+from adaptd.daemon.policy.golden import read_golden
+from adaptd.daemon.policy.load import Limits, Loaded, line_of, load_policy
+from adaptd.daemon.policy.model import Policy
 
 DOUBLED = 2.0  # the harm a step should notice: twice live's negatives
 

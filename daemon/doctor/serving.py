@@ -7,10 +7,10 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from daemon.doctor.findings import Finding, error, note, ok, warning
-from daemon.domain.bases import base_digest
-from daemon.domain.calibration import Calibration
-from daemon.domain.errors import SettingsError
+from adaptd.daemon.doctor.findings import Finding, error, note, ok, warning
+from adaptd.daemon.domain.bases import base_digest
+from adaptd.daemon.domain.calibration import Calibration
+from adaptd.daemon.wire.errors import SettingsError
 
 _LIMIT_S = 20
 _MUCH_SLOWER = 1.5
@@ -84,7 +84,9 @@ def judge_vllm(url: str, facts: VllmFacts, *, managed: bool, aliases: int) -> li
     found = [*_judge_lora(facts, aliases)]
     if not facts.has_gateway:
         what = "vLLM runs without the gateway: nothing is captured and no traffic can be moved"
-        remedy = "Start it with --middleware serving.middleware.Gateway and ADAPTD_GATEWAY_CONFIG"
+        remedy = (
+            "Start it with --middleware adaptd.serving.middleware.Gateway and ADAPTD_GATEWAY_CONFIG"
+        )
         found.append(error("gateway", what, remedy))
     return found or [ok("vllm", f"vLLM answers at {url}, with {facts.max_loras} LoRA slots")]
 

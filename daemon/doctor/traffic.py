@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from math import log
 from typing import Any
 
-from daemon.doctor.findings import Finding, error, note, ok, warning
+from adaptd.daemon.doctor.findings import Finding, error, note, ok, warning
 
 # An arm's feedback must come within the maturity: at less than 4 mean delays the slower arm's late
 # negatives bias the guard (measured: 31 % false rollbacks at 2.7, 5 % at 4).

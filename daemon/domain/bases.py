@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from daemon.domain.errors import SettingsError
+from adaptd.daemon.wire.errors import SettingsError
 
 DIGEST_FILE = "adaptd-digest.json"
 _CHUNK_BYTES = 1 << 20

@@ -1,11 +1,11 @@
-"""What surfaces ask of the parts that bring events again. `daemon.reingestion` fills it in."""
+"""Ports of the parts that bring events again. `daemon.wiring` fills them in."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from daemon.domain.dead_letters import LetterChoice, LetterCursor, Redriven
-from daemon.domain.replays import Replay, ReplayRequest
-from daemon.domain.tokens import Principal
+from adaptd.daemon.domain.dead_letters import LetterChoice, LetterCursor, Redriven
+from adaptd.daemon.domain.replays import Replay, ReplayRequest
+from adaptd.daemon.wire.tokens import Principal
 
 
 class Reingestion(Protocol):

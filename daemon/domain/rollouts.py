@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from daemon.domain.states import RolloutState
+from adaptd.daemon.domain.states import RolloutState
 
 
 class Metric(StrEnum):

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from daemon.training.job import LOCK_FILE
+from adaptd.daemon.training.job import LOCK_FILE
 
 _SNAPSHOT = "snapshot-"
 _OWNER = 0o755

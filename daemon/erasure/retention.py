@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from daemon.erasure.leftovers import remove_run, remove_tree
-from daemon.store.erasures import ErasureStore
-from daemon.store.retention import Kind, RetentionStore
+from adaptd.daemon.erasure.leftovers import remove_run, remove_tree
+from adaptd.daemon.store.privacy.erasures import ErasureStore
+from adaptd.daemon.store.privacy.retention import Kind, RetentionStore
 
 _EVERY = timedelta(days=1)
 _LOOK_S = 60.0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.domain.words import Matcher
+from adaptd.daemon.domain.words import Matcher
 
 BLOCK_BYTES = 1 << 20
 _OVERLAP_BYTES = 4096  # longer than any word that is looked for

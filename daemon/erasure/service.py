@@ -15,24 +15,24 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
-from daemon.dataset.groups import message_key
-from daemon.dataset.messages import RenderError
-from daemon.dataset.prompts import is_conversation, last_words
-from daemon.domain.erasures import Erasure, ErasureState, Person
-from daemon.domain.errors import AdaptdError, RefusedError
-from daemon.domain.states import RunState
-from daemon.domain.words import Matcher, matcher_of
-from daemon.erasure.leftovers import lost_snapshots, remove_run, remove_tree
-from daemon.erasure.outside import beyond_reach
-from daemon.erasure.search import clear_home, search_folder
-from daemon.erasure.snapshot_files import Gone, look, strip_probes, strip_snapshot
-from daemon.erasure.spool_files import clear_spool
-from daemon.store.database import Database
-from daemon.store.datasets import SnapshotStore
-from daemon.store.erasures import ErasureStore
-from daemon.store.example_files import ExampleFiles
-from daemon.store.forgetting import ForgettingStore, SnapshotFiles
-from daemon.store.runs import RunStore
+from adaptd.daemon.dataset.groups import message_key
+from adaptd.daemon.dataset.messages import RenderError
+from adaptd.daemon.dataset.prompts import is_conversation, last_words
+from adaptd.daemon.domain.erasures import Erasure, ErasureState, Person
+from adaptd.daemon.domain.states import RunState
+from adaptd.daemon.domain.words import Matcher, matcher_of
+from adaptd.daemon.erasure.leftovers import lost_snapshots, remove_run, remove_tree
+from adaptd.daemon.erasure.outside import beyond_reach
+from adaptd.daemon.erasure.search import clear_home, search_folder
+from adaptd.daemon.erasure.snapshot_files import Gone, look, strip_probes, strip_snapshot
+from adaptd.daemon.erasure.spool_files import clear_spool
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.examples.files import ExampleFiles
+from adaptd.daemon.store.lifecycle.runs import RunStore
+from adaptd.daemon.store.lifecycle.snapshots import SnapshotStore
+from adaptd.daemon.store.privacy.erasures import ErasureStore
+from adaptd.daemon.store.privacy.forgetting import ForgettingStore, SnapshotFiles
+from adaptd.daemon.wire.errors import AdaptdError, RefusedError
 
 _ACTOR = "erasure"
 _EXAMPLES = "examples"  # below the home folder: files for sandboxed children

@@ -13,11 +13,11 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from daemon.dataset.snapshot import PROBE_TOKENS
-from daemon.domain.files import replace_file
-from daemon.evaluation.suites import read_suite
-from daemon.store.forgetting import SnapshotFiles
-from daemon.training.adapter_files import MANIFEST, PROBES
+from adaptd.daemon.dataset.snapshot import PROBE_TOKENS
+from adaptd.daemon.evaluation.suites import read_suite
+from adaptd.daemon.store.privacy.forgetting import SnapshotFiles
+from adaptd.daemon.training.adapter_files import MANIFEST, PROBES
+from adaptd.daemon.wire.files import replace_file
 
 _READ_ONLY, _SEALED, _OPEN = 0o444, 0o555, 0o755
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from daemon.domain.words import Matcher
-from daemon.erasure.search import blot, lines_with
+from adaptd.daemon.domain.words import Matcher
+from adaptd.daemon.erasure.search import blot, lines_with
 
 _REFUSED = "refused.ndjson"
 _EVERYTHING = (1 << 62, 0)

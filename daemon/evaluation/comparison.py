@@ -8,20 +8,20 @@ from typing import NamedTuple
 
 import structlog
 
-from daemon.domain.ports import AdapterHost
-from daemon.domain.states import AdapterState
-from daemon.evaluation.gate import Gate
-from daemon.evaluation.measure import Bench, fits
-from daemon.evaluation.pairs import Pair, Suite
-from daemon.evaluation.progress import Progress
-from daemon.evaluation.report import Scores, pairs_of
-from daemon.evaluation.suites import Item, read_suites, suite_digest
-from daemon.policy.book import PolicyBook
-from daemon.store.adapters import AdapterRow, AdapterStore
-from daemon.store.database import Database
-from daemon.store.datasets import HoldoutStore, SnapshotStore, fresh_suite
-from daemon.store.evaluations import EvaluationStore
-from daemon.store.runs import Run
+from adaptd.daemon.domain.ports import AdapterHost
+from adaptd.daemon.domain.states import AdapterState
+from adaptd.daemon.evaluation.criteria import Gate
+from adaptd.daemon.evaluation.measure import Bench, fits
+from adaptd.daemon.evaluation.pairs import Pair, Suite
+from adaptd.daemon.evaluation.progress import Progress
+from adaptd.daemon.evaluation.report import Scores, pairs_of
+from adaptd.daemon.evaluation.suites import Item, read_suites, suite_digest
+from adaptd.daemon.policy.book import PolicyBook
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.lifecycle.adapters import AdapterRow, AdapterStore
+from adaptd.daemon.store.lifecycle.evaluations import EvaluationStore
+from adaptd.daemon.store.lifecycle.runs import Run
+from adaptd.daemon.store.lifecycle.snapshots import HoldoutStore, SnapshotStore, fresh_suite
 
 _log = structlog.get_logger(__name__)
 

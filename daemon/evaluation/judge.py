@@ -11,14 +11,14 @@ from math import isfinite
 import msgspec
 import numpy as np
 
-from daemon.domain.states import Verdict
-from daemon.evaluation.clustered import Evidence, mean_evidence
-from daemon.evaluation.exact_match import count, improvement_evidence, margin_evidence
-from daemon.evaluation.gate import FEWEST_CLUSTERS, Criterion, Finding, Gate, Judgement
-from daemon.evaluation.pairs import Metric, Pair, Suite, gains_by_cluster, item_gains, value
-from daemon.evaluation.power import items_still_needed
-from daemon.evaluation.spending import alpha_for, holm_levels
-from daemon.evaluation.wording import describe, gain_words, too_little
+from adaptd.daemon.domain.states import Verdict
+from adaptd.daemon.evaluation.criteria import FEWEST_CLUSTERS, Criterion, Finding, Gate, Judgement
+from adaptd.daemon.evaluation.pairs import Metric, Pair, Suite, gains_by_cluster, item_gains, value
+from adaptd.daemon.evaluation.power import items_still_needed
+from adaptd.daemon.evaluation.wording import describe, gain_words, too_little
+from adaptd.daemon.stats.alpha_spending import alpha_for, holm_levels
+from adaptd.daemon.stats.cluster_means import Evidence, mean_evidence
+from adaptd.daemon.stats.exact_match import count, improvement_evidence, margin_evidence
 
 
 class Question(msgspec.Struct, frozen=True):

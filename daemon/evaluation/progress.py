@@ -4,8 +4,8 @@ import math
 import time
 from collections.abc import Callable
 
-from daemon.domain.states import RunState
-from daemon.store.runs import RunStore
+from adaptd.daemon.domain.states import RunState
+from adaptd.daemon.store.lifecycle.runs import RunStore
 
 
 class RunStoppedError(Exception):

@@ -5,29 +5,29 @@ from datetime import UTC, datetime
 
 import structlog
 
-from daemon.domain.errors import HostError, RefusedError
-from daemon.domain.ports import AdapterHost, ReceiptCheck
-from daemon.domain.receipts import Receipt
-from daemon.domain.states import AdapterState, RunState, Verdict
-from daemon.evaluation.comparison import (
-    Case,
-    Comparison,
-    Measured,
-    items_of,
+from adaptd.daemon.domain.ports import AdapterHost, ReceiptCheck
+from adaptd.daemon.domain.receipts import Receipt
+from adaptd.daemon.domain.states import AdapterState, RunState, Verdict
+from adaptd.daemon.evaluation.comparison import Case, Comparison, Measured, items_of
+from adaptd.daemon.evaluation.criteria import Judgement
+from adaptd.daemon.evaluation.judge import judge
+from adaptd.daemon.evaluation.measure import IN_FLIGHT
+from adaptd.daemon.evaluation.pairs import Suite
+from adaptd.daemon.evaluation.progress import Progress, RunStoppedError
+from adaptd.daemon.evaluation.report import report
+from adaptd.daemon.evaluation.suites import SuiteError
+from adaptd.daemon.policy.book import PolicyBook
+from adaptd.daemon.stats.alpha_spending import alpha_for
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.lifecycle.adapters import AdapterRow, AdapterStore
+from adaptd.daemon.store.lifecycle.evaluations import (
+    Evaluation,
+    EvaluationStore,
+    Outcome,
+    new_evaluation_id,
 )
-from daemon.evaluation.gate import Judgement
-from daemon.evaluation.judge import judge
-from daemon.evaluation.measure import IN_FLIGHT
-from daemon.evaluation.pairs import Suite
-from daemon.evaluation.progress import Progress, RunStoppedError
-from daemon.evaluation.report import report
-from daemon.evaluation.spending import alpha_for
-from daemon.evaluation.suites import SuiteError
-from daemon.policy.book import PolicyBook
-from daemon.store.adapters import AdapterRow, AdapterStore
-from daemon.store.database import Database
-from daemon.store.evaluations import Evaluation, EvaluationStore, Outcome, new_evaluation_id
-from daemon.store.runs import Run, RunStore
+from adaptd.daemon.store.lifecycle.runs import Run, RunStore
+from adaptd.daemon.wire.errors import HostError, RefusedError
 
 ACTOR = "evaluation"
 RETRY_S = 5.0  # after the host was away or refused

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from daemon.domain.states import Verdict
-from daemon.evaluation.clustered import Evidence
-from daemon.evaluation.gate import FEWEST_CLUSTERS, Criterion, Finding
-from daemon.evaluation.pairs import Metric
+from adaptd.daemon.domain.states import Verdict
+from adaptd.daemon.evaluation.criteria import FEWEST_CLUSTERS, Criterion, Finding
+from adaptd.daemon.evaluation.pairs import Metric
+from adaptd.daemon.stats.cluster_means import Evidence
 
 
 def too_little(items: int, clusters: int, *, at_least: int) -> str:

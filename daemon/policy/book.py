@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
-from daemon.domain.errors import PolicyError, RefusedError
-from daemon.domain.policies import StoredPolicy
-from daemon.policy.load import line_of, parse_policy
-from daemon.policy.model import Policy
+from adaptd.daemon.domain.policies import StoredPolicy
+from adaptd.daemon.policy.load import line_of, parse_policy
+from adaptd.daemon.policy.model import Policy
+from adaptd.daemon.wire.errors import PolicyError, RefusedError
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from daemon.policy.files import Unreadable, inside, read_regular
+from adaptd.daemon.policy.files import Unreadable, inside, read_regular
 
 _LIMIT_BYTES = 64 * 1024**2
 _SHOWN_PROBLEMS = 20

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from daemon.domain.errors import PolicyError
-from daemon.policy.document import Document, read_document
-from daemon.policy.explain import explain, is_real
-from daemon.policy.files import Unreadable, read_regular, resolved_inside
-from daemon.policy.golden import read_golden
-from daemon.policy.model import Policy
+from adaptd.daemon.policy.document import Document, read_document
+from adaptd.daemon.policy.explain import explain, is_real
+from adaptd.daemon.policy.files import Unreadable, read_regular, resolved_inside
+from adaptd.daemon.policy.golden import read_golden
+from adaptd.daemon.policy.model import Policy
+from adaptd.daemon.wire.errors import PolicyError
 
 _LIMIT_BYTES = 256 * 1024
 

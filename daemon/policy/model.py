@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from daemon.policy.values import (
+from adaptd.daemon.policy.values import (
     MARGIN_SCHEMA,
     Cron,
     Duration,

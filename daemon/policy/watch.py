@@ -13,11 +13,11 @@ from typing import Protocol
 import structlog
 from watchfiles import awatch
 
-from daemon.domain.errors import AdaptdError, PolicyError
-from daemon.domain.policies import PolicyLog, StoredPolicy
-from daemon.policy.book import PolicyBook, PolicyVersion
-from daemon.policy.document import read_document
-from daemon.policy.load import Limits, Loaded, load_policy
+from adaptd.daemon.domain.policies import PolicyLog, StoredPolicy
+from adaptd.daemon.policy.book import PolicyBook, PolicyVersion
+from adaptd.daemon.policy.document import read_document
+from adaptd.daemon.policy.load import Limits, Loaded, load_policy
+from adaptd.daemon.wire.errors import AdaptdError, PolicyError
 
 _log = structlog.get_logger(__name__)
 _SUFFIXES = (".yaml", ".yml")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from daemon.domain.routes import VERSION_NAME, Route, RouteTable
+from adaptd.daemon.wire.routes import VERSION_NAME, Route, RouteTable
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,8 +5,8 @@ from typing import Literal
 
 import msgspec
 
-from daemon.domain.rollouts import Metric
-from daemon.policy.model import Guard, Policy
+from adaptd.daemon.domain.rollouts import Metric
+from adaptd.daemon.policy.model import Guard, Policy
 
 FUSE_ERRORS = 5  # hard errors in a row on the canary that end it at once, outside alpha
 SAMPLE_RATIO_ALPHA = 0.001

@@ -10,27 +10,27 @@ from typing import Any
 import msgspec
 import structlog
 
-from daemon.domain.errors import HostError, RefusedError
-from daemon.domain.ports import AdapterHost, ReceiptCheck, RoutePublisher
-from daemon.domain.rollouts import Frozen, Rollout
-from daemon.policy.book import PolicyBook
-from daemon.rollout.agreement import names_in, numbers_of
-from daemon.rollout.changes import By, carry_out, pause
-from daemon.rollout.commands import RolloutOperator
-from daemon.rollout.desk import RolloutDesk
-from daemon.rollout.intake import ACTOR, Intake
-from daemon.rollout.keeper import RouteKeeper
-from daemon.rollout.residency import Residency
-from daemon.rollout.steps import Act, Action, Situation, next_action
-from daemon.rollout.watch import GuardWatch, outage
-from daemon.store.adapters import AdapterStore
-from daemon.store.database import Database
-from daemon.store.evaluations import EvaluationStore
-from daemon.store.guard import GuardStore
-from daemon.store.receipts import ReceiptStore
-from daemon.store.rollouts import RolloutStore
-from daemon.store.routes import RouteStore
-from daemon.store.runs import RunStore
+from adaptd.daemon.domain.ports import AdapterHost, ReceiptCheck, RoutePublisher
+from adaptd.daemon.domain.rollouts import Frozen, Rollout
+from adaptd.daemon.policy.book import PolicyBook
+from adaptd.daemon.rollout.agreement import names_in, numbers_of
+from adaptd.daemon.rollout.apply import By, carry_out, pause
+from adaptd.daemon.rollout.coordinator import RolloutDesk
+from adaptd.daemon.rollout.decide import Act, Action, Situation, next_action
+from adaptd.daemon.rollout.loading import Residency
+from adaptd.daemon.rollout.observe import GuardWatch, outage
+from adaptd.daemon.rollout.operator_commands import RolloutOperator
+from adaptd.daemon.rollout.publish_table import RouteKeeper
+from adaptd.daemon.rollout.start import ACTOR, Intake
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.lifecycle.adapters import AdapterStore
+from adaptd.daemon.store.lifecycle.evaluations import EvaluationStore
+from adaptd.daemon.store.lifecycle.guard_facts import GuardStore
+from adaptd.daemon.store.lifecycle.receipts import ReceiptStore
+from adaptd.daemon.store.lifecycle.rollouts import RolloutStore
+from adaptd.daemon.store.lifecycle.routes import RouteStore
+from adaptd.daemon.store.lifecycle.runs import RunStore
+from adaptd.daemon.wire.errors import HostError, RefusedError
 
 HOST_LIMIT_S = 3.0  # at start; less than a lease
 HOST_TICKS = 2  # the host is asked less often than the store: it has customers to answer

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from daemon.domain.states import Verdict
-from daemon.store.evaluations import Evaluation
+from adaptd.daemon.domain.states import Verdict
+from adaptd.daemon.store.lifecycle.evaluations import Evaluation
 
 
 def objection(evaluations: Sequence[Evaluation], live: str | None) -> str | None:

@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from daemon.domain.errors import AdaptdError
-from daemon.domain.files import sync_directory
-from daemon.domain.routes import VERSION_NAME
+from adaptd.daemon.wire.errors import AdaptdError
+from adaptd.daemon.wire.files import sync_directory
+from adaptd.daemon.wire.routes import VERSION_NAME
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"

@@ -17,12 +17,13 @@ from typing import Any
 import msgspec
 import structlog
 
-from daemon.domain.calibration import Calibration
-from daemon.domain.errors import HostError
-from daemon.domain.files import replace_file
-from daemon.domain.machine import Machine, this_machine
-from daemon.domain.memory import needed_bytes
-from daemon.domain.ports import AdapterHost
+from adaptd import IMPORT_ROOT
+from adaptd.daemon.domain.calibration import Calibration
+from adaptd.daemon.domain.machine import Machine, this_machine
+from adaptd.daemon.domain.memory import needed_bytes
+from adaptd.daemon.domain.ports import AdapterHost
+from adaptd.daemon.wire.errors import HostError
+from adaptd.daemon.wire.files import replace_file
 
 FILE = "calibration.json"
 AUTO = "auto"
@@ -112,7 +113,7 @@ class Calibrator:
     def _ask(self) -> dict[str, Any]:
         """What the child measured; `problem` says in words why it could not."""
         device = "cpu" if self._on_cpu else "gpu"
-        line = [str(self._python), "-m", "daemon.training.worker.calibrate", device]
+        line = [str(self._python), "-m", "adaptd.daemon.training.worker.calibrate", device]
         try:
             done = subprocess.run(
                 [*line, str(self._base_dir)],
@@ -239,6 +240,7 @@ def _environment(python: Path) -> dict[str, str]:
     """Ours without ADAPTD_*. Another interpreter has adaptd installed; this one may run a tree."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ADAPTD_")}
     if str(python) == sys.executable:
-        source = str(Path(__file__).parents[2])
-        kept["PYTHONPATH"] = os.pathsep.join(filter(None, (source, kept.get("PYTHONPATH"))))
+        kept["PYTHONPATH"] = os.pathsep.join(
+            filter(None, (str(IMPORT_ROOT), kept.get("PYTHONPATH")))
+        )
     return kept

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from daemon.domain.files import replace_file
-from daemon.domain.states import FailureCause
+from adaptd.daemon.domain.states import FailureCause
+from adaptd.daemon.wire.files import replace_file
 
 JOB_FILE = "job.json"
 LOCK_FILE = "lock"

@@ -7,7 +7,7 @@ from fastapi import Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from daemon.domain.tokens import Principal
+from adaptd.daemon.wire.tokens import Principal
 
 
 class Because(BaseModel, extra="forbid"):

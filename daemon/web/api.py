@@ -6,14 +6,14 @@ from typing import Literal
 from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import Response
 
-from daemon import __version__
-from daemon.web import erasures, events, records, reingestion, rollouts, upkeep
-from daemon.web.answers import Because, actor_of, answer
-from daemon.web.auth import RequireToken
-from daemon.web.backend import Backend
-from daemon.web.errors import add_error_handlers
-from daemon.web.metrics import render_metrics
-from daemon.web.status import gateway_documents, ingest_document, not_ready, status_document
+from adaptd import __version__
+from adaptd.daemon.web import erasures, events, records, reingestion, rollouts, upkeep
+from adaptd.daemon.web.answers import Because, actor_of, answer
+from adaptd.daemon.web.auth import RequireToken
+from adaptd.daemon.web.backend import Backend
+from adaptd.daemon.web.errors import add_error_handlers
+from adaptd.daemon.web.metrics import render_metrics
+from adaptd.daemon.web.status import gateway_documents, ingest_document, not_ready, status_document
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -5,8 +5,8 @@ from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from daemon.domain.tokens import Principal
-from daemon.web.errors import problem_response
+from adaptd.daemon.web.errors import problem_response
+from adaptd.daemon.wire.tokens import Principal
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 _EVENTS_PATH = "/v1/events"

@@ -4,10 +4,10 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from daemon.domain.erasures import Person
-from daemon.web.answers import Because, actor_of, answer
-from daemon.web.backend import Backend
-from daemon.web.records import Limit
+from adaptd.daemon.domain.erasures import Person
+from adaptd.daemon.web.answers import Because, actor_of, answer
+from adaptd.daemon.web.backend import Backend
+from adaptd.daemon.web.records import Limit
 
 
 class Whom(Because):

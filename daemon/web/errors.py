@@ -7,7 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from daemon.domain.errors import (
+from adaptd.daemon.wire.errors import (
     AdaptdError,
     AwayError,
     BusyError,

@@ -7,10 +7,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from daemon.domain.tokens import Principal
-from daemon.web.answers import answer, principal_of
-from daemon.web.backend import Backend
-from daemon.web.errors import problem_response
+from adaptd.daemon.web.answers import answer, principal_of
+from adaptd.daemon.web.backend import Backend
+from adaptd.daemon.web.errors import problem_response
+from adaptd.daemon.wire.tokens import Principal
 
 
 def router(backend: Backend) -> APIRouter:

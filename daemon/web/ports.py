@@ -1,4 +1,4 @@
-"""What the surfaces need from the rest of the daemon. `daemon.app` fills these in."""
+"""What the surfaces need from the rest of the daemon. `adaptd.daemon.app` fills these in."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -6,9 +6,9 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from daemon.domain.meters import Meter
-from daemon.domain.routes import GatewayState
-from daemon.domain.tokens import Principal
+from adaptd.daemon.domain.meters import Meter
+from adaptd.daemon.wire.routes import GatewayState
+from adaptd.daemon.wire.tokens import Principal
 
 RolloutAction = Literal["pause", "resume", "promote", "abort"]
 
@@ -110,7 +110,7 @@ class Upkeep(Protocol):
 
 
 class Door(Protocol):
-    """Takes events over HTTP; see consumers.http. The results have `result`: stored, …"""
+    """Takes events over HTTP; see consumers.doors.http_door. The results say `result`: stored, …"""
 
     async def accept(
         self, body: bytes, content_type: str, principal: Principal

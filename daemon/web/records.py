@@ -8,10 +8,10 @@ import msgspec
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from daemon.domain.dead_letters import DeadLetter
-from daemon.domain.errors import RefusedError
-from daemon.web.answers import Because, actor_of, answer
-from daemon.web.backend import Backend
+from adaptd.daemon.domain.dead_letters import DeadLetter
+from adaptd.daemon.web.answers import Because, actor_of, answer
+from adaptd.daemon.web.backend import Backend
+from adaptd.daemon.wire.errors import RefusedError
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Hours = Annotated[float, Query(gt=0, le=24 * 30)]

@@ -5,11 +5,11 @@ from fastapi import APIRouter, Request
 from pydantic import AwareDatetime, BaseModel, Field, NonNegativeInt
 from starlette.responses import Response
 
-from daemon.domain.dead_letters import LetterChoice
-from daemon.domain.replays import ReplayRequest
-from daemon.web.answers import Because, actor_of, answer, principal_of
-from daemon.web.backend import Backend
-from daemon.web.records import Limit
+from adaptd.daemon.domain.dead_letters import LetterChoice
+from adaptd.daemon.domain.replays import ReplayRequest
+from adaptd.daemon.web.answers import Because, actor_of, answer, principal_of
+from adaptd.daemon.web.backend import Backend
+from adaptd.daemon.web.records import Limit
 
 
 class NewReplay(BaseModel, extra="forbid"):

@@ -5,10 +5,10 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from daemon.web.answers import Because, actor_of, answer
-from daemon.web.backend import Backend
-from daemon.web.ports import RolloutAction
-from daemon.web.records import Limit
+from adaptd.daemon.web.answers import Because, actor_of, answer
+from adaptd.daemon.web.backend import Backend
+from adaptd.daemon.web.ports import RolloutAction
+from adaptd.daemon.web.records import Limit
 
 
 class Begin(BaseModel, extra="forbid"):

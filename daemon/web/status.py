@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from daemon import __version__
-from daemon.store.surfaces import StoreFacts
-from daemon.web.ports import GatewaySeen, LiveFacts, PartState, Problem
+from adaptd import __version__
+from adaptd.daemon.store.status_reads import StoreFacts
+from adaptd.daemon.web.ports import GatewaySeen, LiveFacts, PartState, Problem
 
 _RUN_FIELDS = ("run_id", "state", "reason", "adapter", "progress", "created_at", "finished_at")
 _EVALUATION_FIELDS = (

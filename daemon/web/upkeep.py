@@ -4,8 +4,8 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from daemon.web.answers import Because, actor_of, answer
-from daemon.web.backend import Backend
+from adaptd.daemon.web.answers import Because, actor_of, answer
+from adaptd.daemon.web.backend import Backend
 
 
 class NewBackup(BaseModel, extra="forbid"):

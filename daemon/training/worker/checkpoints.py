@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.domain.files import sync_directory
-from daemon.training.adapter_files import file_hash
-from daemon.training.job import Job
+from adaptd.daemon.training.adapter_files import file_hash
+from adaptd.daemon.training.job import Job
+from adaptd.daemon.wire.files import sync_directory
 
 _SEAL = "adaptd.json"
 _PREFIX = "checkpoint-"

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from daemon.training.batches import MicroBatch, Shape
-from daemon.training.worker.failures import DataError
+from adaptd.daemon.training.batches import MicroBatch, Shape
+from adaptd.daemon.training.worker.failures import DataError
 
 
 class Row(msgspec.Struct, frozen=True):

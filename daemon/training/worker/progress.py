@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from daemon.training.job import Job, Progress
+from adaptd.daemon.training.job import Job, Progress
 
 
 def step_progress(

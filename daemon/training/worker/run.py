@@ -6,15 +6,15 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
-from daemon.training.batches import plan_batches
-from daemon.training.job import CHECKPOINTS, Done, Job, Progress
-from daemon.training.worker import checkpoints
-from daemon.training.worker.data import Row, read_probes, read_rows
-from daemon.training.worker.memory import peak_bytes
-from daemon.training.worker.model import load_model, seed_everything, vocabulary
-from daemon.training.worker.process import Report, paused_s, running_s
-from daemon.training.worker.publish import publish
-from daemon.training.worker.trainer import AnswerTrainer, Plan, Watch
+from adaptd.daemon.training.batches import plan_batches
+from adaptd.daemon.training.job import CHECKPOINTS, Done, Job, Progress
+from adaptd.daemon.training.worker import checkpoints
+from adaptd.daemon.training.worker.data import Row, read_probes, read_rows
+from adaptd.daemon.training.worker.memory import peak_bytes
+from adaptd.daemon.training.worker.model import load_model, seed_everything, vocabulary
+from adaptd.daemon.training.worker.process import Report, paused_s, running_s
+from adaptd.daemon.training.worker.publish import publish
+from adaptd.daemon.training.worker.trainer import AnswerTrainer, Plan, Watch
 
 # On a CPU each further length costs seconds once; on a GPU nothing worth saving.
 _LENGTHS_CPU, _LENGTHS_GPU = 3, 16

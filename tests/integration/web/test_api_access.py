@@ -6,9 +6,9 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
-from daemon.web.api import make_api
-from daemon.web.auth import OPEN_PATHS, needed_scope
-from tests.daemon_world import ServedParts, token_for
+from adaptd.daemon.web.api import make_api
+from adaptd.daemon.web.auth import OPEN_PATHS, needed_scope
+from tests.support.daemon_world import ServedParts, token_for
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from daemon.store.surfaces import EventCounts, StoreFacts
-from daemon.web.ports import LiveFacts, PartState, Problem
-from daemon.web.status import status_document
+from adaptd.daemon.store.status_reads import EventCounts, StoreFacts
+from adaptd.daemon.web.ports import LiveFacts, PartState, Problem
+from adaptd.daemon.web.status import status_document
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 ROLLOUT: dict[str, Any] = {

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.feedback import check_feedback, scaled_rating
-from consumers.parse import UnreadableError
-from daemon.domain.events import Feedback
-from tests.event_samples import a_rating
+from adaptd.consumers.decoding.feedback import check_feedback, scaled_rating
+from adaptd.consumers.decoding.json_events import UnreadableError
+from adaptd.daemon.wire.events import Feedback
+from tests.support.event_samples import a_rating
 
 _finite = st.floats(allow_nan=False, allow_infinity=False)
 

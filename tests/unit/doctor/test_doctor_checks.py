@@ -11,11 +11,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from consumers.topic_checks import TopicSettings
-from consumers.topics import Cluster
-from daemon.doctor.broker import judge_topics
-from daemon.doctor.findings import Finding, Level
-from daemon.doctor.machine import (
+from adaptd.consumers.kafka.topic_admin import Cluster
+from adaptd.consumers.kafka.topic_advice import TopicSettings
+from adaptd.daemon.doctor.broker import judge_topics
+from adaptd.daemon.doctor.findings import Finding, Level
+from adaptd.daemon.doctor.machine import (
     check_home,
     judge_daemon,
     judge_extra,
@@ -24,17 +24,17 @@ from daemon.doctor.machine import (
     port_is_taken,
     store_is_held,
 )
-from daemon.doctor.serving import (
+from adaptd.daemon.doctor.serving import (
     VllmFacts,
     judge_bases,
     judge_format,
     judge_slots,
     judge_vllm,
 )
-from daemon.doctor.traffic import judge_maturity
-from daemon.domain.calibration import Calibration
-from daemon.domain.machine import Machine
-from tests.tiny_model import make_tiny_base
+from adaptd.daemon.doctor.traffic import judge_maturity
+from adaptd.daemon.domain.calibration import Calibration
+from adaptd.daemon.domain.machine import Machine
+from tests.support.tiny_model import make_tiny_base
 
 VLLM = VllmFacts(
     answers=True, is_vllm=True, has_gateway=True, lora=True, runtime_loading=True, max_loras=4

@@ -5,15 +5,15 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from daemon.domain.rollouts import Frozen, LatencyLimit, Rollout, Waiver
-from daemon.domain.states import AdapterState, RolloutState
-from daemon.domain.transitions import check_adapter_move
-from daemon.rollout import changes
-from daemon.rollout.changes import By, carry_out
-from daemon.rollout.steps import Act, Action
-from daemon.rollout.world import World
-from daemon.store.adapters import AdapterRow
-from daemon.store.rollouts import Change
+from adaptd.daemon.domain.rollouts import Frozen, LatencyLimit, Rollout, Waiver
+from adaptd.daemon.domain.states import AdapterState, RolloutState
+from adaptd.daemon.domain.transitions import check_adapter_move
+from adaptd.daemon.rollout import apply as changes
+from adaptd.daemon.rollout.apply import By, carry_out
+from adaptd.daemon.rollout.decide import Act, Action
+from adaptd.daemon.rollout.state import World
+from adaptd.daemon.store.lifecycle.adapters import AdapterRow
+from adaptd.daemon.store.lifecycle.rollouts import Change
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 V1, V2, V3 = "support@v1-11111111", "support@v2-22222222", "support@v3-33333333"

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from daemon.domain.rollouts import Metric, Tally
-from daemon.rollout.e_process import (
+from adaptd.daemon.domain.rollouts import Metric, Tally
+from adaptd.daemon.stats.e_process import (
     BETTER_GRID,
     TWO_SIDED_GRID,
     WORSE_GRID,

@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
-from daemon.domain.rollouts import GuardFacts, LatencyLimit, Metric, Tally
-from daemon.rollout.health import Verdict, judge
-from daemon.rollout.plan import FUSE_ERRORS, GuardRules
+from adaptd.daemon.domain.rollouts import GuardFacts, LatencyLimit, Metric, Tally
+from adaptd.daemon.rollout.guard import Verdict, judge
+from adaptd.daemon.rollout.plan import FUSE_ERRORS, GuardRules
 
 RULES = GuardRules()
 LIMITS = [LatencyLimit(4, 30.0)]

@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from daemon.rollout.probes import Measured, Probe, judge_receipt
+from adaptd.daemon.rollout.receipt_figures import Measured, Probe, judge_receipt
 
 TOKENS, CONTEXT, COUNT = 48, 36, 48
 ROUNDING = 0.08

@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from daemon.domain.rollouts import Rollout
-from daemon.domain.routes import Route, choose
-from daemon.domain.states import AdapterState, Arm, RolloutState
-from daemon.rollout.plan import Plan, StepPlan
-from daemon.rollout.routing import Alias, build_routes, named_paths
-from daemon.rollout.world import World
-from daemon.store.adapters import AdapterRow
+from adaptd.daemon.domain.rollouts import Rollout
+from adaptd.daemon.domain.states import AdapterState, RolloutState
+from adaptd.daemon.rollout.build_table import Alias, build_routes, named_paths
+from adaptd.daemon.rollout.plan import Plan, StepPlan
+from adaptd.daemon.rollout.state import World
+from adaptd.daemon.store.lifecycle.adapters import AdapterRow
+from adaptd.daemon.wire.routes import Arm, Route, choose
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 V1, V2, V3 = "support@v1-11111111", "support@v2-22222222", "support@v3-33333333"

@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from daemon.domain.receipts import Receipt
-from daemon.domain.rollouts import Rollout, Waiver
-from daemon.domain.states import RolloutState
-from daemon.rollout.health import Health, Verdict
-from daemon.rollout.plan import Plan, StepPlan
-from daemon.rollout.steps import Act, Action, Situation, is_watched, next_action
+from adaptd.daemon.domain.receipts import Receipt
+from adaptd.daemon.domain.rollouts import Rollout, Waiver
+from adaptd.daemon.domain.states import RolloutState
+from adaptd.daemon.rollout.decide import Act, Action, Situation, is_watched, next_action
+from adaptd.daemon.rollout.guard import Health, Verdict
+from adaptd.daemon.rollout.plan import Plan, StepPlan
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from daemon.domain.rollouts import Frozen, GuardFacts, LatencyLimit, Metric, Rollout, Tally
-from daemon.domain.states import RolloutState
-from daemon.store.database import Connection, Database
-from daemon.store.guard import GuardStore
+from adaptd.daemon.domain.rollouts import Frozen, GuardFacts, LatencyLimit, Metric, Rollout, Tally
+from adaptd.daemon.domain.states import RolloutState
+from adaptd.daemon.store.database.database import Connection, Database
+from adaptd.daemon.store.lifecycle.guard_facts import GuardStore
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)

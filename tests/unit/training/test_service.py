@@ -1,6 +1,6 @@
 """What the service does with a child's end. The child is a few lines of shell: no torch here.
 
-The real child is in tests/integration/test_training.py.
+The real child is in tests/integration/training/test_training.py.
 """
 
 import asyncio
@@ -11,14 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from daemon.domain.states import AdapterState, FailureCause, RunState
-from daemon.training.job import Done, Failed, Progress, encode_line, read_job
-from daemon.training.retry import MAX_ATTEMPTS
-from daemon.training.service import TrainingService
-from tests.tiny_model import make_tiny_base
-from tests.training_world import TrainingWorld
+from adaptd.daemon.domain.states import AdapterState, FailureCause, RunState
+from adaptd.daemon.training.job import Done, Failed, Progress, encode_line, read_job
+from adaptd.daemon.training.retry import MAX_ATTEMPTS
+from adaptd.daemon.training.service import TrainingService
+from tests.support.tiny_model import make_tiny_base
+from tests.support.training_world import TrainingWorld
+from tests.support.waiting import until
 from tests.unit.training.test_adapter_files import a_finished_adapter
-from tests.waiting import until
 
 World = Callable[..., TrainingWorld]
 

@@ -1,0 +1,163 @@
+"""What a rollout does next, from its state, the facts and its plan. Pure."""
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+import msgspec
+
+from adaptd.daemon.domain.receipts import Receipt
+from adaptd.daemon.domain.rollouts import Rollout, Waiver
+from adaptd.daemon.domain.states import RolloutState
+from adaptd.daemon.rollout.guard import Health, Verdict
+from adaptd.daemon.rollout.plan import Plan
+
+
+class Act(StrEnum):
+    HOLD = "hold"
+    VERIFY = "verify"
+    STEP = "step"
+    PROMOTE = "promote"
+    ROLL_BACK = "roll back"
+    ABORT = "abort"  # it never took traffic
+    DROP = "drop"  # the same, and nothing speaks against it
+    PAUSE = "pause"
+    WITHDRAW = "withdraw"  # pause, and its traffic goes to live
+    ALERT = "alert"
+
+
+class Action(msgspec.Struct, frozen=True):
+    """`asks`: only a person can move it on. `step` is set for STEP only."""
+
+    act: Act
+    reason: str
+    step: int = 0
+    asks: bool = False
+
+
+class Situation(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one rollout now.
+
+    `receipt` is of the host's present process, `problem` why there is none yet. `behind` names what
+    has the server's one place. `outdated` says why its verdict no longer counts, and `blind` why
+    the guard cannot see what the canary does.
+    """
+
+    problem: str | None = None
+    receipt: Receipt | None = None
+    health: Health | None = None
+    behind: str | None = None
+    outdated: str | None = None
+    blind: str | None = None
+
+
+def next_action(rollout: Rollout, situation: Situation, plan: Plan, *, now: datetime) -> Action:
+    """Say what to do next. Asked again with the same facts it answers the same."""
+    if rollout.state == RolloutState.LOADING:
+        return _before_receipt(rollout, situation)
+    if rollout.state == RolloutState.VERIFIED:
+        return _first_step(rollout, situation)
+    if rollout.state == RolloutState.STEP:
+        return _on_step(rollout, situation, plan, now)
+    if rollout.state == RolloutState.LIVE:
+        return _after_promotion(rollout, situation, plan, now)
+    return Action(Act.HOLD, f"it is {rollout.state}")
+
+
+def _before_receipt(rollout: Rollout, situation: Situation) -> Action:
+    if held := _not_begun(rollout, situation):
+        return held
+    if situation.receipt is None:
+        return Action(Act.HOLD, situation.problem or "it is being loaded and probed")
+    if not situation.receipt.passed:
+        return Action(Act.ABORT, f"no swap receipt: {situation.receipt.reason}")
+    return Action(Act.VERIFY, "the host applies it as trained")
+
+
+def _first_step(rollout: Rollout, situation: Situation) -> Action:
+    if held := _not_begun(rollout, situation):
+        return held
+    if situation.receipt is None or not situation.receipt.passed:
+        return Action(Act.HOLD, "the host restarted: its receipt is being renewed")
+    if situation.blind:
+        return Action(Act.HOLD, situation.blind)
+    return Action(Act.STEP, "verified", step=1)
+
+
+def _not_begun(rollout: Rollout, situation: Situation) -> Action | None:
+    if situation.outdated:
+        return Action(Act.DROP, situation.outdated)
+    if rollout.approved_by is None:
+        return Action(Act.HOLD, "it waits for approval", asks=True)
+    if rollout.paused:
+        return Action(Act.HOLD, f"paused: {rollout.paused}", asks=True)
+    if situation.behind:
+        return Action(Act.HOLD, f"it waits for {situation.behind}")
+    return None
+
+
+def _on_step(rollout: Rollout, situation: Situation, plan: Plan, now: datetime) -> Action:
+    health = situation.health
+    if health is None:
+        return Action(Act.HOLD, "the guard has not looked yet")
+    if health.verdict == Verdict.ROLL_BACK:
+        return Action(Act.ROLL_BACK, health.reason or "the guard says so")
+    if situation.blind and not rollout.withdrawn:
+        return Action(Act.WITHDRAW, situation.blind)
+    if rollout.paused:
+        return Action(Act.HOLD, f"paused: {rollout.paused}", asks=True)
+    waived = Waiver.SAMPLE_RATIO in rollout.waivers
+    if health.verdict == Verdict.PAUSE and not waived:
+        return Action(Act.PAUSE, health.reason or "the guard says so")
+    return _waiting(rollout, health, plan, now) or _advance(rollout, health, plan)
+
+
+def _waiting(rollout: Rollout, health: Health, plan: Plan, now: datetime) -> Action | None:
+    """Minimum time, minimum units, no veto: what every step needs (D10)."""
+    step = plan.steps[rollout.step - 1]
+    left = (rollout.step_started_at or now) + step.at_least - now
+    if left > timedelta(0):
+        return Action(Act.HOLD, f"step {rollout.step} takes {_seconds(left)} more")
+    if health.units_this_step < step.units:
+        seen = f"{health.units_this_step} of {step.units}"
+        return Action(Act.HOLD, f"step {rollout.step} has seen {seen} units")
+    if health.verdict == Verdict.VETO:
+        return Action(Act.HOLD, health.reason or "a metric speaks against it")
+    return None
+
+
+def _advance(rollout: Rollout, health: Health, plan: Plan) -> Action:
+    """The next step, if it needs no evidence or there is enough (D10)."""
+    following = rollout.step + 1
+    free = plan.weight(following) <= plan.guard.evidence_above
+    if not (free or health.promotable or Waiver.EVIDENCE in rollout.waivers):
+        return _inconclusive(health, plan)
+    if following > len(plan.steps):
+        return Action(Act.PROMOTE, "every step is done")
+    return Action(Act.STEP, f"step {rollout.step} is done", step=following)
+
+
+def _inconclusive(health: Health, plan: Plan) -> Action:
+    evidence = f"promotion e {health.promotion_e:.2g} of {1 / plan.guard.alpha:.0f}"
+    ask = plan.when_inconclusive == "ask"
+    return Action(Act.HOLD, f"inconclusive: {evidence}", asks=ask)
+
+
+def _after_promotion(rollout: Rollout, situation: Situation, plan: Plan, now: datetime) -> Action:
+    """Watch against the holdback; a bad sign alerts, a person decides (D12)."""
+    health = situation.health
+    if not is_watched(rollout, plan, now=now) or health is None:
+        return Action(Act.HOLD, "live")
+    if health.rollback_e >= 1 / plan.guard.alpha and "alert" not in rollout.evidence:
+        return Action(Act.ALERT, health.reason or "worse than the holdback")
+    return Action(Act.HOLD, "live, compared with the holdback")
+
+
+def is_watched(rollout: Rollout, plan: Plan, *, now: datetime) -> bool:
+    """True while a promoted version is compared with a share kept on the one before it (D11)."""
+    if rollout.state != RolloutState.LIVE or rollout.live_at is None or plan.holdback <= 0:
+        return False
+    return now < rollout.live_at + plan.keep_watching
+
+
+def _seconds(left: timedelta) -> str:
+    return f"{left.total_seconds():.0f} s"
