@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 
 from adaptd.daemon.demo.broker import free_port
 from adaptd.daemon.domain.bases import base_digest
-from adaptd.daemon.training.job import Done, Job, Progress
+from adaptd.daemon.training.job import Done, Job, TrainingProgress
 from adaptd.daemon.training.launcher import start
 from adaptd.serving.host.launch import EngineSettings
 from adaptd.serving.host.supervisor import EngineSupervisor
@@ -201,7 +201,7 @@ class Trainer:
                 yield
                 result.cancel()
 
-    async def _note(self, line: Progress) -> None:
+    async def _note(self, line: TrainingProgress) -> None:
         if line.phase == "training":
             self.steps.append(time.monotonic())
         if line.step == 2:
@@ -342,7 +342,7 @@ def a_job(name: str, **changes: Any) -> Job:
 async def train_adapter() -> Done:
     async with start(a_job("adapter")) as child:
 
-        async def unheard(_: Progress) -> None:
+        async def unheard(_: TrainingProgress) -> None:
             pass
 
         return await child.result(limit_s=_LIMIT_S, on_progress=unheard, wanted=_always)

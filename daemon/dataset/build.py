@@ -44,7 +44,7 @@ class NotEnoughError(AdaptdError):
     """There is too little to train or to measure on."""
 
 
-class Preview(msgspec.Struct, frozen=True):
+class SnapshotPreview(msgspec.Struct, frozen=True):
     """What a build would find now: for the triggers. `examples` are usable on either side."""
 
     examples: int
@@ -90,7 +90,7 @@ class SnapshotBuilder:
         self._renderers: dict[Path, Renderer] = {}
         self._exports = f".examples-{secrets.token_hex(4)}-"  # of this process
 
-    async def preview(self, version: PolicyVersion, *, as_of: datetime) -> Preview:
+    async def preview(self, version: PolicyVersion, *, as_of: datetime) -> SnapshotPreview:
         """Count what a build would find, as far as rendering. Puts no group on a side.
 
         Raises:
@@ -99,7 +99,7 @@ class SnapshotBuilder:
         gathered = await self._gather(version, as_of)
         seen = await self._snapshots.seen_feedback(version.model)
         usable = [row[0] for row in (*gathered.split.train, *gathered.split.holdout)]
-        return Preview(
+        return SnapshotPreview(
             examples=len(usable),
             new_examples=sum(example.feedback not in seen for example in usable),
             train=len(gathered.rendered.train),

@@ -32,7 +32,7 @@ _LIMIT_S = 600.0  # the official client's default; the demo itself ends where no
 
 
 @dataclass
-class Tally:
+class CustomerTally:
     """What the customers sent and got, kept apart from anything adaptd counts."""
 
     interactions: list[str] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Answer:
+class CustomerAnswer:
     interaction: str
     text: str
     tokens: int
@@ -53,7 +53,7 @@ class Desk:
     """One support desk: a population of customers and agents with a seed."""
 
     def __init__(self, url: str, token: str, *, seed: int = 7, delay_scale: float = 1.0) -> None:
-        self.tally = Tally()
+        self.tally = CustomerTally()
         self._client = openai.AsyncOpenAI(
             base_url=f"{url}/v1",
             api_key=token,
@@ -127,11 +127,11 @@ class Desk:
 
     async def measure(
         self, count: int, *, queues: tuple[str, ...] = QUEUES, reserved: bool = False
-    ) -> Tally:
+    ) -> CustomerTally:
         """Ask fresh messages nobody gives feedback on and count the right answers."""
         rng = random.Random(99 if reserved else 98)  # noqa: S311 - a simulation, no secret
         source = distinct(rng, queues, self._taken, reserved=reserved)
-        tally = Tally()
+        tally = CustomerTally()
         limit = asyncio.Semaphore(12)
 
         async def one(asked: Message) -> None:
@@ -182,7 +182,7 @@ class Desk:
         conversation: str,
         asked: Message,
         poison: str | None,
-    ) -> Answer | None:
+    ) -> CustomerAnswer | None:
         user = f"customer-{self._rng.randrange(400)}"
         answer = await self._ask(history, conversation, user)
         if answer is not None:
@@ -191,7 +191,7 @@ class Desk:
 
     async def _ask(
         self, history: list[dict[str, str]], conversation: str, user: str
-    ) -> Answer | None:
+    ) -> CustomerAnswer | None:
         messages: Any = [{"role": "system", "content": SYSTEM_PROMPT}, *history]
         options: Any = {
             "model": "support",
@@ -212,12 +212,12 @@ class Desk:
         self.tally.tokens.append(answer.tokens)
         return answer
 
-    async def _plain(self, options: Any) -> Answer:
+    async def _plain(self, options: Any) -> CustomerAnswer:
         done: Any = await self._client.chat.completions.create(**options)
         tokens = done.usage.total_tokens if done.usage else 0
-        return Answer(done.id, done.choices[0].message.content or "", tokens)
+        return CustomerAnswer(done.id, done.choices[0].message.content or "", tokens)
 
-    async def _streamed(self, options: Any) -> Answer:
+    async def _streamed(self, options: Any) -> CustomerAnswer:
         options = options | {"stream": True, "stream_options": {"include_usage": True}}
         stream: Any = await self._client.chat.completions.create(**options)
         parts, interaction, tokens = [], "", 0
@@ -225,9 +225,9 @@ class Desk:
             interaction = chunk.id
             tokens = chunk.usage.total_tokens if chunk.usage else tokens
             parts += [choice.delta.content or "" for choice in chunk.choices]
-        return Answer(interaction, "".join(parts), tokens)
+        return CustomerAnswer(interaction, "".join(parts), tokens)
 
-    def _feel(self, answer: Answer, asked: Message, user: str, poison: str | None) -> None:
+    def _feel(self, answer: CustomerAnswer, asked: Message, user: str, poison: str | None) -> None:
         """Decide what customer and agent will say about an answer, and send it later."""
         wrong = _normal(answer.text) != asked.queue
         self.tally.right += not wrong
@@ -244,7 +244,7 @@ class Desk:
             text = self._rng.choice(others) if slip else asked.queue
             self._correct(answer, text, f"agent-{self._rng.randrange(1, 6)}")
 
-    def _correct(self, answer: Answer, text: str, agent: str) -> None:
+    def _correct(self, answer: CustomerAnswer, text: str, agent: str) -> None:
         self._later(
             {
                 "interaction": answer.interaction,

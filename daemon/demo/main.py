@@ -21,7 +21,7 @@ from adaptd.daemon.demo.stopping import StopSignals
 from adaptd.daemon.demo.story import MEASURED, REQUESTS, UNSEEN_MEASURED, Story, play
 from adaptd.daemon.demo.waits import STILL_S, Waits
 from adaptd.daemon.demo.watcher import Watcher
-from adaptd.daemon.demo.world import BASE, DemoError, World
+from adaptd.daemon.demo.world import BASE, DemoError, DemoWorld
 from adaptd.daemon.domain.calibration import Calibration
 from adaptd.daemon.domain.machine import memory_available_bytes, memory_limit_bytes
 from adaptd.daemon.domain.memory import DEMO_WEIGHTS_BYTES, memory_problem, needed_bytes
@@ -58,7 +58,7 @@ def run_demo(*, seed: int, home: Path, stop: StopSignals) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     settings = load_settings()
     _refuse_what_cannot_end_well(settings)
-    world = World(home)
+    world = DemoWorld(home)
     stop.on_second = world.kill
     try:
         world.make_base(say)
@@ -122,7 +122,7 @@ def _first_line(pace: Pace) -> str:
 
 
 def _play_and_end(
-    world: World, screen: Screen, pace: Pace, *, seed: int, stop: StopSignals
+    world: DemoWorld, screen: Screen, pace: Pace, *, seed: int, stop: StopSignals
 ) -> Story:
     """Play the story. However it ends, what was started is ended."""
     try:
@@ -141,7 +141,9 @@ def _play_and_end(
         stop.check()
 
 
-async def _run(world: World, screen: Screen, pace: Pace, *, seed: int, stop: StopSignals) -> Story:
+async def _run(
+    world: DemoWorld, screen: Screen, pace: Pace, *, seed: int, stop: StopSignals
+) -> Story:
     task = asyncio.current_task()
     assert task is not None
     bound_s = pace.forecast.bound_s
@@ -155,7 +157,7 @@ async def _run(world: World, screen: Screen, pace: Pace, *, seed: int, stop: Sto
             raise DemoError("demo", problem, remedy) from error
 
 
-async def _story(world: World, screen: Screen, pace: Pace, seed: int) -> Story:
+async def _story(world: DemoWorld, screen: Screen, pace: Pace, seed: int) -> Story:
     token, _ = create_token(
         world.home / "tokens.json",
         tenant="helpdesk",

@@ -10,7 +10,7 @@ from rich.table import Table
 from scipy.stats import binomtest
 
 from adaptd import __version__
-from adaptd.daemon.demo.customers import POISONER, Tally
+from adaptd.daemon.demo.customers import POISONER, CustomerTally
 from adaptd.daemon.store.database.database import Connection, Database, rows
 from adaptd.daemon.store.database.statements import statements
 
@@ -58,7 +58,7 @@ class Sent:
     requests: int
 
 
-def share(tally: Tally, asked: int) -> dict[str, float]:
+def share(tally: CustomerTally, asked: int) -> dict[str, float]:
     """Exact match with its 95 % Wilson interval."""
     interval = binomtest(tally.right, asked).proportion_ci(method="wilson")
     return {

@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adaptd.daemon.demo.customers import POISONER, Desk, Tally
+from adaptd.daemon.demo.customers import POISONER, CustomerTally, Desk
 from adaptd.daemon.demo.screen import Screen
 from adaptd.daemon.demo.texts import FIRST_QUEUES, NEW_QUEUES
 from adaptd.daemon.demo.waits import Waits
 from adaptd.daemon.demo.watcher import Watcher
-from adaptd.daemon.demo.world import DemoError, World
+from adaptd.daemon.demo.world import DemoError, DemoWorld
 from adaptd.daemon.domain.patience import Patience
 
 REQUESTS = 600
@@ -34,14 +34,14 @@ _DOWN_S = 3.0  # between the daemon's kill and its start
 class Story:
     """Facts gathered on the way, for the report."""
 
-    world: World
+    world: DemoWorld
     screen: Screen
     desk: Desk
     waits: Waits
     watch: Watcher
-    before: Tally = field(default_factory=Tally)
-    after: Tally = field(default_factory=Tally)
-    unseen: Tally = field(default_factory=Tally)
+    before: CustomerTally = field(default_factory=CustomerTally)
+    after: CustomerTally = field(default_factory=CustomerTally)
+    unseen: CustomerTally = field(default_factory=CustomerTally)
     setup_s: float = 0.0
     asking_s: float = 0.0
     first_live_s: float = 0.0

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-from adaptd.daemon.demo.world import DemoError, World
+from adaptd.daemon.demo.world import DemoError, DemoWorld
 from adaptd.daemon.domain.patience import Patience
 
 T = TypeVar("T")
@@ -19,7 +19,7 @@ STILL_S = 300.0  # on the reference machine; 48 probes of a receipt take 20 s th
 class Waits:
     """Ends a wait once nothing it looks at has moved for `still_s`, or where the daemon is gone."""
 
-    world: World
+    world: DemoWorld
     still_s: float
     poll_s: float = 0.5
     look_s: float = _LOOK_S

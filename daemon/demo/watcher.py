@@ -6,7 +6,7 @@ from typing import Any
 
 from adaptd.daemon.demo.screen import Screen
 from adaptd.daemon.demo.waits import Waits
-from adaptd.daemon.demo.world import ALIAS, DemoError, World
+from adaptd.daemon.demo.world import ALIAS, DemoError, DemoWorld
 from adaptd.daemon.domain.patience import Patience, Peak
 from adaptd.daemon.domain.processes import group_members, work_of
 from adaptd.daemon.policy.load import load_policy
@@ -23,7 +23,7 @@ Row = dict[str, Any]
 class Watcher:
     """Every wait names what it waits for and looks at values that only that work changes."""
 
-    def __init__(self, world: World, screen: Screen, waits: Waits) -> None:
+    def __init__(self, world: DemoWorld, screen: Screen, waits: Waits) -> None:
         self._world = world
         self._screen = screen
         self._waits = waits

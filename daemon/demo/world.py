@@ -38,7 +38,7 @@ class DemoError(AdaptdError):
     """The demo cannot go on."""
 
 
-class World:
+class DemoWorld:
     """Owns every process it starts and ends them by their ids.
 
     What blocks must be called from the main thread: the broker ends with the thread it was started

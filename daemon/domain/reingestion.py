@@ -8,7 +8,7 @@ from adaptd.daemon.domain.replays import Replay, ReplayRequest
 from adaptd.daemon.wire.tokens import Principal
 
 
-class Reingestion(Protocol):
+class RereadingPort(Protocol):
     """Every method raises RefusedError where what is asked makes no sense."""
 
     async def begin_replay(self, asked: ReplayRequest, *, actor: str, reason: str) -> Replay: ...

@@ -56,7 +56,7 @@ class Gate(msgspec.Struct, frozen=True):
         )
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class CriterionResult(msgspec.Struct, frozen=True, kw_only=True):
     """One criterion against its evidence. Figures are None where nothing was measured.
 
     `estimate` is the candidate's mean gain, above 0 better; `low` and `high` bound it at `alpha`
@@ -92,4 +92,4 @@ class Judgement(msgspec.Struct, frozen=True):
 
     verdict: Verdict
     reason: str
-    findings: tuple[Finding, ...]
+    findings: tuple[CriterionResult, ...]

@@ -12,7 +12,7 @@ class RunStoppedError(Exception):
     """The run is no longer being evaluated: somebody cancelled it."""
 
 
-class Progress:
+class EvaluationProgress:
     """Counts the items of both versions over all suites, and estimates the time left in seconds.
 
     It looks at the run and keeps what it counted every `every_s`, not at every batch: a batch may

@@ -11,7 +11,7 @@ import structlog
 
 from adaptd.consumers.kafka.service import IngestStatus
 from adaptd.daemon.domain.ports import AdapterHost, RoutePublisher
-from adaptd.daemon.rollout.agreement import Finding, disagreements, names_in, numbers_of
+from adaptd.daemon.rollout.agreement import Disagreement, disagreements, names_in, numbers_of
 from adaptd.daemon.store.backups.restored import Restore, RestoreStore
 from adaptd.daemon.store.lifecycle.routes import RouteStore
 from adaptd.daemon.wire.errors import HostError, RefusedError
@@ -56,7 +56,7 @@ class Restoration:
         self._every_s = every_s
         self._ends: dict[tuple[str, int], int] = {}
         self._released = asyncio.Event()
-        self.findings: list[Finding] = []
+        self.findings: list[Disagreement] = []
         if restore is None or restore.released_at is not None:
             self._released.set()
 
@@ -146,7 +146,7 @@ class Restoration:
         self._released.set()
         return self.restore
 
-    async def _gateways(self) -> list[Finding]:
+    async def _gateways(self) -> list[Disagreement]:
         try:
             async with asyncio.timeout(LOOK_LIMIT_S):
                 await self._publisher.states()  # for the surfaces
@@ -157,7 +157,7 @@ class Restoration:
         await self._store.raise_floors(numbers_of(names))
         return disagreements(await self._routes.current(), followed)
 
-    async def _server(self) -> list[Finding]:
+    async def _server(self) -> list[Disagreement]:
         """Numbers of the server and of the folder are never issued again (D1)."""
         await self._store.raise_floors(numbers_of(await asyncio.to_thread(self._folders)))
         try:
@@ -171,7 +171,7 @@ class Restoration:
     def _folders(self) -> list[str]:
         return [path.name for path in self._adapters.iterdir()] if self._adapters.is_dir() else []
 
-    async def _behind(self) -> Finding | None:
+    async def _behind(self) -> Disagreement | None:
         """Until the log is stored again up to where it ended when it was first compared."""
         if self._ingest is None:
             return None
@@ -180,17 +180,17 @@ class Restoration:
         lags = {(p.topic, p.partition): p.lag for p in status.partitions}
         if status.state != "running" or None in lags.values():
             what = f"ingestion is {status.state}: {status.problem or 'not compared yet'}"
-            return Finding(what=what, remedy="See `adaptd ingest status`", waits=True)
+            return Disagreement(what=what, remedy="See `adaptd ingest status`", waits=True)
         self._ends = self._ends or {key: at[key] + (lags[key] or 0) for key in at}
         left = sum(max(0, end - at.get(key, end)) for key, end in self._ends.items())
         if left == 0:
             return None
-        return Finding(what=f"{left} messages are read again", remedy=_REMEDY, waits=True)
+        return Disagreement(what=f"{left} messages are read again", remedy=_REMEDY, waits=True)
 
     def _is_done(self, restore: Restore) -> bool:
         return not self.holds and restore.caught_up_at is not None
 
 
-def _silent(who: str, error: HostError | TimeoutError) -> Finding:
+def _silent(who: str, error: HostError | TimeoutError) -> Disagreement:
     problem = error.problem if isinstance(error, HostError) else "it does not answer"
-    return Finding(what=f"{who} was not heard yet ({problem})", remedy=_REMEDY, waits=True)
+    return Disagreement(what=f"{who} was not heard yet ({problem})", remedy=_REMEDY, waits=True)

@@ -7,7 +7,7 @@ import msgspec
 from adaptd.daemon.wire.routes import VERSION_NAME, Route, RouteTable
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class Disagreement(msgspec.Struct, frozen=True, kw_only=True):
     """Something that keeps a restored store from acting. `waits`: it may end by itself."""
 
     what: str
@@ -15,7 +15,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     waits: bool = False
 
 
-def disagreements(stored: RouteTable | None, followed: Sequence[RouteTable]) -> list[Finding]:
+def disagreements(stored: RouteTable | None, followed: Sequence[RouteTable]) -> list[Disagreement]:
     """Where traffic would move if the store's routes were published now.
 
     A gateway behind the store's own table disagrees in nothing: it missed what was decided before
@@ -57,10 +57,12 @@ def _decided(route: Route | None) -> tuple[object, ...] | None:
     return route.live, route.last_good, canary
 
 
-def _disagreement(alias: str, stored: Route | None, followed: Route | None, epoch: int) -> Finding:
+def _disagreement(
+    alias: str, stored: Route | None, followed: Route | None, epoch: int
+) -> Disagreement:
     what = f"{alias}: gateways follow {_words(followed)} (table {epoch}), the backup says "
     remedy = "Accept the backup's: adaptd store release --reason …, or take a newer backup"
-    return Finding(what=what + _words(stored), remedy=remedy)
+    return Disagreement(what=what + _words(stored), remedy=remedy)
 
 
 def _words(route: Route | None) -> str:

@@ -8,8 +8,8 @@ import msgspec
 
 from adaptd.daemon.domain.rollouts import Frozen, Rollout, Waiver
 from adaptd.daemon.domain.states import AdapterState, RolloutState
-from adaptd.daemon.rollout.decide import Act, Action
-from adaptd.daemon.rollout.state import World
+from adaptd.daemon.rollout.decide import Act, NextAction
+from adaptd.daemon.rollout.state import RolloutFacts
 from adaptd.daemon.store.lifecycle.rollouts import AdapterMove, Change, RolloutMove
 
 replace = msgspec.structs.replace
@@ -24,7 +24,9 @@ class By(msgspec.Struct, frozen=True, kw_only=True):
     evidence: dict[str, Any] = {}
 
 
-def carry_out(world: World, rollout: Rollout, action: Action, by: By, frozen: Frozen) -> Change:
+def carry_out(
+    world: RolloutFacts, rollout: Rollout, action: NextAction, by: By, frozen: Frozen
+) -> Change:
     """The change that an action of `next_action` makes; HOLD makes none.
 
     `frozen` is kept at the first step only.
@@ -44,7 +46,7 @@ def carry_out(world: World, rollout: Rollout, action: Action, by: By, frozen: Fr
     return makers[action.act]()
 
 
-def step(world: World, rollout: Rollout, number: int, by: By, frozen: Frozen) -> Change:
+def step(world: RolloutFacts, rollout: Rollout, number: int, by: By, frozen: Frozen) -> Change:
     """Give the canary a step's weight. It is compared with what is live when the first begins."""
     values: dict[str, Any] = {
         "state": RolloutState.STEP,
@@ -57,7 +59,7 @@ def step(world: World, rollout: Rollout, number: int, by: By, frozen: Frozen) ->
     return _moved(rollout, by, [AdapterMove(rollout.candidate, AdapterState.CANARY)], **values)
 
 
-def promote(world: World, rollout: Rollout, by: By) -> Change:
+def promote(world: RolloutFacts, rollout: Rollout, by: By) -> Change:
     """Make the candidate live.
 
     Live becomes last-good, last-good retires, and the rollout that brought live is superseded. A
@@ -74,7 +76,7 @@ def promote(world: World, rollout: Rollout, by: By) -> Change:
     return replace(change, rollouts=[*superseded, *change.rollouts])
 
 
-def _handover(world: World, rollout: Rollout) -> list[AdapterMove]:
+def _handover(world: RolloutFacts, rollout: Rollout) -> list[AdapterMove]:
     live, last_good = world.live(rollout.model), world.last_good(rollout.model)
     moves = []
     if last_good is not None and world.is_tainted(last_good):
@@ -87,7 +89,7 @@ def _handover(world: World, rollout: Rollout) -> list[AdapterMove]:
     return [*moves, AdapterMove(rollout.candidate, AdapterState.LIVE)]
 
 
-def take_back(world: World, rollout: Rollout, by: By) -> Change:
+def take_back(world: RolloutFacts, rollout: Rollout, by: By) -> Change:
     """Roll back: a canary's units return to live, a live version's to last-good.
 
     The version is quarantined.
@@ -99,7 +101,7 @@ def take_back(world: World, rollout: Rollout, by: By) -> Change:
     return _moved(rollout, by, moves, **ended)
 
 
-def take_live_back(world: World, model: str, live: str, by: By) -> Change:
+def take_live_back(world: RolloutFacts, model: str, live: str, by: By) -> Change:
     """The same for a live version, though its rollout may be over (after another rollback)."""
     if (promoted := world.promoted(model)) is not None:
         return take_back(world, promoted, by)

@@ -10,7 +10,7 @@ from adaptd.daemon.domain.rollouts import Rollout
 from adaptd.daemon.domain.states import RolloutState
 from adaptd.daemon.rollout.decide import is_watched
 from adaptd.daemon.rollout.plan import Plan
-from adaptd.daemon.rollout.state import World
+from adaptd.daemon.rollout.state import RolloutFacts
 from adaptd.daemon.wire.routes import Route
 
 
@@ -24,7 +24,7 @@ class Alias(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def build_routes(
-    world: World,
+    world: RolloutFacts,
     aliases: Collection[Alias],
     plans: Mapping[str, Plan],
     *,
@@ -40,7 +40,7 @@ def build_routes(
 
 
 def _route(
-    world: World,
+    world: RolloutFacts,
     alias: Alias,
     plans: Mapping[str, Plan],
     verified: Collection[str],
@@ -64,7 +64,7 @@ def _route(
     return route
 
 
-def named_paths(world: World, routes: Mapping[str, Route]) -> dict[str, str]:
+def named_paths(world: RolloutFacts, routes: Mapping[str, Route]) -> dict[str, str]:
     """Where the versions that routes name lie, for a gateway that starts without us."""
     names = {n for r in routes.values() for n in (r.live, r.last_good, r.canary) if n}
     return {name: world.adapters[name].path for name in sorted(names) if name in world.adapters}

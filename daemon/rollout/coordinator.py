@@ -15,7 +15,7 @@ from adaptd.daemon.rollout.build_table import Alias, build_routes, named_paths
 from adaptd.daemon.rollout.loading import Residency
 from adaptd.daemon.rollout.plan import Plan, plan_of
 from adaptd.daemon.rollout.publish_table import RouteKeeper
-from adaptd.daemon.rollout.state import World
+from adaptd.daemon.rollout.state import RolloutFacts
 from adaptd.daemon.store.lifecycle.adapters import AdapterStore
 from adaptd.daemon.store.lifecycle.rollouts import Change, RolloutStore
 from adaptd.daemon.wire.errors import RefusedError, SettingsError
@@ -49,11 +49,11 @@ class RolloutDesk:
         self._bases = bases
         self._digests: dict[str, tuple[str, str]] = {}
         self.lock = asyncio.Lock()
-        self.world = World({}, {})  # as last read
+        self.world = RolloutFacts({}, {})  # as last read
 
-    async def look(self) -> World:
+    async def look(self) -> RolloutFacts:
         """Read versions and rollouts."""
-        self.world = World.of(await self._adapters.list(), await self._rollouts.unfinished())
+        self.world = RolloutFacts.of(await self._adapters.list(), await self._rollouts.unfinished())
         return self.world
 
     def plan(self, rollout: Rollout) -> Plan | None:
@@ -102,7 +102,7 @@ class RolloutDesk:
             await self._keeper.write(table, reason=reason)
             await self._keeper.adopt(table)
 
-    def _table(self, world: World) -> RouteTable | None:
+    def _table(self, world: RolloutFacts) -> RouteTable | None:
         """The table a world asks for; None where the one in force says the same."""
         if (base := self._base_name()) is None:
             return None

@@ -8,7 +8,7 @@ import msgspec
 from adaptd.daemon.domain.receipts import Receipt
 from adaptd.daemon.domain.rollouts import Rollout, Waiver
 from adaptd.daemon.domain.states import RolloutState
-from adaptd.daemon.rollout.guard import Health, Verdict
+from adaptd.daemon.rollout.guard import GuardRuling, Health
 from adaptd.daemon.rollout.plan import Plan
 
 
@@ -25,7 +25,7 @@ class Act(StrEnum):
     ALERT = "alert"
 
 
-class Action(msgspec.Struct, frozen=True):
+class NextAction(msgspec.Struct, frozen=True):
     """`asks`: only a person can move it on. `step` is set for STEP only."""
 
     act: Act
@@ -50,7 +50,7 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     blind: str | None = None
 
 
-def next_action(rollout: Rollout, situation: Situation, plan: Plan, *, now: datetime) -> Action:
+def next_action(rollout: Rollout, situation: Situation, plan: Plan, *, now: datetime) -> NextAction:
     """Say what to do next. Asked again with the same facts it answers the same."""
     if rollout.state == RolloutState.LOADING:
         return _before_receipt(rollout, situation)
@@ -60,96 +60,98 @@ def next_action(rollout: Rollout, situation: Situation, plan: Plan, *, now: date
         return _on_step(rollout, situation, plan, now)
     if rollout.state == RolloutState.LIVE:
         return _after_promotion(rollout, situation, plan, now)
-    return Action(Act.HOLD, f"it is {rollout.state}")
+    return NextAction(Act.HOLD, f"it is {rollout.state}")
 
 
-def _before_receipt(rollout: Rollout, situation: Situation) -> Action:
+def _before_receipt(rollout: Rollout, situation: Situation) -> NextAction:
     if held := _not_begun(rollout, situation):
         return held
     if situation.receipt is None:
-        return Action(Act.HOLD, situation.problem or "it is being loaded and probed")
+        return NextAction(Act.HOLD, situation.problem or "it is being loaded and probed")
     if not situation.receipt.passed:
-        return Action(Act.ABORT, f"no swap receipt: {situation.receipt.reason}")
-    return Action(Act.VERIFY, "the host applies it as trained")
+        return NextAction(Act.ABORT, f"no swap receipt: {situation.receipt.reason}")
+    return NextAction(Act.VERIFY, "the host applies it as trained")
 
 
-def _first_step(rollout: Rollout, situation: Situation) -> Action:
+def _first_step(rollout: Rollout, situation: Situation) -> NextAction:
     if held := _not_begun(rollout, situation):
         return held
     if situation.receipt is None or not situation.receipt.passed:
-        return Action(Act.HOLD, "the host restarted: its receipt is being renewed")
+        return NextAction(Act.HOLD, "the host restarted: its receipt is being renewed")
     if situation.blind:
-        return Action(Act.HOLD, situation.blind)
-    return Action(Act.STEP, "verified", step=1)
+        return NextAction(Act.HOLD, situation.blind)
+    return NextAction(Act.STEP, "verified", step=1)
 
 
-def _not_begun(rollout: Rollout, situation: Situation) -> Action | None:
+def _not_begun(rollout: Rollout, situation: Situation) -> NextAction | None:
     if situation.outdated:
-        return Action(Act.DROP, situation.outdated)
+        return NextAction(Act.DROP, situation.outdated)
     if rollout.approved_by is None:
-        return Action(Act.HOLD, "it waits for approval", asks=True)
+        return NextAction(Act.HOLD, "it waits for approval", asks=True)
     if rollout.paused:
-        return Action(Act.HOLD, f"paused: {rollout.paused}", asks=True)
+        return NextAction(Act.HOLD, f"paused: {rollout.paused}", asks=True)
     if situation.behind:
-        return Action(Act.HOLD, f"it waits for {situation.behind}")
+        return NextAction(Act.HOLD, f"it waits for {situation.behind}")
     return None
 
 
-def _on_step(rollout: Rollout, situation: Situation, plan: Plan, now: datetime) -> Action:
+def _on_step(rollout: Rollout, situation: Situation, plan: Plan, now: datetime) -> NextAction:
     health = situation.health
     if health is None:
-        return Action(Act.HOLD, "the guard has not looked yet")
-    if health.verdict == Verdict.ROLL_BACK:
-        return Action(Act.ROLL_BACK, health.reason or "the guard says so")
+        return NextAction(Act.HOLD, "the guard has not looked yet")
+    if health.verdict == GuardRuling.ROLL_BACK:
+        return NextAction(Act.ROLL_BACK, health.reason or "the guard says so")
     if situation.blind and not rollout.withdrawn:
-        return Action(Act.WITHDRAW, situation.blind)
+        return NextAction(Act.WITHDRAW, situation.blind)
     if rollout.paused:
-        return Action(Act.HOLD, f"paused: {rollout.paused}", asks=True)
+        return NextAction(Act.HOLD, f"paused: {rollout.paused}", asks=True)
     waived = Waiver.SAMPLE_RATIO in rollout.waivers
-    if health.verdict == Verdict.PAUSE and not waived:
-        return Action(Act.PAUSE, health.reason or "the guard says so")
+    if health.verdict == GuardRuling.PAUSE and not waived:
+        return NextAction(Act.PAUSE, health.reason or "the guard says so")
     return _waiting(rollout, health, plan, now) or _advance(rollout, health, plan)
 
 
-def _waiting(rollout: Rollout, health: Health, plan: Plan, now: datetime) -> Action | None:
+def _waiting(rollout: Rollout, health: Health, plan: Plan, now: datetime) -> NextAction | None:
     """Minimum time, minimum units, no veto: what every step needs (D10)."""
     step = plan.steps[rollout.step - 1]
     left = (rollout.step_started_at or now) + step.at_least - now
     if left > timedelta(0):
-        return Action(Act.HOLD, f"step {rollout.step} takes {_seconds(left)} more")
+        return NextAction(Act.HOLD, f"step {rollout.step} takes {_seconds(left)} more")
     if health.units_this_step < step.units:
         seen = f"{health.units_this_step} of {step.units}"
-        return Action(Act.HOLD, f"step {rollout.step} has seen {seen} units")
-    if health.verdict == Verdict.VETO:
-        return Action(Act.HOLD, health.reason or "a metric speaks against it")
+        return NextAction(Act.HOLD, f"step {rollout.step} has seen {seen} units")
+    if health.verdict == GuardRuling.VETO:
+        return NextAction(Act.HOLD, health.reason or "a metric speaks against it")
     return None
 
 
-def _advance(rollout: Rollout, health: Health, plan: Plan) -> Action:
+def _advance(rollout: Rollout, health: Health, plan: Plan) -> NextAction:
     """The next step, if it needs no evidence or there is enough (D10)."""
     following = rollout.step + 1
     free = plan.weight(following) <= plan.guard.evidence_above
     if not (free or health.promotable or Waiver.EVIDENCE in rollout.waivers):
         return _inconclusive(health, plan)
     if following > len(plan.steps):
-        return Action(Act.PROMOTE, "every step is done")
-    return Action(Act.STEP, f"step {rollout.step} is done", step=following)
+        return NextAction(Act.PROMOTE, "every step is done")
+    return NextAction(Act.STEP, f"step {rollout.step} is done", step=following)
 
 
-def _inconclusive(health: Health, plan: Plan) -> Action:
+def _inconclusive(health: Health, plan: Plan) -> NextAction:
     evidence = f"promotion e {health.promotion_e:.2g} of {1 / plan.guard.alpha:.0f}"
     ask = plan.when_inconclusive == "ask"
-    return Action(Act.HOLD, f"inconclusive: {evidence}", asks=ask)
+    return NextAction(Act.HOLD, f"inconclusive: {evidence}", asks=ask)
 
 
-def _after_promotion(rollout: Rollout, situation: Situation, plan: Plan, now: datetime) -> Action:
+def _after_promotion(
+    rollout: Rollout, situation: Situation, plan: Plan, now: datetime
+) -> NextAction:
     """Watch against the holdback; a bad sign alerts, a person decides (D12)."""
     health = situation.health
     if not is_watched(rollout, plan, now=now) or health is None:
-        return Action(Act.HOLD, "live")
+        return NextAction(Act.HOLD, "live")
     if health.rollback_e >= 1 / plan.guard.alpha and "alert" not in rollout.evidence:
-        return Action(Act.ALERT, health.reason or "worse than the holdback")
-    return Action(Act.HOLD, "live, compared with the holdback")
+        return NextAction(Act.ALERT, health.reason or "worse than the holdback")
+    return NextAction(Act.HOLD, "live, compared with the holdback")
 
 
 def is_watched(rollout: Rollout, plan: Plan, *, now: datetime) -> bool:

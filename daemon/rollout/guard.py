@@ -5,12 +5,12 @@ from enum import StrEnum
 
 import msgspec
 
-from adaptd.daemon.domain.rollouts import GuardFacts, LatencyLimit, Metric, Tally
+from adaptd.daemon.domain.rollouts import ArmTally, GuardFacts, GuardMetric, LatencyLimit
 from adaptd.daemon.rollout.plan import FUSE_ERRORS, SAMPLE_RATIO_ALPHA, GuardRules
 from adaptd.daemon.stats.e_process import TWO_SIDED_GRID, better_grid, e_value, worse_grid
 
 
-class Verdict(StrEnum):
+class GuardRuling(StrEnum):
     CLEAR = (
         "clear"  # nothing speaks against the canary; `promotable` says whether enough speaks for it
     )
@@ -36,7 +36,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     per metric of `promote_on` against "at least ratio times as bad".
     """
 
-    verdict: Verdict
+    verdict: GuardRuling
     reason: str | None = None
     fuse: bool = False
     rollback_e: float = 1.0
@@ -59,12 +59,12 @@ def judge(facts: GuardFacts, rules: GuardRules, latency_limits: Sequence[Latency
     Latency is left out where live never had limits: a metric that cannot speak would only dilute
     the others. That is known before the first unit, so it costs no validity.
     """
-    watch = [m for m in rules.watch if m != Metric.LATENCY or latency_limits]
+    watch = [m for m in rules.watch if m != GuardMetric.LATENCY or latency_limits]
     worse = {m.value: _worse(facts.tallies, m, rules) for m in watch}
     better = {m.value: _better(facts.tallies, m, rules) for m in rules.promote_on}
     rollback_e, promotion_e = _mean(worse), _mean(better)
     sample_ratio_e = e_value(
-        _of(facts.tallies, Metric.ASSIGNMENT), null_ratio=1.0, grid=TWO_SIDED_GRID
+        _of(facts.tallies, GuardMetric.ASSIGNMENT), null_ratio=1.0, grid=TWO_SIDED_GRID
     )
     fuse = _fuse_blown(facts)
     verdict, reason = _verdict(rules, fuse, rollback_e, sample_ratio_e, worse)
@@ -89,27 +89,33 @@ def judge(facts: GuardFacts, rules: GuardRules, latency_limits: Sequence[Latency
 
 def _verdict(
     rules: GuardRules, fuse: bool, rollback_e: float, sample_ratio_e: float, worse: dict[str, float]
-) -> tuple[Verdict, str | None]:
+) -> tuple[GuardRuling, str | None]:
     if fuse:
-        return Verdict.ROLL_BACK, f"fuse: {FUSE_ERRORS} hard errors in a row, live has none"
+        return GuardRuling.ROLL_BACK, f"fuse: {FUSE_ERRORS} hard errors in a row, live has none"
     bar = 1 / rules.alpha
     leading = max(worse, key=lambda metric: worse[metric], default="")
     if rollback_e >= bar:
-        return Verdict.ROLL_BACK, f"worse than live on {leading}: e {rollback_e:.1f} of {bar:.0f}"
+        return (
+            GuardRuling.ROLL_BACK,
+            f"worse than live on {leading}: e {rollback_e:.1f} of {bar:.0f}",
+        )
     if sample_ratio_e >= 1 / SAMPLE_RATIO_ALPHA:
-        return Verdict.PAUSE, f"arms do not get their shares of units: e {sample_ratio_e:.0f}"
+        return GuardRuling.PAUSE, f"arms do not get their shares of units: e {sample_ratio_e:.0f}"
     half = bar**0.5  # halfway on the log scale of evidence
     if worse and worse[leading] >= half:
-        return Verdict.VETO, f"{leading} speaks against it: e {worse[leading]:.1f} of {half:.1f}"
-    return Verdict.CLEAR, None
+        return (
+            GuardRuling.VETO,
+            f"{leading} speaks against it: e {worse[leading]:.1f} of {half:.1f}",
+        )
+    return GuardRuling.CLEAR, None
 
 
-def _worse(tallies: Sequence[Tally], metric: Metric, rules: GuardRules) -> float:
-    null_ratio = rules.ratio if metric == Metric.LATENCY else 1.0
+def _worse(tallies: Sequence[ArmTally], metric: GuardMetric, rules: GuardRules) -> float:
+    null_ratio = rules.ratio if metric == GuardMetric.LATENCY else 1.0
     return e_value(_of(tallies, metric), null_ratio=null_ratio, grid=worse_grid(null_ratio))
 
 
-def _better(tallies: Sequence[Tally], metric: Metric, rules: GuardRules) -> float:
+def _better(tallies: Sequence[ArmTally], metric: GuardMetric, rules: GuardRules) -> float:
     return e_value(_of(tallies, metric), null_ratio=rules.ratio, grid=better_grid(rules.ratio))
 
 
@@ -124,11 +130,11 @@ def _fuse_blown(facts: GuardFacts) -> bool:
     return broken and facts.live_ok_since > 0 and facts.live_errors_since == 0
 
 
-def _of(tallies: Sequence[Tally], metric: Metric) -> list[Tally]:
+def _of(tallies: Sequence[ArmTally], metric: GuardMetric) -> list[ArmTally]:
     return [tally for tally in tallies if tally.metric == metric]
 
 
-def _counts(facts: GuardFacts, metric: Metric) -> ArmCounts:
+def _counts(facts: GuardFacts, metric: GuardMetric) -> ArmCounts:
     found = _of(facts.tallies, metric)
     canary = sum(tally.events for tally in found if tally.on_canary)
     live = sum(tally.events for tally in found) - canary

@@ -14,7 +14,7 @@ from adaptd.daemon.rollout.guard import Health, judge
 from adaptd.daemon.rollout.loading import Residency
 from adaptd.daemon.rollout.plan import Plan
 from adaptd.daemon.rollout.publish_table import RouteKeeper
-from adaptd.daemon.rollout.state import World
+from adaptd.daemon.rollout.state import RolloutFacts
 from adaptd.daemon.rollout.verdicts import outdated
 from adaptd.daemon.store.lifecycle.guard_facts import GuardStore
 from adaptd.daemon.store.lifecycle.receipts import ReceiptStore
@@ -45,7 +45,7 @@ class GuardWatch:
         self._recorded: dict[str, float] = {}
 
     async def situation(
-        self, world: World, rollout: Rollout, plan: Plan, *, now: datetime
+        self, world: RolloutFacts, rollout: Rollout, plan: Plan, *, now: datetime
     ) -> Situation:
         """Everything that decides the rollout's next action."""
         if rollout.state in (RolloutState.LOADING, RolloutState.VERIFIED):
@@ -73,7 +73,7 @@ class GuardWatch:
             evidence |= {"guard": msgspec.to_builtins(health), "looked_at": now.isoformat()}
         await self._rollouts.record_evidence(rollout.rollout_id, evidence)
 
-    async def _before_traffic(self, world: World, rollout: Rollout) -> Situation:
+    async def _before_traffic(self, world: RolloutFacts, rollout: Rollout) -> Situation:
         return Situation(
             receipt=await self._receipt(rollout.candidate),
             problem=self._residency.problems.get(rollout.candidate),
@@ -126,7 +126,7 @@ class GuardWatch:
         return f"no event stored since {since:%H:%M} UTC though the canary answers"
 
 
-def _outdated(world: World, rollout: Rollout) -> str | None:
+def _outdated(world: RolloutFacts, rollout: Rollout) -> str | None:
     """An operator's override needs no verdict."""
     if rollout.override_reason:
         return None

@@ -11,7 +11,7 @@ from adaptd.daemon.policy.book import PolicyBook
 from adaptd.daemon.rollout import apply as changes
 from adaptd.daemon.rollout.apply import By
 from adaptd.daemon.rollout.coordinator import RolloutDesk
-from adaptd.daemon.rollout.state import World
+from adaptd.daemon.rollout.state import RolloutFacts
 from adaptd.daemon.rollout.verdicts import objection
 from adaptd.daemon.store.lifecycle.adapters import AdapterRow, AdapterStore
 from adaptd.daemon.store.lifecycle.evaluations import Evaluation, EvaluationStore
@@ -130,7 +130,7 @@ def _check_startable(row: AdapterRow, *, why_not: str | None, reason: str | None
         raise RefusedError(where, why_not, remedy)
 
 
-def _rollback_change(world: World, model: str, by: By) -> tuple[str, Change]:
+def _rollback_change(world: RolloutFacts, model: str, by: By) -> tuple[str, Change]:
     active = world.active(model)
     if active is not None and active.state == RolloutState.STEP:
         return active.candidate, changes.take_back(world, active, by)

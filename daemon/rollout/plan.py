@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from adaptd.daemon.domain.rollouts import Metric
+from adaptd.daemon.domain.rollouts import GuardMetric
 from adaptd.daemon.policy.model import Guard, Policy
 
 FUSE_ERRORS = 5  # hard errors in a row on the canary that end it at once, outside alpha
@@ -24,8 +24,8 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
 class GuardRules(msgspec.Struct, frozen=True, kw_only=True):
     """What the guard watches and how sure it must be. `ratio` is what promotion must rule out."""
 
-    watch: tuple[Metric, ...] = (Metric.NEGATIVE, Metric.ERROR, Metric.LATENCY)
-    promote_on: tuple[Metric, ...] = (Metric.NEGATIVE,)
+    watch: tuple[GuardMetric, ...] = (GuardMetric.NEGATIVE, GuardMetric.ERROR, GuardMetric.LATENCY)
+    promote_on: tuple[GuardMetric, ...] = (GuardMetric.NEGATIVE,)
     alpha: float = 0.05
     ratio: float = 1.5
     maturity: timedelta = timedelta(hours=24)
@@ -67,8 +67,8 @@ def plan_of(policy: Policy) -> Plan:
 
 def _guard_rules(guard: Guard) -> GuardRules:
     return GuardRules(
-        watch=tuple(Metric(name) for name in guard.watch),
-        promote_on=tuple(Metric(name) for name in guard.promote_on),
+        watch=tuple(GuardMetric(name) for name in guard.watch),
+        promote_on=tuple(GuardMetric(name) for name in guard.promote_on),
         alpha=guard.alpha,
         ratio=guard.ratio,
         maturity=guard.maturity,

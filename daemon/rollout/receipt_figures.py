@@ -38,7 +38,7 @@ class ProbeFile(msgspec.Struct, frozen=True):
     probes: list[Probe]
 
 
-class Measured(msgspec.Struct, frozen=True):
+class MeasuredProbes(msgspec.Struct, frozen=True):
     """The host's log-probs of every probe: the base, the base once more, the adapter."""
 
     base: list[list[float]]
@@ -67,7 +67,7 @@ class ReceiptFigures(msgspec.Struct, frozen=True, kw_only=True):
         return self.reason is None
 
 
-def judge_receipt(probes: Sequence[Probe], measured: Measured) -> ReceiptFigures:
+def judge_receipt(probes: Sequence[Probe], measured: MeasuredProbes) -> ReceiptFigures:
     """Compare the host with the trainer.
 
     Refuses, in this order: too little to judge; another base; no effect; a wrong slope (scaling);

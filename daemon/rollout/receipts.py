@@ -11,7 +11,7 @@ from adaptd.daemon.domain.bases import base_digest
 from adaptd.daemon.domain.ports import AdapterHost, HostInfo
 from adaptd.daemon.domain.receipts import Receipt
 from adaptd.daemon.rollout.receipt_figures import (
-    Measured,
+    MeasuredProbes,
     Probe,
     ProbeFile,
     ReceiptFigures,
@@ -83,9 +83,9 @@ class ReceiptService:
             )
         return figures
 
-    async def _measure(self, name: str, probes: list[Probe]) -> Measured:
+    async def _measure(self, name: str, probes: list[Probe]) -> MeasuredProbes:
         sequences = [probe.ids for probe in probes]
-        return Measured(
+        return MeasuredProbes(
             base=await self._host.logprobs(None, sequences),
             base_again=await self._host.logprobs(None, sequences),
             adapter=await self._host.logprobs(name, sequences),

@@ -16,7 +16,7 @@ from adaptd.daemon.policy.book import PolicyBook
 from adaptd.daemon.rollout.agreement import names_in, numbers_of
 from adaptd.daemon.rollout.apply import By, carry_out, pause
 from adaptd.daemon.rollout.coordinator import RolloutDesk
-from adaptd.daemon.rollout.decide import Act, Action, Situation, next_action
+from adaptd.daemon.rollout.decide import Act, NextAction, Situation, next_action
 from adaptd.daemon.rollout.loading import Residency
 from adaptd.daemon.rollout.observe import GuardWatch, outage
 from adaptd.daemon.rollout.operator_commands import RolloutOperator
@@ -168,7 +168,7 @@ class RolloutService:
             await self._carry_out(rollout, action, situation, now)
 
     async def _carry_out(
-        self, rollout: Rollout, action: Action, situation: Situation, now: datetime
+        self, rollout: Rollout, action: NextAction, situation: Situation, now: datetime
     ) -> None:
         frozen = await self._freeze(rollout, action, now)
         async with self._desk.lock:
@@ -179,7 +179,7 @@ class RolloutService:
         if action.act == Act.ROLL_BACK:
             await self.took_back(rollout.rollout_id, published=published)
 
-    async def _freeze(self, rollout: Rollout, action: Action, now: datetime) -> Frozen:
+    async def _freeze(self, rollout: Rollout, action: NextAction, now: datetime) -> Frozen:
         """Live's latency limits, taken before the first unit reaches the canary (D12)."""
         if action.act != Act.STEP or action.step > 1:
             return Frozen()
@@ -215,7 +215,7 @@ class RolloutService:
                 await self._desk.apply(pause(rollout, by, withdraw=True))
 
 
-def _evidence(situation: Situation, action: Action, now: datetime) -> dict[str, Any]:
+def _evidence(situation: Situation, action: NextAction, now: datetime) -> dict[str, Any]:
     """What a decision was made on."""
     evidence: dict[str, Any] = {"decided_at": now.isoformat(), "waits": None, "asks": False}
     if situation.receipt is not None:

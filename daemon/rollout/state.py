@@ -10,14 +10,14 @@ from adaptd.daemon.store.lifecycle.adapters import AdapterRow
 from adaptd.daemon.store.lifecycle.rollouts import Change, is_active
 
 
-class World(msgspec.Struct, frozen=True):
+class RolloutFacts(msgspec.Struct, frozen=True):
     """Every version and every rollout that is not final."""
 
     adapters: Mapping[str, AdapterRow]
     rollouts: Mapping[str, Rollout]
 
     @classmethod
-    def of(cls, adapters: Iterable[AdapterRow], rollouts: Iterable[Rollout]) -> "World":
+    def of(cls, adapters: Iterable[AdapterRow], rollouts: Iterable[Rollout]) -> "RolloutFacts":
         return cls({a.name: a for a in adapters}, {r.rollout_id: r for r in rollouts})
 
     def live(self, model: str) -> str | None:
@@ -60,7 +60,7 @@ class World(msgspec.Struct, frozen=True):
         names += [r.candidate for r in active if self.behind(r) is None]
         return list(dict.fromkeys(name for name in names if name in self.adapters))
 
-    def after(self, change: Change) -> "World":
+    def after(self, change: Change) -> "RolloutFacts":
         """The same with a change made."""
         adapters, rollouts = dict(self.adapters), dict(self.rollouts)
         for adapter in change.adapters:
@@ -70,7 +70,7 @@ class World(msgspec.Struct, frozen=True):
             rollouts.pop(move.before.rollout_id, None)
             if not move.after.state.is_final:
                 rollouts[move.after.rollout_id] = move.after
-        return World(adapters, rollouts)
+        return RolloutFacts(adapters, rollouts)
 
     def _in_state(self, model: str, state: AdapterState) -> str | None:
         found = (a for a in self.adapters.values() if a.model == model and a.state == state)

@@ -9,7 +9,7 @@ from typing import Any
 from adaptd.daemon.policy.model import MIN_HOLDOUT_GROUPS, Holdout, NegativeShare, Policy
 
 
-class Action(StrEnum):
+class TriggerAction(StrEnum):
     START = "start"
     WAIT = "wait"
 
@@ -55,13 +55,13 @@ class Facts:
 class Decision:
     """What to do and why. `trigger` is what a started run records of its cause."""
 
-    action: Action
+    action: TriggerAction
     reason: str
     trigger: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def starts(self) -> bool:
-        return self.action is Action.START
+        return self.action is TriggerAction.START
 
 
 def decide(policy: Policy, facts: Facts, *, now: datetime) -> Decision:
@@ -77,7 +77,7 @@ def decide(policy: Policy, facts: Facts, *, now: datetime) -> Decision:
         return _wait("counting usable examples")
     if (missing := _missing(policy.curate.holdout, facts.usable)) is not None:
         return _wait(missing)
-    return Decision(Action.START, _words(trigger), trigger)
+    return Decision(TriggerAction.START, _words(trigger), trigger)
 
 
 def wants_count(policy: Policy, facts: Facts, *, now: datetime) -> bool:
@@ -171,7 +171,7 @@ def _words(trigger: Mapping[str, Any]) -> str:
 
 
 def _wait(reason: str) -> Decision:
-    return Decision(Action.WAIT, reason)
+    return Decision(TriggerAction.WAIT, reason)
 
 
 def _whole(left: timedelta) -> str:

@@ -19,10 +19,10 @@ from adaptd.daemon.domain.states import AdapterState
 from adaptd.daemon.policy.book import PolicyBook, PolicyVersion
 from adaptd.daemon.policy.cron import cron_trigger, next_fire
 from adaptd.daemon.scheduling.decide import (
-    Action,
     Decision,
     Facts,
     Judged,
+    TriggerAction,
     Usable,
     decide,
     wants_count,
@@ -38,7 +38,7 @@ _REST = 10  # a tick that took a second is followed by ten of rest
 _START = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Preview(Protocol):
+class SnapshotForecast(Protocol):
     """What a snapshot taken at a time would hold; writes nothing."""
 
     def __call__(self, version: PolicyVersion, *, as_of: datetime) -> Awaitable[Usable]: ...
@@ -58,7 +58,7 @@ class TriggerService:
         runs: RunStore,
         adapters: AdapterStore,
         store: TriggerStore,
-        preview: Preview,
+        preview: SnapshotForecast,
         seal: Callable[[], Awaitable[datetime]],
         tick_s: float,
         clock: Callable[[], datetime] = utc_now,
@@ -105,7 +105,7 @@ class TriggerService:
             try:
                 decision = await self._look(version)
             except AdaptdError as error:  # a policy's SQL, a lost file: told, and tried again
-                decision = Decision(Action.WAIT, str(error))
+                decision = Decision(TriggerAction.WAIT, str(error))
                 if self._decisions.get(version.model) != decision:
                     _log.warning("trigger_not_decided", model=version.model, reason=str(error))
             self._decisions[version.model] = decision
@@ -130,7 +130,7 @@ class TriggerService:
                 now=await self._seal(),
             )
         except RefusedError as error:  # somebody else was first
-            return Decision(Action.WAIT, error.problem)
+            return Decision(TriggerAction.WAIT, error.problem)
         await self._store.settle_crons(version.model)
         _log.info("run_queued", model=version.model, run=run.run_id, reason=decision.reason)
         return decision

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptd.daemon.domain.rollouts import Tally
+from adaptd.daemon.domain.rollouts import ArmTally
 
 Array = NDArray[np.float64]
 
@@ -46,7 +46,7 @@ def log_steps(weight: Array | float, *, null_ratio: float, grid: Sequence[float]
     return np.stack([on_live, on_canary], axis=-2)
 
 
-def e_value(tallies: Iterable[Tally], *, null_ratio: float, grid: Sequence[float]) -> float:
+def e_value(tallies: Iterable[ArmTally], *, null_ratio: float, grid: Sequence[float]) -> float:
     """The evidence against the null: the mean over the grid. 1 without events, at most 1e300.
 
     Events at weight 0 or 1 cannot be compared with anything and change nothing.

@@ -41,7 +41,7 @@ _FACTS = (
 Row = dict[str, Any]
 
 
-class EventCounts(msgspec.Struct, frozen=True, kw_only=True):
+class EventTotals(msgspec.Struct, frozen=True, kw_only=True):
     """What arrived. `last_minute` counts interactions and feedback ingested in the last 60 s.
 
     `duplicates` were dropped, since the store was made. `orphans`: feedback stored by
@@ -63,7 +63,7 @@ class EventCounts(msgspec.Struct, frozen=True, kw_only=True):
 class StoreFacts(msgspec.Struct, frozen=True, kw_only=True):
     """One consistent look at the store; rows are as stored, with their JSON read."""
 
-    events: EventCounts
+    events: EventTotals
     dead_letters_by_reason: list[Row]
     totals_by_source: list[Row]
     offsets: list[Row]
@@ -140,7 +140,7 @@ class SurfaceStore:
 
 
 def _facts(cursor: Connection, now: datetime) -> StoreFacts:
-    counts = msgspec.convert(_rows(cursor, "events", now=now)[0], EventCounts)
+    counts = msgspec.convert(_rows(cursor, "events", now=now)[0], EventTotals)
     found = {name: _rows(cursor, name) for name in _FACTS}
     paths = [Path(row["path"]) for row in _rows(cursor, "files")]
     return StoreFacts(events=counts, **found, store_bytes=_sizes(paths))

@@ -60,7 +60,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
+class TrainingProgress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
     """One line while a child works. `phase`: loading, training, probing or publishing.
 
     `tokens_per_s` is of the time in which the child ran; `eta_s` is wall time, pauses included.
@@ -90,7 +90,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     message: str
 
 
-Line = Progress | Done | Failed
+Line = TrainingProgress | Done | Failed
 EXIT_LOCKED = 15  # another child holds the run directory
 EXIT_CODES = {
     FailureCause.ERROR: 1,

@@ -24,7 +24,7 @@ from adaptd.daemon.training.job import (
     Failed,
     Job,
     Line,
-    Progress,
+    TrainingProgress,
     decode_line,
     write_job,
 )
@@ -33,7 +33,7 @@ from adaptd.daemon.training.pauses import Pauses, Waiting
 STILL_S = 180.0  # no line, below a twentieth of a core, below 10 kB/s for so long: it hangs
 _PACE_S = 0.25  # how often a child that gives way is looked at
 _WORK_LOOK_S = 1.0  # and how often its work is: that reads the fields of each process
-OnProgress = Callable[[Progress], Awaitable[None]]
+OnProgress = Callable[[TrainingProgress], Awaitable[None]]
 Wanted = Callable[[], Awaitable[bool]]
 
 
@@ -129,7 +129,7 @@ class TrainingChild:
             lines += raw is not None
             patience.saw(lines=lines)
             line = decode_line(raw) if raw else None
-            if isinstance(line, Progress):
+            if isinstance(line, TrainingProgress):
                 reached = KilledAt(line.phase, line.step)
                 await on_progress(line)
             elif line is not None:

@@ -15,7 +15,7 @@ from adaptd.daemon.policy.book import PolicyBook
 from adaptd.daemon.store.lifecycle.adapters import AdapterStore
 from adaptd.daemon.store.lifecycle.runs import Run, RunStore
 from adaptd.daemon.store.lifecycle.snapshots import SnapshotStore
-from adaptd.daemon.training.job import Job, Progress
+from adaptd.daemon.training.job import Job, TrainingProgress
 from adaptd.daemon.training.launcher import (
     CancelledRunError,
     KilledAt,
@@ -162,7 +162,7 @@ class TrainingService:
         paused_s = round(child.paused_s, 1)
         _log.info("trainer_done", run=run.run_id, content_hash=done.content_hash, paused_s=paused_s)
 
-    async def _note(self, run: Run, line: Progress) -> None:
+    async def _note(self, run: Run, line: TrainingProgress) -> None:
         now = time.monotonic()
         if line.phase == "training" and now - self._stored_at < self._settings.store_progress_s:
             return

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from adaptd.daemon.domain.erasures import Forgetting
-from adaptd.daemon.domain.reingestion import Reingestion
+from adaptd.daemon.domain.reingestion import RereadingPort
 from adaptd.daemon.store.ingest.dead_letters import DeadLetterStore
 from adaptd.daemon.store.lifecycle.adapters import AdapterStore
 from adaptd.daemon.store.lifecycle.rollouts import RolloutStore
@@ -31,6 +31,6 @@ class Backend:
     bodies: Bodies
     live: Live
     operator: Operator
-    reingestion: Reingestion
+    reingestion: RereadingPort
     upkeep: Upkeep
     forgetting: Forgetting

@@ -31,7 +31,7 @@ class PolicyState(msgspec.Struct, frozen=True, kw_only=True):
     yaml: str
 
 
-class Problem(msgspec.Struct, frozen=True, kw_only=True):
+class StatusProblem(msgspec.Struct, frozen=True, kw_only=True):
     """Something a person should look at. `level` is error or warning."""
 
     level: Literal["error", "warning"]
@@ -57,7 +57,7 @@ class LiveFacts(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime
     parts: list[PartState] = []
     policies: list[PolicyState] = []
-    problems: list[Problem] = []
+    problems: list[StatusProblem] = []
     gateways: list[GatewaySeen] = []
     ingest: dict[str, Any] = {}
     meters: dict[str, Meter] = {}  # by source: kafka, http

@@ -8,7 +8,7 @@ import msgspec
 
 from adaptd import __version__
 from adaptd.daemon.store.status_reads import StoreFacts
-from adaptd.daemon.web.ports import GatewaySeen, LiveFacts, PartState, Problem
+from adaptd.daemon.web.ports import GatewaySeen, LiveFacts, PartState, StatusProblem
 
 _RUN_FIELDS = ("run_id", "state", "reason", "adapter", "progress", "created_at", "finished_at")
 _EVALUATION_FIELDS = (
@@ -61,10 +61,10 @@ def not_ready(parts: Iterable[PartState]) -> list[PartState]:
     return [part for part in parts if part.problem is not None]
 
 
-def alerts(facts: StoreFacts, problems: Sequence[Problem]) -> list[Problem]:
+def alerts(facts: StoreFacts, problems: Sequence[StatusProblem]) -> list[StatusProblem]:
     """What a person should look at: halts first, then what the parts report."""
     halts = [
-        Problem(
+        StatusProblem(
             level="error",
             what=f"ingestion is halted: {halt['reason']}",
             remedy="Look at `adaptd ingest status`, then `adaptd ingest resume`",
@@ -75,20 +75,22 @@ def alerts(facts: StoreFacts, problems: Sequence[Problem]) -> list[Problem]:
     return [*halts, *problems, *(alert for row in on_their_way for alert in _rollout_alerts(row))]
 
 
-def _rollout_alerts(row: Document) -> Iterator[Problem]:
+def _rollout_alerts(row: Document) -> Iterator[StatusProblem]:
     """What a rollout that is not over asks of a person."""
     which = f"rollout {row['rollout_id']} of {row['model']}"
     evidence = row["evidence"] or {}
     guard = evidence.get("guard") or {}
     if row["paused"]:
         remedy = "Resume or abort it: adaptd rollout resume|abort"
-        yield Problem(level="warning", what=f"{which} is paused: {row['paused']}", remedy=remedy)
+        yield StatusProblem(
+            level="warning", what=f"{which} is paused: {row['paused']}", remedy=remedy
+        )
     elif row["approved_by"] is None or evidence.get("asks"):
         remedy = "Let it go on or end it: adaptd rollout promote|abort"
-        yield Problem(level="warning", what=f"{which} waits for a person", remedy=remedy)
+        yield StatusProblem(level="warning", what=f"{which} waits for a person", remedy=remedy)
     if guard.get("verdict") == "veto":
         what = f"{which}: users may be worse off ({guard['reason']})"
-        yield Problem(level="warning", what=what, remedy="Look at it: adaptd rollout show")
+        yield StatusProblem(level="warning", what=what, remedy="Look at it: adaptd rollout show")
 
 
 def ingest_document(facts: StoreFacts, live: LiveFacts) -> Document:

@@ -16,7 +16,7 @@ from adaptd.daemon.policy.book import PolicyBook
 from adaptd.daemon.recovery.restored_store import Restoration
 from adaptd.daemon.rollout.service import RolloutService
 from adaptd.daemon.scheduling.decide import Decision
-from adaptd.daemon.web.ports import GatewaySeen, LiveFacts, PartState, PolicyState, Problem
+from adaptd.daemon.web.ports import GatewaySeen, LiveFacts, PartState, PolicyState, StatusProblem
 from adaptd.daemon.wire.errors import HostError
 from adaptd.daemon.wire.routes import GatewayState, RouteTable
 
@@ -127,7 +127,7 @@ class LiveParts:
         meters: Mapping[str, Meter],
         decisions: Callable[[], Mapping[str, Decision]],
         restoration: Restoration,
-        notices: Callable[[], Sequence[Problem]] = list,
+        notices: Callable[[], Sequence[StatusProblem]] = list,
     ) -> None:
         self.started_at = datetime.now(UTC)
         self._services = services
@@ -186,9 +186,9 @@ class LiveParts:
             problem = f"table {keeper.table.epoch} is not in force yet"
         return PartState(part="gateway", problem=problem)
 
-    def _problems(self) -> list[Problem]:
+    def _problems(self) -> list[StatusProblem]:
         wrong = [
-            Problem(
+            StatusProblem(
                 level="warning",
                 what=f"{error.where}: {error.problem}; the last good version stays in force",
                 remedy=error.remedy,
@@ -196,20 +196,24 @@ class LiveParts:
             for error in self._policies.problems()
         ]
         refused = [
-            Problem(level="error", what=f"{name} is not served: {text}", remedy="See vLLM's log")
+            StatusProblem(
+                level="error", what=f"{name} is not served: {text}", remedy="See vLLM's log"
+            )
             for name, text in self._rollouts.residency.problems.items()
         ]
         held = [
-            Problem(level="error", what=f"restored store waits: {found.what}", remedy=found.remedy)
+            StatusProblem(
+                level="error", what=f"restored store waits: {found.what}", remedy=found.remedy
+            )
             for found in self._restoration.findings
             if self._restoration.holds
         ]
         return [*held, *wrong, *refused, *self._losses(), *self._notices()]
 
-    def _losses(self) -> list[Problem]:
+    def _losses(self) -> list[StatusProblem]:
         remedy = "Give it memory and a broker that keeps up; see its own /adaptd/metrics"
         return [
-            Problem(
+            StatusProblem(
                 level="error",
                 what=f"{name} lost {seen.state.rows_lost} interactions, its memory being full",
                 remedy=remedy,
@@ -225,10 +229,12 @@ def _ingest_part(status: IngestStatus | None) -> PartState:
     return PartState(part="ingest", problem=f"{status.state}: {status.problem or 'not yet'}")
 
 
-def _topic_problems(status: IngestStatus | None) -> list[Problem]:
+def _topic_problems(status: IngestStatus | None) -> list[StatusProblem]:
     faults = status.topic_faults if status else []
     return [
-        Problem(level="warning", what=f"topic {fault.topic}: {fault.what}", remedy=fault.remedy)
+        StatusProblem(
+            level="warning", what=f"topic {fault.topic}: {fault.what}", remedy=fault.remedy
+        )
         for fault in faults
     ]
 

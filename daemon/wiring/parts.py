@@ -39,7 +39,7 @@ from adaptd.daemon.system.supervision import Service, Supervisor
 from adaptd.daemon.training.calibration import ServedFormat, planned_format
 from adaptd.daemon.web.backend import Backend
 from adaptd.daemon.web.bodies import Bodies
-from adaptd.daemon.web.ports import Problem
+from adaptd.daemon.web.ports import StatusProblem
 from adaptd.daemon.wire.signing import derive
 from adaptd.daemon.wire.tokens import TokenBook
 from adaptd.daemon.wiring.erasing import ForgettingParts, build_forgetting
@@ -56,7 +56,7 @@ from adaptd.daemon.wiring.installation import (
 from adaptd.daemon.wiring.live_status import HostWatch, LiveParts, SeenPublisher
 from adaptd.daemon.wiring.loop import Pipeline, build_pipeline
 from adaptd.daemon.wiring.operations import Operations
-from adaptd.daemon.wiring.rereading import Reingestion, build_reingestion
+from adaptd.daemon.wiring.rereading import Rereading, build_reingestion
 from adaptd.daemon.wiring.upkeep import StoreUpkeep
 from adaptd.serving.gateway.settings import write_settings
 from adaptd.serving.host.launch import command
@@ -94,7 +94,7 @@ class _Ingestion:
 
     door: EventDoor
     consumer: IngestService | None
-    again: Reingestion
+    again: Rereading
 
     @property
     def meters(self) -> dict[str, Meter]:
@@ -318,10 +318,10 @@ def _starting(engine: EngineSupervisor | None) -> str | None:
     return f"{status.detail or 'starting'}, {status.elapsed_s:.0f} s{left}"
 
 
-def _notices(serving: _Serving, book: PolicyBook) -> list[Problem]:
+def _notices(serving: _Serving, book: PolicyBook) -> list[StatusProblem]:
     """What an operator should know of vLLM: other settings than asked for, another base."""
     found = [
-        Problem(
+        StatusProblem(
             level="error",
             what=f"policy {version.model} wants the base {version.policy.base}, and vLLM serves "
             f"{serving.base.name}",
@@ -332,5 +332,5 @@ def _notices(serving: _Serving, book: PolicyBook) -> list[Problem]:
     ]
     if serving.engine is not None and serving.engine.status.stale:
         what = "vLLM runs with other settings than those given now"
-        found.append(Problem(level="warning", what=what, remedy="adaptd engine restart"))
+        found.append(StatusProblem(level="warning", what=what, remedy="adaptd engine restart"))
     return found

@@ -19,12 +19,12 @@ from adaptd.daemon.store.database.database import Database
 from adaptd.daemon.store.ingest.dead_letters import DeadLetterStore
 from adaptd.daemon.store.ingest.replays import ReplayStore
 from adaptd.daemon.system.supervision import Service
-from adaptd.daemon.web.ports import Problem
+from adaptd.daemon.web.ports import StatusProblem
 from adaptd.daemon.wire.errors import MalformedError, RefusedError
 from adaptd.daemon.wire.tokens import Principal
 
 
-class Reingestion:
+class Rereading:
     """Implements the surfaces' port. `replayer` and `outbox` are None without a broker."""
 
     def __init__(
@@ -81,13 +81,13 @@ class Reingestion:
             found["dead letters"] = self._outbox.run
         return found
 
-    def notices(self) -> list[Problem]:
+    def notices(self) -> list[StatusProblem]:
         """What an operator should know: it stops nothing."""
         problem = self._outbox.problem if self._outbox else None
         if problem is None:
             return []
         remedy = "They are safe in the store; check the broker and the topic"
-        return [Problem(level="warning", what=problem, remedy=remedy)]
+        return [StatusProblem(level="warning", what=problem, remedy=remedy)]
 
     def _log(self) -> ReplayService:
         if self._replayer is None:
@@ -98,7 +98,7 @@ class Reingestion:
 
 def build_reingestion(
     settings: Settings, database: Database, events: EventSink, *, key: bytes
-) -> Reingestion:
+) -> Rereading:
     """`key` is derive(secret, "events"): what gateways sign with."""
     kinds, unsigned = Topics().kinds, frozenset(settings.kafka_unsigned_sources)
     book, letters = ReplayStore(database), DeadLetterStore(database)
@@ -108,7 +108,7 @@ def build_reingestion(
         "desk": ImportDesk(events),
     }
     if settings.kafka_bootstrap is None:
-        return Reingestion(**parts)
+        return Rereading(**parts)
     asked = ReplaySettings(
         bootstrap=settings.kafka_bootstrap,
         security=settings.kafka_security,
@@ -125,4 +125,4 @@ def build_reingestion(
             partitions=settings.kafka_partitions,
         )
         parts |= {"outbox": DeadLetterOutbox(outbox, letters), "own_topics": frozenset({topic})}
-    return Reingestion(**parts)
+    return Rereading(**parts)

@@ -14,7 +14,7 @@ from adaptd.daemon.store.lifecycle.adapters import AdapterRow
 MANIFEST = "manifest.json"
 
 
-class Seal(msgspec.Struct, frozen=True):
+class AdapterSeal(msgspec.Struct, frozen=True):
     """What the receipt reads of a manifest: SHA-256 by file name, and the version's own hash."""
 
     content_hash: str
@@ -25,7 +25,7 @@ def broken_seal(row: AdapterRow) -> str | None:
     """What is wrong with the files of a version; None where nothing is. Reads them all: blocks."""
     directory = Path(row.path)
     try:
-        seal = msgspec.json.decode((directory / MANIFEST).read_bytes(), type=Seal)
+        seal = msgspec.json.decode((directory / MANIFEST).read_bytes(), type=AdapterSeal)
         wrong = [name for name, digest in seal.files.items() if _sha256(directory / name) != digest]
     except (OSError, msgspec.MsgspecError) as error:
         return f"its files cannot be read ({error})"

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from adaptd.daemon.domain.rollouts import GuardFacts, LatencyLimit, Rollout, Tally
+from adaptd.daemon.domain.rollouts import ArmTally, GuardFacts, LatencyLimit, Rollout
 from adaptd.daemon.store.database.database import Connection, Database, rows
 from adaptd.daemon.store.database.statements import statements
 
@@ -54,7 +54,9 @@ class GuardStore:
         fuse = {"rollout": rollout.rollout_id, "armed_at": armed_at}
 
         def work(cursor: Connection) -> GuardFacts:
-            tallies = [msgspec.convert(r, Tally) for r in rows(cursor, _SQL["tallies"], **counted)]
+            tallies = [
+                msgspec.convert(r, ArmTally) for r in rows(cursor, _SQL["tallies"], **counted)
+            ]
             seen = rows(cursor, _SQL["exposure"], **exposed)[0]
             broken = rows(cursor, _SQL["fuse"], **fuse)[0]
             return GuardFacts(tallies=tallies, **seen, **broken)

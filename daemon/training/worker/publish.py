@@ -23,7 +23,7 @@ from adaptd.daemon.training.adapter_files import (
 )
 from adaptd.daemon.training.job import Done, Job
 from adaptd.daemon.training.lora_rules import ServedLora, config_problems, key_problems
-from adaptd.daemon.training.worker.data import Probe
+from adaptd.daemon.training.worker.data import ProbeItem
 from adaptd.daemon.training.worker.failures import NotFiniteError
 from adaptd.daemon.training.worker.probes import write_probes
 from adaptd.daemon.wire.errors import AdaptdError
@@ -32,7 +32,7 @@ _PACKAGES = ("adaptd", "torch", "transformers", "peft", "trl")
 _FRESH = ".adapter"
 
 
-def publish(job: Job, model: PeftModel, probes: list[Probe], figures: dict[str, Any]) -> Done:
+def publish(job: Job, model: PeftModel, probes: list[ProbeItem], figures: dict[str, Any]) -> Done:
     """Write the adapter as it will be served, measure its probes, and seal it.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from adaptd.daemon.demo.world import World
+from adaptd.daemon.demo.world import DemoWorld
 from tests.support.broker import ROOT
 from tests.support.event_samples import an_interaction
 from tests.support.waiting import until
@@ -22,7 +22,7 @@ async def test_without_java_events_go_through_the_daemons_door_and_to_no_broker_
     monkeypatch.setenv("ADAPTD_KAFKA_BOOTSTRAP", "127.0.0.1:1")  # an operator's own
     monkeypatch.setenv("ADAPTD_UPSTREAM__MANAGE", "false")  # no vLLM here
     told: list[str] = []
-    world = World(tmp_path / "demo")
+    world = DemoWorld(tmp_path / "demo")
     try:
         world.make_base(told.append)
         world.start_broker(told.append)
@@ -48,7 +48,7 @@ async def test_without_java_events_go_through_the_daemons_door_and_to_no_broker_
         world.end(in_a_hurry=lambda: True)
 
 
-async def status(world: World) -> dict[str, Any]:
+async def status(world: DemoWorld) -> dict[str, Any]:
     """What the daemon says of itself, once it answers."""
     await until((world.home / "gateway.json").exists, within_s=60)
     return await until(lambda: world.get("/v1/status"), within_s=60)

@@ -8,7 +8,7 @@ from adaptd.daemon.domain.states import FailureCause
 from adaptd.daemon.training.job import (
     Done,
     Failed,
-    Progress,
+    TrainingProgress,
     decode_line,
     encode_line,
     read_job,
@@ -19,7 +19,7 @@ from tests.support.training_world import a_job
 
 def test_lines_come_back_as_they_were() -> None:
     for line in (
-        Progress(phase="training", step=3, total=36, loss=0.5),
+        TrainingProgress(phase="training", step=3, total=36, loss=0.5),
         Done(path="/runs/1/adapter-00", content_hash="00", figures={"rows": 3}),
         Failed(cause=FailureCause.NAN, message="the loss of step 3 is nan"),
     ):

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from adaptd.daemon.domain.states import FailureCause
-from adaptd.daemon.training.job import EXIT_LOCKED, PARENT_PID, Done, Progress, encode_line
+from adaptd.daemon.training.job import EXIT_LOCKED, PARENT_PID, Done, TrainingProgress, encode_line
 from adaptd.daemon.training.launcher import (
     CancelledRunError,
     LockedError,
@@ -23,7 +23,7 @@ from tests.support.training_world import a_job
 from tests.support.waiting import LIMIT_S, until
 
 
-async def unheard(_: Progress) -> None:
+async def unheard(_: TrainingProgress) -> None:
     pass
 
 
@@ -31,7 +31,7 @@ async def always() -> bool:
     return True
 
 
-STEP = encode_line(Progress(phase="training", step=1, total=2)).decode().strip()
+STEP = encode_line(TrainingProgress(phase="training", step=1, total=2)).decode().strip()
 DONE = encode_line(Done(path="/runs/1/adapter", content_hash="00")).decode().strip()
 UNTIL_GO = "while [ ! -e go ]; do sleep 0.05; done"
 
@@ -176,7 +176,7 @@ async def test_a_child_gives_way_only_once_it_dies_with_the_daemon(tmp_path: Pat
     async with start(a_job(tmp_path), command=script, poll_s=0.05, waiting=lambda: 1) as child:
         process, paused_s = psutil.Process(child.pid), []
 
-        async def heard(_: Progress) -> None:
+        async def heard(_: TrainingProgress) -> None:
             paused_s.append(child.paused_s)
 
         async def until_stopped() -> bool:

@@ -28,7 +28,7 @@ from adaptd.daemon.training.job import (
     Job,
     Line,
     Parent,
-    Progress,
+    TrainingProgress,
 )
 from adaptd.daemon.training.launcher import start
 from adaptd.daemon.training.lora_rules import config_problems, key_problems
@@ -71,7 +71,9 @@ def adapter(trained: list[Line]) -> Path:
 
 
 def test_it_learns_and_says_so_step_by_step(trained: list[Line], job: Job) -> None:
-    steps = [line for line in trained if isinstance(line, Progress) and line.phase == "training"]
+    steps = [
+        line for line in trained if isinstance(line, TrainingProgress) and line.phase == "training"
+    ]
 
     assert [line.step for line in steps] == list(range(1, job.steps + 1))
     first, last = steps[0], steps[-1]
@@ -184,7 +186,7 @@ def test_a_second_trainer_on_a_run_directory_leaves_at_once(tmp_path: Path, job:
 async def test_pauses_change_nothing_in_what_is_learnt(
     tmp_path: Path, job: Job, trained: list[Line]
 ) -> None:
-    async def unheard(_: Progress) -> None:
+    async def unheard(_: TrainingProgress) -> None:
         pass
 
     async def always() -> bool:

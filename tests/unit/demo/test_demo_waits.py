@@ -14,7 +14,7 @@ from adaptd.daemon.demo.forecast import Forecast
 from adaptd.daemon.demo.screen import Screen
 from adaptd.daemon.demo.waits import Waits
 from adaptd.daemon.demo.watcher import Watcher
-from adaptd.daemon.demo.world import DemoError, World
+from adaptd.daemon.demo.world import DemoError, DemoWorld
 from tests.support.broker import ROOT
 
 Document = dict[str, Any] | list[dict[str, Any]]
@@ -51,11 +51,11 @@ class ScriptedWorld:
 
     def waits(self) -> Waits:
         clock = lambda: QUESTION_S * self.questions  # noqa: E731
-        return Waits(cast("World", self), STILL_S, poll_s=0, look_s=self.look_s, clock=clock)
+        return Waits(cast("DemoWorld", self), STILL_S, poll_s=0, look_s=self.look_s, clock=clock)
 
 
 def watcher(world: ScriptedWorld) -> Watcher:
-    return Watcher(cast("World", world), Screen(Forecast(), started=0), world.waits())
+    return Watcher(cast("DemoWorld", world), Screen(Forecast(), started=0), world.waits())
 
 
 def rollout(state: str = "step", **guard: float) -> list[dict[str, Any]]:

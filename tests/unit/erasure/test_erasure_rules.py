@@ -14,7 +14,7 @@ from adaptd.daemon.erasure.retention import RetentionService
 from adaptd.daemon.policy.model import Policy
 from adaptd.daemon.rollout import apply as changes
 from adaptd.daemon.rollout.apply import By
-from adaptd.daemon.rollout.state import World
+from adaptd.daemon.rollout.state import RolloutFacts
 from adaptd.daemon.scheduling.decide import Facts, Usable, decide
 from adaptd.daemon.store.database.database import Database, rows
 from adaptd.daemon.store.database.statements import statements
@@ -74,7 +74,7 @@ def test_a_tainted_version_is_nothing_to_return_to_once_its_replacement_is_live(
     )
     versions = {V1: STATES.LAST_GOOD, V2: STATES.LIVE, V3: STATES.CANARY}
     found = [version(name, state, tainted=name in tainted) for name, state in versions.items()]
-    world = World.of(found, [rollout])
+    world = RolloutFacts.of(found, [rollout])
 
     change = changes.promote(world, rollout, By(actor="t", reason="", now=NOW))
 

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adaptd.daemon.policy.model import Policy
-from adaptd.daemon.scheduling.decide import Action, Facts, Judged, Usable, decide, wants_count
+from adaptd.daemon.scheduling.decide import (
+    Facts,
+    Judged,
+    TriggerAction,
+    Usable,
+    decide,
+    wants_count,
+)
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 ENOUGH = Usable(new_examples=250, train=200, holdout_items=100, holdout_groups=60)
@@ -35,7 +42,7 @@ def test_enough_new_examples_start_a_run_and_are_its_cause() -> None:
 
 def test_too_few_new_examples_wait_with_the_number() -> None:
     decision = decide(a_policy(), facts(usable=None, at_most_new=199), now=NOW)
-    assert (decision.action, decision.reason) == (Action.WAIT, "199 of 200 new examples")
+    assert (decision.action, decision.reason) == (TriggerAction.WAIT, "199 of 200 new examples")
 
 
 def test_what_is_usable_counts_not_what_arrived() -> None:

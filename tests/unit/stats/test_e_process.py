@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaptd.daemon.domain.rollouts import Metric, Tally
+from adaptd.daemon.domain.rollouts import ArmTally, GuardMetric
 from adaptd.daemon.stats.e_process import (
     TWO_SIDED_GRID,
     better_grid,
@@ -58,8 +58,8 @@ def test_the_sample_ratio_grid_looks_both_ways() -> None:
     assert min(TWO_SIDED_GRID) < 1 < max(TWO_SIDED_GRID)
 
 
-def tally(weight: float, on_canary: bool, events: int = 1) -> Tally:
-    return Tally(Metric.NEGATIVE, on_canary, weight, events)
+def tally(weight: float, on_canary: bool, events: int = 1) -> ArmTally:
+    return ArmTally(GuardMetric.NEGATIVE, on_canary, weight, events)
 
 
 EVENTS = st.lists(
