@@ -21,6 +21,7 @@ from adaptd.daemon.dataset.render import Renderer
 from adaptd.daemon.dataset.rows import Rendered, render
 from adaptd.daemon.dataset.select import Selection, select_examples
 from adaptd.daemon.dataset.snapshot import write_snapshot
+from adaptd.daemon.domain.triggers import UsableExamples
 from adaptd.daemon.policy.book import PolicyVersion
 from adaptd.daemon.policy.files import Unreadable
 from adaptd.daemon.policy.golden import Golden, read_golden
@@ -42,16 +43,6 @@ _LITERAL_OR_COMMENT = re.compile(r"'[^']*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 class NotEnoughError(AdaptdError):
     """There is too little to train or to measure on."""
-
-
-class SnapshotPreview(msgspec.Struct, frozen=True):
-    """What a build would find now: for the triggers. `examples` are usable on either side."""
-
-    examples: int
-    new_examples: int
-    train: int
-    holdout_items: int
-    holdout_groups: int
 
 
 class _Gathered(msgspec.Struct, frozen=True):
@@ -90,7 +81,7 @@ class SnapshotBuilder:
         self._renderers: dict[Path, Renderer] = {}
         self._exports = f".examples-{secrets.token_hex(4)}-"  # of this process
 
-    async def preview(self, version: PolicyVersion, *, as_of: datetime) -> SnapshotPreview:
+    async def preview(self, version: PolicyVersion, *, as_of: datetime) -> UsableExamples:
         """Count what a build would find, as far as rendering. Puts no group on a side.
 
         Raises:
@@ -99,7 +90,7 @@ class SnapshotBuilder:
         gathered = await self._gather(version, as_of)
         seen = await self._snapshots.seen_feedback(version.model)
         usable = [row[0] for row in (*gathered.split.train, *gathered.split.holdout)]
-        return SnapshotPreview(
+        return UsableExamples(
             examples=len(usable),
             new_examples=sum(example.feedback not in seen for example in usable),
             train=len(gathered.rendered.train),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import structlog
 
 from adaptd.daemon.domain.ports import AdapterHost
-from adaptd.daemon.domain.states import AdapterState
+from adaptd.daemon.domain.versions import live_version
 from adaptd.daemon.evaluation.criteria import Gate
 from adaptd.daemon.evaluation.measure import Bench, fits
 from adaptd.daemon.evaluation.pairs import Pair, Suite
@@ -107,9 +107,8 @@ class Comparison:
 
     async def live_of(self, model: str) -> str | None:
         """The alias's live version; None is the base."""
-        rows = await self._adapters.list(model)
-        live = [row for row in rows if row.state is AdapterState.LIVE]
-        return max(live, key=lambda row: row.number).name if live else None
+        live = live_version(await self._adapters.list(model), model)
+        return live.name if live else None
 
     async def _scores(
         self, name: str | None, case: Case, progress: EvaluationProgress

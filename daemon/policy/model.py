@@ -3,26 +3,28 @@
 What a key of the design cannot do yet is in waiting.py, and refused with those words.
 """
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationInfo,
+    create_model,
     field_validator,
     model_validator,
 )
 
+from adaptd.daemon.policy.trigger import Trigger
+from adaptd.daemon.policy.triggers import TRIGGERS
 from adaptd.daemon.policy.values import (
     MARGIN_SCHEMA,
-    Cron,
     Duration,
     Share,
+    Strict,
     Timezone,
     read_duration,
     read_nats,
@@ -38,14 +40,6 @@ Metric = Literal["exact_match", "nll"]
 Suite = Literal["fresh", "golden"]
 Watched = Literal["negative", "error", "latency"]
 AtLeastOne = Field(min_length=1, strict=False)
-
-
-class Strict(BaseModel):
-    """A misspelt key is an error, never a silent default; nothing changes after it is checked."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
 
 
 class Caps(Strict):
@@ -98,41 +92,49 @@ class Curate(Strict):
     holdout: Holdout = Holdout()
 
 
-class NegativeShare(Strict):
-    """Starts a run when answers are judged badly too often."""
-
-    above: Share
-    """Share of the judged answers that were rated below zero or corrected."""
-    over: Duration
-    """How far back to look."""
-    at_least: PositiveInt = 100
-    """Judged answers needed before the share means anything."""
-
-
-class Trigger(Strict):
+class TriggerEntry(Strict):
     """One reason to train. Exactly one of its keys is given."""
 
-    new_examples: PositiveInt | None = None
-    """Usable examples that no version saw yet. Runs that failed on them are tried twice again."""
-    negative_share: NegativeShare | None = None
-    cron: Cron | None = None
-    """Minute hour day month weekday, in the policy's time zone; weekday 0 and 7 are Sunday."""
-
     @model_validator(mode="after")
-    def one_reason(self) -> Self:
+    def has_one_key(self) -> Self:
         given = [value for _, value in self if value is not None]
         if len(given) != 1 or len(self.model_fields_set) != 1:
+            known = ", ".join(type(self).model_fields)
             raise refused(
-                f"has {len(self.model_fields_set)} keys",
-                "Give each entry exactly one of new_examples, negative_share, cron",
+                f"has {len(self.model_fields_set)} keys", f"Give each entry exactly one of {known}"
             )
         return self
+
+    @property
+    def key(self) -> str:
+        return next(name for name, value in self if value is not None)
+
+    @property
+    def wanted(self) -> Any:
+        """The value given to the key."""
+        return getattr(self, self.key)
+
+
+def compose_entry(triggers: Iterable[Trigger[Any]]) -> type[TriggerEntry]:
+    """Make the model of one entry of `train_when.any`: a key for each trigger that has one."""
+    fields: dict[str, Any] = {
+        trigger.key: (trigger.value | None, Field(default=None, description=trigger.about))
+        for trigger in triggers
+        if trigger.value is not None
+    }
+    return create_model("Trigger", __base__=TriggerEntry, __doc__=TriggerEntry.__doc__, **fields)
+
+
+if TYPE_CHECKING:
+    _Entry = TriggerEntry
+else:
+    _Entry = compose_entry(TRIGGERS)
 
 
 class TrainWhen(Strict):
     """When a run starts."""
 
-    any: Annotated[tuple[Trigger, ...], AtLeastOne] = (Trigger(new_examples=200),)
+    any: Annotated[tuple[_Entry, ...], AtLeastOne] = (_Entry.model_validate({"new_examples": 200}),)
     """A run starts when any of these holds."""
     cooldown: Duration = read_duration("6h")
     """Time between the end of a run and the start of the next."""
@@ -325,3 +327,10 @@ class Policy(Strict):
                 "Name the file in curate.holdout.golden",
             )
         return self
+
+
+def compose_policy(triggers: Iterable[Trigger[Any]]) -> type[Policy]:
+    """Make the policy model with other triggers than adaptd's own."""
+    entries: Any = Annotated[tuple[compose_entry(triggers), ...], AtLeastOne]  # pyright: ignore[reportInvalidTypeForm] - made at run time
+    when = create_model("TrainWhen", __base__=TrainWhen, any=(entries, ...))
+    return create_model("Policy", __base__=Policy, train_when=(when, ...))

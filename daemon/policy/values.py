@@ -5,7 +5,14 @@ from datetime import timedelta
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from adaptd.daemon.policy.cron import check_cron
@@ -14,6 +21,14 @@ _DURATION = re.compile(r"(\d{1,6}) ?(s|m|h|d)")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _PERCENT = re.compile(r"(-?\d{1,6}(?:\.\d{1,6})?) ?%")
 _POINTS = re.compile(r"(\d{1,3}(?:\.\d{1,6})?) points?")
+
+
+class Strict(BaseModel):
+    """Base of every part of a policy. A misspelt key is an error, never a silent default."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 def wrong(value: Any, remedy: str) -> PydanticCustomError:
