@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from adaptd.daemon.dataset.select import Example
+from adaptd.daemon.dataset.example import Example
 from adaptd.daemon.store.lifecycle.snapshots import Member
 
 TRAIN, HOLDOUT = "train", "holdout"

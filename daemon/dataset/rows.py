@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from adaptd.daemon.dataset.example import Example
 from adaptd.daemon.dataset.groups import Split
 from adaptd.daemon.dataset.render import Renderer, RenderError
-from adaptd.daemon.dataset.select import Example
 from adaptd.daemon.dataset.snapshot import Contents, SuiteRow, TrainRow, train_row
 from adaptd.daemon.policy.golden import Golden, GoldenItem
 from adaptd.daemon.wire.errors import PolicyError

@@ -4,43 +4,22 @@ A correction counts by its text; an approved answer (rated above zero, never bel
 nobody) counts as it was served. A thumb down alone never trains.
 """
 
-from bisect import bisect_right
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
+from adaptd.daemon.dataset.curation import STEPS, curate
+from adaptd.daemon.dataset.curation.step import CurationStep
+from adaptd.daemon.dataset.example import Example
 from adaptd.daemon.dataset.messages import RenderError, text_of
 from adaptd.daemon.dataset.prompts import is_conversation, last_words, prompt_key
-from adaptd.daemon.policy.model import Caps, Select
+from adaptd.daemon.policy.model import Select
 
 Row = Mapping[str, Any]
 _CORRECTION, _RATING = "correction", "rating"
-
-
-class Example(msgspec.Struct, frozen=True, kw_only=True):
-    """A prompt and the answer it should have had. `author` is who said so, or his token.
-
-    `last_words` is the normalised last message of the user: examples that share it form one group.
-    `prompt` stands for the normalised conversation: those that share it are one example.
-    """
-
-    interaction: str
-    feedback: str
-    kind: str
-    author: str
-    conversation: str | None
-    messages: list[dict[str, Any]]
-    tools: list[dict[str, Any]] | None = None
-    template_args: dict[str, Any] | None = None
-    reasoning_effort: str | None = None
-    answer: str
-    asked_at: datetime
-    said_at: datetime
-    last_words: str
-    prompt: str
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -54,12 +33,10 @@ class _Refused(Exception):  # noqa: N818 - a reason, counted
     pass
 
 
-def select_examples(rows: Iterable[Row], policy: Select, *, as_of: datetime) -> Selection:
-    """Apply a policy to rows of `examples` (as_of already applied, `where` too).
-
-    Caps come before equal prompts are settled: what one person may not add to the training set he
-    may not take out of it either. The share is counted on what is left after that.
-    """
+def select_examples(
+    rows: Iterable[Row], policy: Select, *, as_of: datetime, steps: Sequence[CurationStep] = STEPS
+) -> Selection:
+    """Apply a policy to rows of `examples` (as_of already applied, `where` too)."""
     refused: Counter[str] = Counter()
     usable: list[Example] = []
     for row in rows:
@@ -67,27 +44,10 @@ def select_examples(rows: Iterable[Row], policy: Select, *, as_of: datetime) -> 
             usable += _examples(row, policy, as_of, refused)
         except _Refused as reason:
             refused[str(reason)] += 1
-    own = _newest(usable, key=lambda example: (example.author, example.prompt))
-    capped = _capped(own, policy.caps)
-    kept = _newest(capped, key=lambda example: example.prompt)
-    refused["same_prompt"] += len(usable) - len(own) + len(capped) - len(kept)
-    refused["over_cap"] += len(own) - len(capped)
-    ordered = sorted(kept, key=lambda example: (example.interaction, example.feedback))
+    curated = curate(usable, policy, steps=steps)
+    refused.update(curated.refused)
+    ordered = sorted(curated.kept, key=lambda example: (example.interaction, example.feedback))
     return Selection(ordered, {reason: n for reason, n in sorted(refused.items()) if n})
-
-
-def fair_cap(places: Sequence[int], share: float, *, most: int) -> int:
-    """The most examples, up to `most`, one person may have: no more than `share` of what is kept.
-
-    `places` has one number for each prompt: the lowest place it has in anybody's own list, newest
-    first from 1. So many prompts are kept under a cap as lie within it, whoever settles them. That
-    number never falls by what one person adds, so he cannot lower the cap of the others. With too
-    few prompts for a share it is 1: one example is always allowed.
-    """
-    ordered = sorted(places)
-    while most > 1 and most > share * bisect_right(ordered, most) + 1e-9:
-        most -= 1
-    return max(1, most)
 
 
 def _examples(
@@ -182,32 +142,6 @@ def _answer_text(message: Any) -> str:
     if not text.strip():
         raise _Refused("empty_answer")
     return text
-
-
-def _capped(examples: Sequence[Example], caps: Caps) -> list[Example]:
-    """At most so many of one author, the newest first. `examples` come the oldest first.
-
-    No author gives one prompt twice. The share is of what is left once equal prompts are settled.
-    """
-    by_author: dict[str, list[Example]] = defaultdict(list)
-    for example in examples:
-        by_author[example.author].append(example)
-    places: dict[str, int] = {}
-    for mine in by_author.values():
-        for place, example in enumerate(reversed(mine), 1):
-            places[example.prompt] = min(place, places.get(example.prompt, place))
-    longest = max(map(len, by_author.values()), default=1)
-    most = fair_cap(list(places.values()), caps.per_user_share, most=min(caps.per_user, longest))
-    return [example for mine in by_author.values() for example in mine[-most:]]
-
-
-def _newest(examples: Iterable[Example], *, key: Any) -> list[Example]:
-    """The newest of each key, the oldest first."""
-    found: dict[Any, Example] = {}
-    for example in sorted(examples, key=lambda e: (e.said_at, e.feedback)):
-        found.pop(key(example), None)
-        found[key(example)] = example
-    return list(found.values())
 
 
 def _of_type(value: Any, kind: type) -> Any:

@@ -7,9 +7,9 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adaptd.daemon.dataset.example import Example
 from adaptd.daemon.dataset.groups import Split, members_of, message_key, split_examples
 from adaptd.daemon.dataset.prompts import normalised
-from adaptd.daemon.dataset.select import Example
 from adaptd.daemon.store.lifecycle.snapshots import Member
 
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adaptd.daemon.dataset.curation.person_cap import fair_cap
 from adaptd.daemon.dataset.prompts import last_words, normalised, prompt_key
-from adaptd.daemon.dataset.select import Selection, fair_cap, select_examples
+from adaptd.daemon.dataset.select import Selection, select_examples
 from adaptd.daemon.policy.model import Caps, Select
 
 AS_OF = datetime(2026, 11, 2, tzinfo=UTC)

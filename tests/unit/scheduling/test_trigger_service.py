@@ -315,7 +315,7 @@ async def test_the_scheduler_wakes_the_loop_when_a_cron_is_due(world: World) -> 
     scheduler = AsyncIOScheduler(timezone=UTC)
     scheduler.start()
     try:
-        world.service._schedule(scheduler)
+        world.service._schedule_wakes(scheduler)
         (job,) = scheduler.get_jobs()
         assert job.next_run_time.strftime("%a %H:%M %Z") in ("Sun 03:00 CET", "Sun 03:00 CEST")
 
@@ -323,7 +323,7 @@ async def test_the_scheduler_wakes_the_loop_when_a_cron_is_due(world: World) -> 
         await until(world.service._wake.is_set, within_s=5)
 
         world.book.settle({}, [])
-        world.service._schedule(scheduler)
+        world.service._schedule_wakes(scheduler)
         assert scheduler.get_jobs() == []
     finally:
         scheduler.shutdown(wait=False)
