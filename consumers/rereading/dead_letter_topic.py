@@ -11,7 +11,8 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 
 from adaptd.consumers.kafka.topic_admin import BrokerAwayError, TopicAdmin
-from adaptd.daemon.domain.dead_letters import DeadLetter, LetterBook
+from adaptd.daemon.domain.dead_letters import DeadLetter
+from adaptd.daemon.domain.ports import LetterBook
 from adaptd.daemon.wire.errors import SettingsError
 from adaptd.daemon.wire.kafka import KafkaSecurity
 from adaptd.daemon.wire.kafka_clients import connect

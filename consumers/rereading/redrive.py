@@ -12,7 +12,6 @@ from adaptd.consumers.decoding.json_events import Kind
 from adaptd.daemon.domain.dead_letters import (
     ERASED,
     DeadLetter,
-    LetterBook,
     LetterChoice,
     LetterCursor,
     Redriven,
@@ -27,7 +26,7 @@ from adaptd.daemon.domain.ingest import (
     Span,
     Written,
 )
-from adaptd.daemon.domain.ports import EventSink
+from adaptd.daemon.domain.ports import EventSink, LetterBook
 
 _STEP_LETTERS = 500
 _STEP_BYTES = 8 << 20

@@ -16,8 +16,8 @@ from adaptd.consumers.kafka.log_reader import LogChunk, LogGoneError, LogReader
 from adaptd.consumers.kafka.topic_admin import BrokerAwayError, TopicAdmin
 from adaptd.consumers.rereading.ranges import ask_ranges
 from adaptd.daemon.domain.ingest import Decoded, LogRange, Span
-from adaptd.daemon.domain.ports import EventSink
-from adaptd.daemon.domain.replays import Replay, ReplayBook, ReplayRequest, ReplayState, source_of
+from adaptd.daemon.domain.ports import EventSink, ReplayBook
+from adaptd.daemon.domain.replays import Replay, ReplayRequest, ReplayState, source_of
 from adaptd.daemon.wire.errors import AdaptdError, HaltError, RefusedError
 from adaptd.daemon.wire.kafka import KafkaSecurity
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def replace_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """Write a file in one step that survives a power cut: readers see the old one or the new one.
+    """Replace a file in one step: readers see the old or the new one, after a power cut too.
 
     Raises:
         OSError: nothing was changed.
@@ -38,7 +38,10 @@ def sync_directory(path: Path) -> None:
 
 @contextmanager
 def private_files() -> Iterator[None]:
-    """What this process makes meanwhile is for its user only. For commands: all threads do so."""
+    """Make files for this process' user only, within the block.
+
+    For commands: the mask holds for all threads of the process.
+    """
     before = os.umask(0o077)
     try:
         yield
