@@ -1,6 +1,6 @@
 """The policy of one alias: every key operations people may write, its meaning and its default.
 
-What a key of the design cannot do yet is in waiting.py, and refused with those words.
+Keys and values that do not work yet stand in explain.py, which refuses them with a remedy.
 """
 
 from collections.abc import Iterable
@@ -33,8 +33,8 @@ from adaptd.daemon.policy.values import (
     wrong,
 )
 
-MAX_WITHOUT_EVIDENCE = 0.5  # where evidence comes quickest; past it the guard sees less (D11)
-MIN_HOLDOUT_GROUPS = 30  # a cluster-robust interval on fewer clusters is wrong (statistics)
+MAX_WITHOUT_EVIDENCE = 0.5  # evidence comes quickest here; past it the guard sees less (D11)
+MIN_HOLDOUT_GROUPS = 30  # a cluster-robust interval on fewer clusters is wrong
 
 Metric = Literal["exact_match", "nll"]
 Suite = Literal["fresh", "golden"]
@@ -43,9 +43,9 @@ AtLeastOne = Field(min_length=1, strict=False)
 
 
 class Caps(Strict):
-    """How much of what is learnt may come from one person, and how old it has to be.
+    """Limits on examples of one person, and the least age of feedback.
 
-    Who left no user counts as one person with everybody else who used the same API token.
+    Feedback without a user counts as one person's for each API token.
     """
 
     per_user: PositiveInt = 20
@@ -57,13 +57,13 @@ class Caps(Strict):
 
 
 class Select(Strict):
-    """Which answers are learnt from."""
+    """Answers that a run may learn from."""
 
     where: str = Field(default="true", min_length=1, max_length=10_000)
     """One SQL expression over the columns of `examples`; now() is the snapshot's time, in UTC.
 
-    Where several tenants judge answers of the alias it has to name `tenant`, or nothing is trained.
-    What one of them writes trains what all who use the alias are served.
+    It has to name `tenant` where several tenants judge answers of the alias, or no run starts: the
+    feedback of one tenant trains the answers that all of them get.
     """
     use: Annotated[tuple[Literal["correction", "rating"], ...], AtLeastOne] = (
         "correction",
@@ -74,7 +74,7 @@ class Select(Strict):
 
 
 class Holdout(Strict):
-    """What is kept back to judge candidates on, and never trained on."""
+    """Examples kept back to judge candidates on, and never trained on."""
 
     share: Share = Field(default=0.2, ge=0.01, le=0.5)
     """Share of the groups of conversations kept back. A group stays on its side for good."""
@@ -87,7 +87,7 @@ class Holdout(Strict):
 
 
 class Curate(Strict):
-    """What becomes of the selected examples."""
+    """Treatment of the selected examples."""
 
     holdout: Holdout = Holdout()
 
@@ -132,7 +132,7 @@ else:
 
 
 class TrainWhen(Strict):
-    """When a run starts."""
+    """Conditions for the start of a run."""
 
     any: Annotated[tuple[_Entry, ...], AtLeastOne] = (_Entry.model_validate({"new_examples": 200}),)
     """A run starts when any of these holds."""
@@ -141,7 +141,7 @@ class TrainWhen(Strict):
 
 
 class Train(Strict):
-    """How an adapter is trained."""
+    """Training of an adapter."""
 
     method: Literal["auto", "sft"] = "auto"
     """auto chooses by the data; this version always trains on corrections and approved answers."""
@@ -152,7 +152,7 @@ class Train(Strict):
     steps: PositiveInt | None = Field(default=None, le=1_000_000)
     """Optimizer steps. Without it, `epochs` decides."""
     epochs: PositiveFloat = Field(default=3.0, le=1000)
-    """How often every example is seen, where `steps` is not given."""
+    """Passes over all examples, where `steps` is not given."""
     batch: int = Field(default=16, ge=1, le=4096)
     """Examples a step."""
     learning_rate: float = Field(default=2e-4, gt=0, le=1)
@@ -185,7 +185,7 @@ class Limit(Strict):
 
 
 class GatePolicy(Strict):
-    """What a candidate must show before it sees traffic."""
+    """Evidence that a candidate needs before it gets traffic."""
 
     must_improve: Annotated[tuple[Improvement, ...], AtLeastOne] = (
         Improvement(metric="exact_match", on="fresh"),
@@ -219,16 +219,16 @@ class Step(Strict):
 
 
 class Guard(Strict):
-    """What takes a candidate back, and what lets it on."""
+    """Conditions that roll a candidate back, and evidence that lets it advance."""
 
     watch: Annotated[tuple[Watched, ...], AtLeastOne] = ("negative", "error", "latency")
     """Any of these rolls back."""
     promote_on: Annotated[tuple[Watched, ...], AtLeastOne] = ("negative",)
     """Evidence on one of these is needed for the steps past `evidence_above`."""
     alpha: float = Field(default=0.05, gt=0, le=0.5)
-    """Chance of rolling back a candidate that is as good as live, however often it is looked at."""
+    """Chance of rolling back a candidate that is as good as live, over all looks together."""
     ratio: float = Field(default=1.5, gt=1, le=10)
-    """How much worse than live, as a ratio of rates, must be ruled out."""
+    """Harm that must be ruled out: ratio of the candidate's rate to live's."""
     maturity: Duration = read_duration("24h")
     """Age at which a unit's feedback is counted; longer than most feedback takes to arrive."""
     evidence_above: Share = 0.25
@@ -253,22 +253,22 @@ class Guard(Strict):
 
 
 class RolloutPolicy(Strict):
-    """How traffic moves to an accepted candidate."""
+    """Move of traffic to an accepted candidate."""
 
     split: Literal["conversation", "user"] = "conversation"
-    """What stays on one arm. user only where applications send a `user` that means one person."""
+    """Unit that stays on one arm. user only where an application's `user` means one person."""
     steps: Annotated[tuple[Step, ...], AtLeastOne] = tuple(
         Step(weight=weight) for weight in (0.05, 0.25, 0.5, 0.95)
     )
     guard: Guard = Guard()
     holdback: Share = Field(default=0.05, le=0.5)
-    """Share kept on the version before, after promotion: what the guard compares with."""
+    """Share kept on the version before, after promotion: the guard compares with it."""
     when_inconclusive: Literal["hold", "ask"] = "hold"
     """hold waits for evidence. ask waits for a person."""
     approval: Literal["automatic", "manual"] = "automatic"
-    """manual: an accepted candidate waits until somebody starts its rollout."""
+    """manual: an accepted candidate waits until an operator starts its rollout."""
     keep_watching: Duration = read_duration("7d")
-    """How long the guard goes on after promotion."""
+    """Time that the guard goes on after promotion."""
 
     @field_validator("steps")
     @classmethod
@@ -289,15 +289,11 @@ class RolloutPolicy(Strict):
         return self
 
 
-def _alias(value: str) -> str:
-    if not _is_alias(value):
+def _check_alias(value: str) -> str:
+    allowed = set("abcdefghijklmnopqrstuvwxyz0123456789._-")
+    if not (0 < len(value) <= 63 and set(value) <= allowed and value[0].isalnum()):
         raise wrong(repr(value), "Use small letters, digits and . _ -, at most 63")
     return value
-
-
-def _is_alias(value: str) -> bool:
-    allowed = set("abcdefghijklmnopqrstuvwxyz0123456789._-")
-    return 0 < len(value) <= 63 and set(value) <= allowed and value[0].isalnum()
 
 
 class Policy(Strict):
@@ -305,7 +301,7 @@ class Policy(Strict):
 
     version: Literal[1]
     """Version of this file's format."""
-    model: Annotated[str, AfterValidator(_alias)]
+    model: Annotated[str, AfterValidator(_check_alias)]
     """The alias that applications use."""
     base: str = Field(min_length=1)
     """A name from the operator's [bases] settings."""

@@ -24,7 +24,7 @@ class NegativeShare(Strict):
     above: Share
     """Share of the judged answers that were rated below zero or corrected."""
     over: Duration
-    """How far back to look."""
+    """Window before now."""
     at_least: PositiveInt = 100
     """Judged answers needed before the share means anything."""
 
