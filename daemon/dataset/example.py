@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from adaptd.daemon.wire.events import JudgingKind
+
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):
     """A prompt and the answer it should have had. `author` is the person, or else their token.
@@ -18,7 +20,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
 
     interaction: str
     feedback: str
-    kind: str
+    kind: JudgingKind
     author: str
     conversation: str | None
     messages: list[dict[str, Any]]

@@ -1,4 +1,7 @@
-"""The dataset stage: builds the snapshots of queued runs, oldest first."""
+"""The loop of the dataset stage: builds the snapshots of queued runs, oldest first.
+
+It stands alone as the only part that moves a run from state to state.
+"""
 
 import asyncio
 from collections.abc import Callable

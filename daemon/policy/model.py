@@ -4,7 +4,7 @@ Keys and values that do not work yet stand in explain.py, which refuses them wit
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -32,6 +32,7 @@ from adaptd.daemon.policy.values import (
     refused,
     wrong,
 )
+from adaptd.daemon.wire.events import JudgingKind
 
 MAX_WITHOUT_EVIDENCE = 0.5  # evidence comes quickest here; past it the guard sees less (D11)
 MIN_HOLDOUT_GROUPS = 30  # a cluster-robust interval on fewer clusters is wrong
@@ -65,10 +66,7 @@ class Select(Strict):
     It has to name `tenant` where several tenants judge answers of the alias, or no run starts: the
     feedback of one tenant trains the answers that all of them get.
     """
-    use: Annotated[tuple[Literal["correction", "rating"], ...], AtLeastOne] = (
-        "correction",
-        "rating",
-    )
+    use: Annotated[tuple[JudgingKind, ...], AtLeastOne] = get_args(JudgingKind)
     """correction: the corrected text. rating: answers rated well and corrected by nobody."""
     caps: Caps = Caps()
 

@@ -26,6 +26,7 @@ ArmName = Literal["live", "canary", "holdback", "shadow"]
 UnitKind = Literal["conversation", "request", "user"]
 Source = Literal["user", "agent", "reviewer", "system"]
 FeedbackKind = Literal["rating", "correction", "preference", "label", "metric", "comment"]
+JudgingKind = Literal["correction", "rating"]  # they judge an answer: trained on, watched by guards
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):

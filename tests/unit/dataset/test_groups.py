@@ -11,9 +11,12 @@ from adaptd.daemon.dataset.example import Example
 from adaptd.daemon.dataset.groups import Split, members_of, message_key, split_examples
 from adaptd.daemon.dataset.prompts import normalised
 from adaptd.daemon.store.lifecycle.snapshots import Member
+from adaptd.daemon.wire.events import JudgingKind
 
 
-def an_example(number: int, conversation: str, text: str, kind: str = "correction") -> Example:
+def an_example(
+    number: int, conversation: str, text: str, kind: JudgingKind = "correction"
+) -> Example:
     return Example(
         interaction=f"i{number:03}",
         feedback=f"f{number:03}",

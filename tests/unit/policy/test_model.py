@@ -25,7 +25,7 @@ def problem_in(text: str) -> str:
     return "\n".join(map(str, problems))
 
 
-def test_every_key_of_the_design_that_works_is_read_as_written() -> None:
+def test_every_key_is_read_as_written() -> None:
     policy = the_policy(FULL)
 
     assert policy.select.caps.min_age == timedelta(hours=1)
@@ -36,7 +36,7 @@ def test_every_key_of_the_design_that_works_is_read_as_written() -> None:
     assert policy.rollout.keep_watching == timedelta(days=7)
 
 
-def test_a_short_policy_gets_the_designs_defaults() -> None:
+def test_a_short_policy_gets_the_defaults() -> None:
     policy = the_policy(MINIMAL)
 
     assert policy.select.caps.per_user == 20

@@ -1,4 +1,4 @@
-"""When a run starts, and what is said while it does not."""
+"""The decision to start a run, and its words while it waits."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
