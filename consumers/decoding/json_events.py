@@ -14,6 +14,7 @@ from adaptd.daemon.wire.events import (
     Interaction,
     Usage,
 )
+from adaptd.daemon.wire.texts import encodable
 
 Kind = Literal["interaction", "feedback"]
 Event = Interaction | Feedback
@@ -34,7 +35,7 @@ class UnreadableError(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
-        self.detail = detail[:_MAX_DETAIL]
+        self.detail = encodable(detail)[:_MAX_DETAIL]
 
 
 class Parsed(msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from adaptd.daemon.wire.events import Interaction, Usage
+from adaptd.daemon.wire.texts import NOT_DECODED
 from adaptd.serving.gateway.allowlist import RENDERED
 from adaptd.serving.gateway.exchange import Exchange
 from adaptd.serving.gateway.rewrite import Fields
@@ -88,7 +89,7 @@ def _decoded(fields: Fields | None, wanted: Callable[[str], bool]) -> dict[str, 
 def _usage(document: bytes | None) -> Usage | None:
     try:
         return None if document is None else msgspec.json.decode(document, type=Usage)
-    except msgspec.MsgspecError:
+    except NOT_DECODED:
         return None
 
 

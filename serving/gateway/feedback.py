@@ -22,6 +22,7 @@ from adaptd.daemon.wire.events import (
 from adaptd.daemon.wire.feedback import problem_with
 from adaptd.daemon.wire.identity import own_name
 from adaptd.daemon.wire.signing import belongs_to
+from adaptd.daemon.wire.texts import NOT_DECODED
 from adaptd.daemon.wire.tokens import Principal
 from adaptd.serving.capture.delivery import Delivery, DeliveryError, Event
 from adaptd.serving.capture.interactions import MAX_DEPTH, nests_deeper
@@ -66,7 +67,7 @@ def read_feedback(
     """
     try:
         found = msgspec.json.decode(body, type=Given | list[Given])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_DECODED as error:
         raise bad_request(f"The feedback is not valid: {error}") from error
     given = found if isinstance(found, list) else [found]
     if not 0 < len(given) <= MAX_ITEMS:

@@ -9,6 +9,7 @@ import msgspec
 
 from adaptd.daemon.wire.routes import GatewayState
 from adaptd.daemon.wire.signing import derive, load_secret
+from adaptd.daemon.wire.texts import NOT_DECODED
 from adaptd.daemon.wire.tokens import Principal, TokenBook
 from adaptd.serving.capture.delivery import Delivery, HttpDelivery, KafkaDelivery, NoDelivery
 from adaptd.serving.capture.recorder import Capture
@@ -71,7 +72,7 @@ class Station:
     def start(self) -> None:
         try:
             self.book.load()
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, *NOT_DECODED) as error:
             self.log.error("saved_table_unusable", problem=str(error))
         self._capture.start()
         self.log.info("gateway_started", epoch=self.book.epoch)
