@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from adaptd.daemon.wire.routes import GatewayState
+from adaptd.daemon.wire.routes import GatewayState, ThreadState
 from adaptd.daemon.wire.signing import derive, load_secret
 from adaptd.daemon.wire.texts import NOT_DECODED
 from adaptd.daemon.wire.tokens import Principal, TokenBook
@@ -150,7 +150,12 @@ class Station:
             rows_lost=self._capture.rows_lost,
             lease_held=self.book.lease_held(),
             table_saved=self.book.saved,
+            threads=self._threads(),
         )
+
+    def _threads(self) -> tuple[ThreadState, ...]:
+        shipping = (self._shipping.state(),) if self._shipping else ()
+        return (self._capture.state(), *shipping)
 
     def _render_metrics(self) -> bytes:
         shipping = self._shipping
@@ -168,10 +173,14 @@ class Station:
     def _ship_from(self, spool: Spool) -> None:
         settings = self._settings
         delivery = self._new_delivery(settings.interactions_topic, SHIP_LIMIT_S)
-        self._spool = spool
-        self._shipping = Shipping(spool, delivery, log=self.log)
-        self._capture.on_append = self._shipping.wake
-        self._shipping.start()
+        shipping = Shipping(spool, delivery, log=self.log)
+        try:
+            shipping.start()
+        except RuntimeError:  # no thread to be had: called again
+            delivery.close()
+            raise
+        self._spool, self._shipping = spool, shipping
+        self._capture.on_append = shipping.wake
 
     def _new_delivery(self, topic: str, limit_s: float) -> Delivery:
         settings = self._settings
