@@ -10,6 +10,7 @@ import msgspec
 from adaptd.daemon.wire.events import (
     FEEDBACK_SCHEMA,
     INTERACTION_SCHEMA,
+    MAX_BATCH,
     Feedback,
     Interaction,
     Usage,
@@ -23,7 +24,6 @@ Event = Interaction | Feedback
 # Beyond these nothing is worth keeping as an event; the bytes stay in the dead letter.
 MAX_EVENT_BYTES = 5_000_000
 MAX_DEPTH = 64
-MAX_BATCH = 10_000  # a 5 MB batch of `1,1,1…` would otherwise become 2.5 M dead letters
 _LEAST_EVENT_BYTES = 40  # its id, time and subject alone need more
 EARLIEST_S = 0  # 1970
 LATEST_S = 7_258_118_400  # 2200
