@@ -10,7 +10,7 @@ from adaptd.daemon.commands.client import connect
 from adaptd.daemon.commands.errors import REFUSED
 from adaptd.daemon.commands.output import AsJson, print_json, print_rows, say
 from adaptd.daemon.settings import Settings, load_settings
-from adaptd.daemon.wire.errors import AdaptdError, RefusedError
+from adaptd.daemon.wire.errors import AdaptdError, PolicyError, RefusedError
 
 app = typer.Typer(no_args_is_help=True, help="Policy files. Example: adaptd policy check")
 
@@ -70,8 +70,8 @@ def _check(path: Path, settings: Settings) -> Any:
     if wrong is None:
         return report
     place = f"{path}:{line_of(loaded.text, 'select', 'where')}"
-    problem = f"{place}: select.where: {wrong.problem}. {wrong.remedy}."
-    return msgspec.structs.replace(report, problems=[*report.problems, problem])
+    problem = PolicyError(place, f"select.where: {wrong.problem}", wrong.remedy)
+    return msgspec.structs.replace(report, problems=[*report.problems, str(problem)])
 
 
 def _traffic(model: str) -> Any:

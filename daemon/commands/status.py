@@ -12,6 +12,7 @@ from adaptd.daemon.commands.client import DaemonClient, connect
 from adaptd.daemon.commands.errors import NoDaemonError
 from adaptd.daemon.commands.output import AsJson, print_json, print_rows, say
 from adaptd.daemon.commands.panel import render
+from adaptd.daemon.wire.errors import join_sentences
 
 
 def register(app: typer.Typer) -> None:
@@ -46,11 +47,13 @@ def status(as_json: AsJson = False) -> None:
         f"{'ready' if found['ready'] else 'NOT READY'}: {events['interactions']} interactions, "
         f"{events['feedback']} feedback, {events['dead_letters']} dead letters"
     )
+    if events.get("unscaled_ratings"):
+        say(f"{events['unscaled_ratings']} ratings without a scale: nothing is learnt from them")
     say(_ingestion(found["ingest"]))
     for part in found["not_ready"]:
         say(f"not ready: {part['part']}: {part['problem']}")
     for alert in found["alerts"]:
-        say(f"{alert['level']}: {alert['what']}. {alert['remedy']}")
+        say(f"{alert['level']}: {join_sentences(alert['what'], alert['remedy'])}")
 
 
 def _ingestion(ingest: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ import asyncio
 from adaptd.consumers.kafka.topic_admin import BrokerAwayError, Cluster, TopicAdmin, Topics
 from adaptd.consumers.kafka.topic_advice import TopicSettings, find_faults
 from adaptd.daemon.doctor.findings import Finding, error, note, ok, warning
+from adaptd.daemon.wire.errors import join_sentences
 from adaptd.daemon.wire.kafka import KafkaSecurity
 
 _LIMIT_S = 8
@@ -23,7 +24,7 @@ async def _probe(bootstrap: str, security: KafkaSecurity) -> Probed | str:
     try:
         return await admin.describe(names), await admin.settings(names)
     except BrokerAwayError as problem:
-        return f"{problem.problem}. {problem.remedy}"
+        return join_sentences(problem.problem, problem.remedy)
     finally:
         await admin.close()
 

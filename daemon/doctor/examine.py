@@ -1,6 +1,7 @@
 """Asks everybody and judges: the whole of `adaptd doctor`."""
 
 import contextlib
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -43,8 +44,9 @@ from adaptd.daemon.wiring.installation import (
     find_base,
 )
 from adaptd.serving.gateway.settings import CONFIG_VARIABLE
-from adaptd.serving.host.launch import GATEWAY_CLASS, command
+from adaptd.serving.host.launch import GATEWAY_CLASS, command, environment
 from adaptd.serving.host.server_process import ENGINE_FILE, is_alive, read_record
+from adaptd.serving.host.supervisor import cpu_cores
 
 # Asks the running daemon for a path of its API; None where no daemon answers.
 Ask = Callable[..., Any]
@@ -169,12 +171,17 @@ def _memory(needed: int, *, runs: bool) -> Finding:
 def how_to_start(settings: Settings) -> str:
     """The line that starts the server as adaptd would; `adaptd run` writes the file it names."""
     config = (settings.home / GATEWAY_FILE).resolve()
-    words = [f"{CONFIG_VARIABLE}={config}", "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"]
     try:
-        words += command(engine_settings(settings, find_base(settings)))
+        asked = engine_settings(settings, find_base(settings))
+        cores = cpu_cores(asked, os.environ)
+        line = command(asked, cores=cores)
+        set_by_us = environment(asked, {}, cores=cores)
     except SettingsError:  # no base yet, or a server on another machine
-        words += ["vllm", "serve", "MODEL", "--enable-lora", "--middleware", GATEWAY_CLASS]
-    return shlex.join(words)
+        line = ["vllm", "serve", "MODEL", "--enable-lora", "--middleware", GATEWAY_CLASS]
+        set_by_us = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
+    set_by_us |= {CONFIG_VARIABLE: str(config)}
+    variables = [f"{name}={value}" for name, value in sorted(set_by_us.items()) if value]
+    return shlex.join([*variables, *line])
 
 
 def _maturities(policies: list[Policy], ask: Ask) -> list[Finding]:

@@ -11,6 +11,7 @@ from adaptd.daemon.evaluation.power import Need, gate_needs, gate_problems
 from adaptd.daemon.policy.golden import read_golden
 from adaptd.daemon.policy.load import Limits, Loaded, line_of, load_policy
 from adaptd.daemon.policy.model import Policy
+from adaptd.daemon.wire.errors import join_sentences
 
 DOUBLED = 2.0  # the harm a step should notice: twice live's negatives
 
@@ -62,7 +63,7 @@ def report(loaded: Loaded, policy: Policy, *, folder: Path, seen: Seen | None) -
     return PolicyReport(
         path=str(loaded.path),
         model=policy.model,
-        problems=[f"{where}: {problem}." for problem in gate_problems(gate, items)],
+        problems=[f"{where}: {join_sentences(problem)}" for problem in gate_problems(gate, items)],
         items=[_items(need) for need in gate_needs(gate, items)],
         steps=step_times(policy, seen),
     )

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from adaptd.daemon.wire.texts import NOT_DECODED
+
 # A string without an end reaches to the end of the bytes. Looking for others inside it would take
 # the square of its length: hours for a few 100 kB of escaped quotes.
 _STRING = re.compile(rb'"((?:[^"\\]++|\\.)*+)(?:"|\\?\Z)', re.DOTALL)
@@ -75,5 +77,5 @@ def json_strings(content: bytes) -> Iterator[str]:
 def _unquote_string(quoted: bytes) -> str:
     try:
         return msgspec.json.decode(b'"%b"' % quoted, type=str)
-    except msgspec.MsgspecError:
+    except NOT_DECODED:
         return quoted.decode(errors="replace")

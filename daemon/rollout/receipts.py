@@ -21,6 +21,7 @@ from adaptd.daemon.store.lifecycle.adapter_seal import broken_seal
 from adaptd.daemon.store.lifecycle.adapters import AdapterRow, AdapterStore
 from adaptd.daemon.store.lifecycle.receipts import ReceiptStore
 from adaptd.daemon.wire.errors import HostError
+from adaptd.daemon.wire.texts import NOT_DECODED
 
 PROBES_FILE = "probes.json"
 _ATTEMPTS = 3  # other requests share the host's steps and change its rounding; a fault stays
@@ -66,7 +67,7 @@ class ReceiptService:
             return ReceiptFigures(reason=broken)
         try:
             probes = await asyncio.to_thread(_read_probes, Path(row.path))
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, *NOT_DECODED) as error:
             return ReceiptFigures(reason=f"its probes cannot be read ({error})")
         await self._host.load(row.name, Path(row.path))
         figures = ReceiptFigures(reason="it was not measured")
