@@ -59,7 +59,7 @@ class DatasetService:
             await self._fail_run(run, FailureCause.DISK, error.strerror or type(error).__name__)
             return
         except Exception as error:  # noqa: BLE001 - one run must not keep the others waiting
-            _log.exception("snapshot_build_crashed", run=run.run_id)
+            _log.exception("snapshot_broke", run=run.run_id)
             await self._fail_run(run, FailureCause.ERROR, f"{type(error).__name__}; see the log")
             return
         await self._runs.set_snapshot(run.run_id, snapshot.snapshot_id)

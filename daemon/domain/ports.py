@@ -159,8 +159,8 @@ class LetterBook(Protocol):
         """Read letters with their bytes, oldest first, less those redriven; and where to go on."""
         ...
 
-    async def settle(self, results: Sequence[Redriven], *, buried_again: Sequence[str]) -> None:
-        """Record the outcomes; drop the copies that the sink made of `buried_again`."""
+    async def settle(self, results: Sequence[Redriven], *, dead_again: Sequence[str]) -> None:
+        """Record the outcomes; drop the copies that the sink made of `dead_again`."""
         ...
 
     async def unpublished(self, *, limit: int, max_bytes: int) -> Sequence[DeadLetter]:
@@ -216,7 +216,7 @@ class RereadingPort(Protocol):
     ) -> tuple[Sequence[Redriven], LetterCursor | None]: ...
 
 
-class Forgetting(Protocol):
+class ErasurePort(Protocol):
     """Erasures that an operator asks for. `actor` is the name that the history keeps."""
 
     async def begin(self, person: Person, *, reason: str, actor: str) -> Erasure:

@@ -1,4 +1,4 @@
-"""From a file to a policy, or to every problem in it at once as `file:line: what. what to do.`"""
+"""Loading of a policy file, or all its problems at once as `file:line: problem. remedy.`"""
 
 import hashlib
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ _LIMIT_BYTES = 256 * 1024
 
 @dataclass(frozen=True)
 class Limits:
-    """What the settings allow. None: unknown, not checked."""
+    """Limits of the settings. None: unknown, not checked."""
 
     bases: frozenset[str] | None = None
     max_rank: int | None = None
@@ -41,12 +41,13 @@ class Loaded:
 
 
 def text_sha256(text: str) -> str:
+    """Return the hash that tells two texts of a policy apart."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_policy(path: Path, *, folder: Path, limits: Limits = Limits()) -> Loaded:
     """Read and check a policy file of the policy folder, its golden file included. Never raises."""
-    if not is_encodable(str(path)):  # it could be neither stored nor told
+    if not is_encodable(str(path)):  # neither the store nor a message could hold it
         problem = PolicyError(f"{path}:1", "its name or folder is not UTF-8", "Rename it")
         return Loaded(path, None, "", (problem,))
     try:
@@ -67,7 +68,7 @@ def load_policy(path: Path, *, folder: Path, limits: Limits = Limits()) -> Loade
 
 
 def parse_policy(text: str, *, name: str) -> tuple[Policy | None, list[PolicyError], Document]:
-    """Check a policy's text alone: no other file is looked at. `name` opens every problem."""
+    """Check a policy's text alone, without other files. `name` opens every problem."""
     document = read_document(text)
     found = [(p.line, p.what, p.remedy) for p in document.problems]
     policy = None
@@ -82,7 +83,7 @@ def parse_policy(text: str, *, name: str) -> tuple[Policy | None, list[PolicyErr
 
 
 def line_of(text: str, *path: str | int) -> int:
-    """The line where a key of a policy's text stands."""
+    """Return the line of a key in a policy's text."""
     return read_document(text).line_of(path)
 
 

@@ -1,6 +1,6 @@
-"""Keeps the policy book in step with the policy folder.
+"""Watcher of the policy folder, which keeps the policy book in step.
 
-A broken file changes nothing but the problems: the last good version stays in force.
+A broken file changes only the problems: the last good version stays in force.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Protocol
 import structlog
 from watchfiles import awatch
 
-from adaptd.daemon.domain.policies import PolicyLog, StoredPolicy
+from adaptd.daemon.domain.policies import StoredPolicy
 from adaptd.daemon.policy.book import PolicyBook, PolicyVersion
 from adaptd.daemon.policy.document import read_document
 from adaptd.daemon.policy.load import Limits, Loaded, load_policy
@@ -25,11 +25,29 @@ _MOST_FILES = 10_000  # of a folder that was meant to hold a few
 _Stamp = tuple[str, int, int, int]  # path, mtime in ns, bytes, inode
 
 
+class PolicyLog(Protocol):
+    """Store of policy versions (daemon/store/lifecycle/policies.py)."""
+
+    async def apply(
+        self, model: str, *, yaml: str, sha256: str, path: str, now: datetime
+    ) -> StoredPolicy:
+        """Put a text in force as a new version, or as the one it was before. Safe to repeat."""
+        ...
+
+    async def withdraw(self, model: str, *, now: datetime) -> None:
+        """Note that no file names an alias any more. Safe to repeat."""
+        ...
+
+    async def all(self) -> list[StoredPolicy]:
+        """Return every version, oldest first."""
+        ...
+
+
 class WhereCheck(Protocol):
-    """Tries a policy's `where` on the columns there are (daemon/store)."""
+    """Trial of a policy's `where` on the columns of `examples` (daemon/store)."""
 
     async def check(self, where: str) -> None:
-        """Raises AdaptdError with what is wrong with it."""
+        """Try an expression. Raises AdaptdError with its problem."""
         ...
 
 
@@ -47,10 +65,10 @@ class PolicyService:
         poll_s: float = 2.0,
         grace_s: float = 0.5,
     ) -> None:
-        """`poll_s` is how often files are compared where the system tells of no change.
+        """`poll_s` is the time between two looks where the system reports no change.
 
-        `grace_s`: some editors delete a file before they write it anew. One that is missing is
-        looked for again after so long before its policy is withdrawn.
+        `grace_s` is the time after which a missing file is looked for again, before its policy is
+        withdrawn: some editors delete a file before they write it again.
         """
         self._folder = folder
         self._book = book
@@ -63,9 +81,9 @@ class PolicyService:
         self._started = False
 
     async def recall(self) -> None:
-        """Fill the book with the store's versions: what runs and rollouts under way began with.
+        """Fill the book with the store's versions, which runs and rollouts under way began with.
 
-        Milliseconds, so that routes can be published before the files are read and checked.
+        It takes milliseconds, so that routes are published before the files are read and checked.
         """
         if not self._started:
             for stored in await self._log.all():
@@ -83,26 +101,33 @@ class PolicyService:
         while True:
             try:
                 await self.refresh()
-                await self._follow()
+                await self._follow_folder()
             except (OSError, RuntimeError) as error:  # no folder, no watches left, a full disk
                 _log.warning("policy_folder_not_followed", reason=type(error).__name__)
             await asyncio.sleep(self._poll_s)
 
     async def refresh(self) -> None:
-        """Compare the folder with what was last seen and apply what changed. Safe to repeat."""
-        stamps = await asyncio.to_thread(_stamps, self._folder)
+        """Apply the changes of the folder since the last look. Safe to repeat.
+
+        1. Compare path, time, size and inode of every file with the last look.
+        2. Load and check the policy files, again after a grace where one is missing.
+        3. Try each new `where` on the store.
+        4. Put good files in force; a broken one keeps the last good version of its alias.
+        5. Withdraw aliases that no file names, so that no broken file brings them back.
+        """
+        stamps = await asyncio.to_thread(_stamp_files, self._folder)
         if stamps == self._stamps:
             return
-        loaded = await asyncio.to_thread(self._load)
-        if self._lacks_one(loaded):
+        loaded = await asyncio.to_thread(self._load_files)
+        if self._lacks_file(loaded):
             await asyncio.sleep(self._grace_s)
-            stamps = await asyncio.to_thread(_stamps, self._folder)
-            loaded = await asyncio.to_thread(self._load)
-        checked = [await self._checked(file) for file in loaded]
-        await self._apply(checked)
+            stamps = await asyncio.to_thread(_stamp_files, self._folder)
+            loaded = await asyncio.to_thread(self._load_files)
+        checked = [await self._check_where(file) for file in loaded]
+        await self._apply_files(checked)
         self._stamps = stamps
 
-    async def _follow(self) -> None:
+    async def _follow_folder(self) -> None:
         watching = awatch(
             self._folder,
             watch_filter=None,
@@ -113,12 +138,12 @@ class PolicyService:
         async for _ in watching:
             await self.refresh()
 
-    def _load(self) -> list[Loaded]:
+    def _load_files(self) -> list[Loaded]:
         paths = sorted(self._policy_paths())
         return [load_policy(path, folder=self._folder, limits=self._limits) for path in paths]
 
-    def _lacks_one(self, files: Sequence[Loaded]) -> bool:
-        """Whether a policy in force has lost its file."""
+    def _lacks_file(self, files: Sequence[Loaded]) -> bool:
+        """Say whether a policy in force has lost its file."""
         found = {str(file.path) for file in files}
         return any(version.path not in found for version in self._book.all())
 
@@ -129,8 +154,8 @@ class PolicyService:
             if path.suffix in _SUFFIXES and not path.name.startswith("."):
                 yield path
 
-    async def _checked(self, file: Loaded) -> Loaded:
-        """The file with its `where` tried, unless the same text is in force already."""
+    async def _check_where(self, file: Loaded) -> Loaded:
+        """Try the `where` of a file, unless the same text is in force already."""
         if file.policy is None or self._is_in_force(file):
             return file
         try:
@@ -146,39 +171,39 @@ class PolicyService:
     def _is_in_force(self, file: Loaded) -> bool:
         return any(version.sha256 == file.sha256 for version in self._book.all())
 
-    async def _apply(self, files: Sequence[Loaded]) -> None:
+    async def _apply_files(self, files: Sequence[Loaded]) -> None:
         now = datetime.now(UTC)
-        files = _one_file_an_alias(files)
+        files = _refuse_shared_aliases(files)
         in_force: dict[str, PolicyVersion] = {}
         for file in files:
             if file.policy is not None:
-                version = await self._version(file, now)
+                version = await self._store_version(file, now)
                 in_force[version.model] = version
-        stored = _newest_of_each(await self._log.all())
+        stored = _find_newest(await self._log.all())
         broken = {str(file.path) for file in files if file.policy is None}
-        for kept in self._last_good(stored, broken):
+        for kept in self._find_last_good(stored, broken):
             in_force.setdefault(kept.model, kept)
-        await self._withdraw(stored, in_force, broken, any_file=bool(files), now=now)
+        await self._withdraw_missing(stored, in_force, broken, any_file=bool(files), now=now)
         problems = [problem for file in files for problem in file.problems]
         if not self._folder.is_dir():
             what = "there is no such policy folder"
             problems.append(PolicyError(str(self._folder), what, "Make it, or set policies_dir"))
-        self._report(in_force, problems)
+        self._report_changes(in_force, problems)
         self._book.settle(in_force, problems)
 
-    async def _version(self, file: Loaded, now: datetime) -> PolicyVersion:
+    async def _store_version(self, file: Loaded, now: datetime) -> PolicyVersion:
         assert file.policy is not None
         stored = await self._log.apply(
             file.policy.model, yaml=file.text, sha256=file.sha256, path=str(file.path), now=now
         )
         version = self._book.remember(stored)
-        assert version is not None  # it has just been checked
+        assert version is not None  # its text has just been checked
         return version
 
-    def _last_good(
+    def _find_last_good(
         self, stored: Sequence[StoredPolicy], broken: Collection[str]
     ) -> list[PolicyVersion]:
-        """What stays in force for broken files: what was, before a restart too, one for a file."""
+        """Return the versions that broken files keep in force, one a file, also after a restart."""
         latest: dict[str, StoredPolicy] = {}
         for row in stored:
             if row.path in broken:
@@ -188,7 +213,7 @@ class PolicyService:
         ]
         return [version for version in known if version is not None and version.path in broken]
 
-    async def _withdraw(
+    async def _withdraw_missing(
         self,
         stored: Sequence[StoredPolicy],
         in_force: Collection[str],
@@ -197,18 +222,17 @@ class PolicyService:
         any_file: bool,
         now: datetime,
     ) -> None:
-        """Note which aliases no file names any more, so that no broken file brings them back.
-
-        A folder that is empty from the start may not be mounted yet: that says nothing.
-        """
-        if not self._folder.is_dir():
+        if not self._folder.is_dir():  # not mounted, perhaps: that says nothing of any alias
             return
         for row in stored:
+            # A folder that is empty from the start may not be mounted yet either.
             known = any_file or self._book.current(row.model) is not None
             if known and row.model not in in_force and row.path not in broken:
                 await self._log.withdraw(row.model, now=now)
 
-    def _report(self, in_force: dict[str, PolicyVersion], problems: list[PolicyError]) -> None:
+    def _report_changes(
+        self, in_force: dict[str, PolicyVersion], problems: list[PolicyError]
+    ) -> None:
         for version in in_force.values():
             before = self._book.current(version.model)
             if before is None or before.version != version.version:
@@ -220,19 +244,19 @@ class PolicyService:
             _log.warning("policy_problem", where=problem.where, problem=problem.problem)
 
 
-def _newest_of_each(stored: Sequence[StoredPolicy]) -> list[StoredPolicy]:
-    """The version that was in force last of each alias that a file names, newest first."""
+def _find_newest(stored: Sequence[StoredPolicy]) -> list[StoredPolicy]:
+    """Return each alias's version that was in force last and is not withdrawn, newest first."""
     latest: dict[str, StoredPolicy] = {}
     for row in sorted(stored, key=lambda row: (row.applied_at, row.version), reverse=True):
         latest.setdefault(row.model, row)
     return [row for row in latest.values() if row.withdrawn_at is None]
 
 
-def _one_file_an_alias(files: Sequence[Loaded]) -> list[Loaded]:
-    """The files, those refused that name an alias another file names too."""
+def _refuse_shared_aliases(files: Sequence[Loaded]) -> list[Loaded]:
+    """Refuse files that name the alias of another file."""
     kept = []
     for file in files:
-        others = [other for other in files if other is not file and _same_alias(file, other)]
+        others = [other for other in files if other is not file and _have_same_alias(file, other)]
         if others:
             line = read_document(file.text).line_of(("model",))
             names = ", ".join(str(other.path) for other in others)
@@ -248,14 +272,14 @@ def _one_file_an_alias(files: Sequence[Loaded]) -> list[Loaded]:
     return kept
 
 
-def _same_alias(one: Loaded, other: Loaded) -> bool:
+def _have_same_alias(one: Loaded, other: Loaded) -> bool:
     if one.policy is None or other.policy is None:
         return False
     return one.policy.model == other.policy.model
 
 
-def _stamps(folder: Path) -> tuple[_Stamp, ...]:
-    """What tells one state of the folder from another, golden files included."""
+def _stamp_files(folder: Path) -> tuple[_Stamp, ...]:
+    """Stamp every file of the folder, golden files included; equal stamps mean no change."""
     found: list[_Stamp] = []
     for parent, _, names in os.walk(folder):
         for name in names:

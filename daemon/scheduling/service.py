@@ -103,7 +103,7 @@ class TriggerService:
         For each alias: read the facts of its triggers, count usable examples where that could
         change the decision, decide, and queue the run.
         """
-        await self._forget_removed_crons()
+        await self._drop_removed_crons()
         for version in self._book.all():
             try:
                 decision = await self._decide_alias(version)
@@ -164,12 +164,12 @@ class TriggerService:
             canary=canary.name if canary else None,
         )
 
-    async def _forget_removed_crons(self) -> None:
+    async def _drop_removed_crons(self) -> None:
         in_force = {version.model for version in self._book.all()}
         if not in_force:  # an empty folder may not be mounted yet
             return
         for model in set(await self._store.cron_models()) - in_force:
-            await self._store.forget_crons(model, kept=[])
+            await self._store.drop_crons(model, kept=[])
 
     def _may_count(self, version: PolicyVersion) -> bool:
         return time.monotonic() >= self._count_after.get(version.model, 0.0)

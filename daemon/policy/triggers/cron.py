@@ -34,7 +34,7 @@ class CronDueTrigger(Trigger[str]):
         jobs = _name_jobs(wanted, zone)
         known = {state.job: state for state in await store.crons(model)}
         if set(known) - set(jobs):
-            await store.forget_crons(model, kept=list(jobs))
+            await store.drop_crons(model, kept=list(jobs))
         for job, expression in jobs.items():
             if job not in known:
                 await store.begin_cron(model, job, now=scope.now)

@@ -32,7 +32,7 @@ class TriggerStore:
         """A run has started: nothing of the alias waits any more."""
         await self._write("settle_crons", model=model)
 
-    async def forget_crons(self, model: str, *, kept: Collection[str]) -> None:
+    async def drop_crons(self, model: str, *, kept: Collection[str]) -> None:
         """Drop the crons that the policy no longer has."""
         await self._write("forget_crons", model=model, kept=list(kept))
 
