@@ -38,6 +38,7 @@ from adaptd.daemon.store.lifecycle.snapshots import (
 from adaptd.daemon.wire.errors import AdaptdError, PolicyError, RefusedError
 
 _ROWS_AT_ONCE = 1024
+# The word `tenant` inside a text or a comment names no tenant.
 _LITERAL_OR_COMMENT = re.compile(r"'[^']*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
@@ -105,7 +106,7 @@ class SnapshotBuilder:
         2. Check that enough is on both sides.
         3. Record the side of new groups for good; close a holdout version that is used up.
         4. Write the directory, whole or not at all.
-        5. Store the snapshot with its lineage. A refused one, of a cancelled run, is removed.
+        5. Store the snapshot with its lineage. One with events erased since is refused and removed.
 
         Raises:
             NotEnoughError: no training rows, or fewer held out than the policy asks.
@@ -121,20 +122,7 @@ class SnapshotBuilder:
         facts = _manifest_facts(gathered, version, as_of) | {"holdout_key": fingerprint(self._key)}
         contents = gathered.rendered.contents
         manifest = await asyncio.to_thread(write_snapshot, directory, contents, facts)
-        snapshot = Snapshot(
-            snapshot_id=directory.name,
-            model=version.model,
-            policy_version=version.version,
-            as_of=as_of,
-            content_hash=manifest["content_hash"],
-            path=str(directory),
-            train_rows=len(contents.train),
-            holdout_rows=len(contents.fresh),
-            golden_rows=len(contents.golden),
-            holdout_version=gathered.current,
-            created_at=as_of,
-            manifest=manifest,
-        )
+        snapshot = _make_snapshot(gathered, version, as_of, directory, manifest)
         try:
             await self._snapshots.add(snapshot, _list_lineage(gathered))
         except RefusedError:
@@ -145,6 +133,7 @@ class SnapshotBuilder:
     def clean(self) -> None:
         """Remove leftovers of killed builds and exports. Call while no build runs."""
         for leftover in self._directory.glob(".*-*"):
+            # A preview of this process may be using its export just now.
             if not leftover.name.startswith(self._exports):
                 shutil.rmtree(leftover, ignore_errors=True)
 
@@ -174,7 +163,7 @@ class SnapshotBuilder:
             retired = current.version if chosen != current.version else None
             return _SnapshotParts(selection, split, golden, chosen, retired, rendered)
 
-        return await asyncio.to_thread(work)
+        return await asyncio.to_thread(work)  # rendering computes for seconds: not on the loop
 
     async def _select_rows(self, version: PolicyVersion, as_of: datetime) -> pa.Table:
         """Export the alias's judged examples and apply the policy's `where`."""
@@ -293,6 +282,30 @@ def _manifest_facts(
         },
         "refused": {reason: n for part in refused for reason, n in part.items()},
     }
+
+
+def _make_snapshot(
+    gathered: _SnapshotParts,
+    version: PolicyVersion,
+    as_of: datetime,
+    directory: Path,
+    manifest: dict[str, Any],
+) -> Snapshot:
+    contents = gathered.rendered.contents
+    return Snapshot(
+        snapshot_id=directory.name,
+        model=version.model,
+        policy_version=version.version,
+        as_of=as_of,
+        content_hash=manifest["content_hash"],
+        path=str(directory),
+        train_rows=len(contents.train),
+        holdout_rows=len(contents.fresh),
+        golden_rows=len(contents.golden),
+        holdout_version=gathered.current,
+        created_at=as_of,
+        manifest=manifest,
+    )
 
 
 def _list_lineage(gathered: _SnapshotParts) -> list[dict[str, str | None]]:

@@ -92,16 +92,17 @@ def _link_groups(
     def root(key: str) -> str:
         parent.setdefault(key, key)
         while parent[key] != key:
-            parent[key] = parent[parent[key]]
+            parent[key] = parent[parent[key]]  # halves the way for the next look
             key = parent[key]
         return key
 
     def link(one: str, other: str) -> None:
+        # The smaller key leads, so that the order of examples decides nothing.
         low, high = sorted((root(one), root(other)))
         parent[high] = low
 
     for member in known.values():
-        link(member.member, f"g:{member.group}")
+        link(member.member, f"g:{member.group}")  # no member itself, only a knot of them
     for example in examples:
         link(*members_of(example))
     held: dict[str, list[Example]] = defaultdict(list)
@@ -121,7 +122,7 @@ def _place_group(
     reserved: frozenset[str],
     held_out: _HoldoutRule,
 ) -> None:
-    if members & reserved:
+    if members & reserved:  # golden prompts are on no side: they are a suite already
         split.left_out["golden_group"] += len(examples)
         return
     recorded = [known[key] for key in members if key in known]

@@ -15,7 +15,9 @@ from adaptd.daemon.dataset.messages import text_of
 
 def normalised(text: str) -> str:
     """Return one form of texts that look alike: NFKC, casefolded, visible, single spaces."""
+    # Cf: format characters, such as a zero-width space.
     visible = (c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
+    # Casefolding may leave NFKC, so it is applied again.
     folded = unicodedata.normalize("NFKC", "".join(visible).casefold())
     return " ".join(folded.split())
 

@@ -64,6 +64,7 @@ class Renderer:
         self._knows_developer = "'developer'" in source or '"developer"' in source
         self._template = environment.from_string(source)
         added = self._load_tokenizer.get_added_tokens_decoder()
+        # Ids that text of a message must not produce.
         self._reserved = frozenset(number for number, token in added.items() if token.special)
         self.stop_id = self._find_stop_id()
 

@@ -84,6 +84,7 @@ def write_snapshot(directory: Path, contents: Contents, facts: Mapping[str, Any]
 
     Returns the manifest: `facts`, row counts, a SHA-256 per file and `content_hash` over them.
     """
+    # A dot in front: `SnapshotBuilder.clean` removes what a killed build leaves.
     work = directory.with_name(f".{directory.name}.{os.getpid()}")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -117,9 +118,10 @@ def _make_table(rows: Sequence[Any], schema: pa.Schema) -> pa.Table:
 
 
 def _write_table(path: Path, table: pa.Table) -> str:
+    # As plain as Parquet can be: equal rows must give equal bytes.
     pq.write_table(table, path, compression="zstd", use_dictionary=False, write_statistics=False)
     with path.open("rb") as file:
-        os.fsync(file.fileno())
+        os.fsync(file.fileno())  # before the rename, which would else outlive the content
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -27,6 +27,7 @@ def cron_trigger(expression: str, timezone: str) -> BaseTrigger:
         raise ValueError(f"it has {len(expression.split())} fields, not five")
     fields["day_of_week"] = _name_weekdays(fields["day_of_week"])
     zone = ZoneInfo(timezone)
+    # Where one of the day fields is open, the other decides, as APScheduler does by itself.
     if "*" in (fields["day"][0], fields["day_of_week"]):
         return CronTrigger(**fields, timezone=zone)
     by_day = CronTrigger(**fields | {"day_of_week": "*"}, timezone=zone)
@@ -36,12 +37,13 @@ def cron_trigger(expression: str, timezone: str) -> BaseTrigger:
 def check_cron(expression: str) -> None:
     """Raise ValueError where an expression is no cron expression, or never fires."""
     trigger = cron_trigger(expression, "UTC")
-    if next_fire(trigger, datetime.now(ZoneInfo("UTC"))) is None:
+    if next_fire(trigger, datetime.now(ZoneInfo("UTC"))) is None:  # such as 30 February
         raise ValueError("it never fires")
 
 
 def next_fire(trigger: BaseTrigger, after: datetime) -> datetime | None:
     """Return the first fire strictly after a time, or None."""
+    # APScheduler counts the time itself as a fire.
     return trigger.get_next_fire_time(None, after + timedelta(microseconds=1))
 
 

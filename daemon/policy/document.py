@@ -87,6 +87,7 @@ class _Reader:
         self._seen: set[int] = set()
 
     def read_value(self, node: Node, path: Path) -> Any:
+        # A key has set its own line before: its value may begin lines below.
         self.lines.setdefault(path, node.start_mark.line + 1)
         if id(node) in self._seen:  # anchors could make a small file huge
             self._note_problem(node, "an anchor is used again", "Write the value out a second time")
@@ -129,7 +130,7 @@ class _Reader:
             return encodable(text)
         try:
             if tag == "int":
-                return int(text.replace("_", ""), 0)
+                return int(text.replace("_", ""), 0)  # 0: hexadecimal and octal as well
             if tag == "float":
                 return float(text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan"))
         except ValueError:

@@ -39,6 +39,7 @@ def read_regular(path: Path, *, limit_bytes: int) -> bytes:
         Unreadable: the file is missing, not regular, or larger than the limit.
     """
     try:
+        # O_NONBLOCK: a pipe without a writer would block. O_NOFOLLOW: links were followed before.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         reason = (error.strerror or "error").lower()
@@ -46,7 +47,7 @@ def read_regular(path: Path, *, limit_bytes: int) -> bytes:
             f"it cannot be read ({reason})", "Check the name and the rights"
         ) from error
     with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
+        found = os.fstat(descriptor)  # of the open file: the name may be replaced meanwhile
         if not stat.S_ISREG(found.st_mode):
             raise Unreadable("it is not a regular file", "Give a plain file")
         if found.st_size > limit_bytes:

@@ -15,7 +15,7 @@ from adaptd.daemon.policy.model import Policy
 from adaptd.daemon.wire.errors import PolicyError
 from adaptd.daemon.wire.texts import is_encodable
 
-_LIMIT_BYTES = 256 * 1024
+_LIMIT_BYTES = 256 * 1024  # a policy with every key has about 1 kB
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ MIN_HOLDOUT_GROUPS = 30  # a cluster-robust interval on fewer clusters is wrong
 Metric = Literal["exact_match", "nll"]
 Suite = Literal["fresh", "golden"]
 Watched = Literal["negative", "error", "latency"]
-AtLeastOne = Field(min_length=1, strict=False)
+AtLeastOne = Field(min_length=1, strict=False)  # strict would refuse YAML's list for a tuple
 
 
 class Caps(Strict):
@@ -288,6 +288,7 @@ class RolloutPolicy(Strict):
 
 
 def _check_alias(value: str) -> str:
+    # Same letters as in `wire.routes.VERSION_NAME`, of which the alias is a part.
     allowed = set("abcdefghijklmnopqrstuvwxyz0123456789._-")
     if not (0 < len(value) <= 63 and set(value) <= allowed and value[0].isalnum()):
         raise wrong(repr(value), "Use small letters, digits and . _ -, at most 63")

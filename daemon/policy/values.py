@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from adaptd.daemon.policy.cron import check_cron
 
-_DURATION = re.compile(r"(\d{1,6}) ?(s|m|h|d)")
+_DURATION = re.compile(r"(\d{1,6}) ?(s|m|h|d)")  # a timedelta holds six digits of days
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _PERCENT = re.compile(r"(-?\d{1,6}(?:\.\d{1,6})?) ?%")
 _POINTS = re.compile(r"(\d{1,3}(?:\.\d{1,6})?) points?")
@@ -65,6 +65,7 @@ def read_share(value: Any) -> Any:
     number = value
     if isinstance(value, str) and (found := _PERCENT.fullmatch(value)):
         number = float(found[1]) / 100
+    # YAML's true is an int to Python.
     is_number = isinstance(number, int | float) and not isinstance(number, bool)
     if not is_number or not 0 <= number <= 1:
         raise wrong(value, "Give a share from 0% to 100%, or from 0 to 1")

@@ -130,10 +130,10 @@ class PolicyService:
     async def _follow_folder(self) -> None:
         watching = awatch(
             self._folder,
-            watch_filter=None,
+            watch_filter=None,  # golden files count, however they are named
             debounce=200,
             rust_timeout=round(self._poll_s * 1000),
-            yield_on_timeout=True,
+            yield_on_timeout=True,  # a network folder reports no change
         )
         async for _ in watching:
             await self.refresh()

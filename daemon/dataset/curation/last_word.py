@@ -13,6 +13,6 @@ class LastWord:
     name = "last_word"
 
     def apply(self, examples: Sequence[Example], policy: Select) -> Curated:
-        del policy
+        del policy  # every policy wants it
         kept = keep_newest(examples, [(example.author, example.prompt) for example in examples])
         return Curated(kept, {"same_prompt": len(examples) - len(kept)})

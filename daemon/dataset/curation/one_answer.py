@@ -13,6 +13,6 @@ class OneAnswer:
     name = "one_answer"
 
     def apply(self, examples: Sequence[Example], policy: Select) -> Curated:
-        del policy
+        del policy  # every policy wants it
         kept = keep_newest(examples, [example.prompt for example in examples])
         return Curated(kept, {"same_prompt": len(examples) - len(kept)})

@@ -41,6 +41,7 @@ def fair_cap(places: Sequence[int], share: float, *, most: int) -> int:
     too few prompts for a share the cap is 1: one example is always allowed.
     """
     ordered = sorted(places)
+    # 1e-9: shares such as 0.1 are not exact in binary.
     while most > 1 and most > share * bisect_right(ordered, most) + 1e-9:
         most -= 1
     return max(1, most)
