@@ -12,7 +12,7 @@ from adaptd.daemon.wire.errors import SettingsError
 
 PASSWORD_VARIABLE = "ADAPTD_KAFKA_PASSWORD"  # noqa: S105 - its name, not the password
 
-Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 
@@ -23,7 +23,7 @@ class KafkaSecurity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     it again, so that a new one needs no restart. `ca_path` None: the system's authorities.
     """
 
-    protocol: Protocol = "PLAINTEXT"
+    protocol: SecurityProtocol = "PLAINTEXT"
     mechanism: Mechanism = "SCRAM-SHA-512"
     username: str | None = None
     password_path: Path | None = None
