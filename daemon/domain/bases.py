@@ -47,7 +47,7 @@ def chat_template(directory: Path) -> str:
     if own_file.exists():
         return own_file.read_text(encoding="utf-8")
     config = directory / "tokenizer_config.json"
-    text = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {}
+    text: dict[str, Any] = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {}
     if isinstance(template := text.get("chat_template"), str):
         return template
     raise SettingsError(str(directory), "it has no chat template", "Add a chat_template.jinja")

@@ -127,7 +127,7 @@ def memory_available_bytes(*, cgroups: Path = _CGROUPS, proc: Path = _PROC) -> i
 
 def _find_cpu_quota(cgroups: Path, proc: Path) -> float | None:
     """Return the least cores' worth of time that any group above this process allows."""
-    quotas = []
+    quotas: list[float] = []
     for folder in _walk_cgroups(cgroups, proc, "cpu"):
         words = _read_words(folder / "cpu.max")  # version 2: "max 100000" or "150000 100000"
         words = words or [

@@ -28,7 +28,8 @@ class Distribution:
 
     def buckets(self) -> list[tuple[str, float]]:
         """List each bound with the number of values up to it, as Prometheus does."""
-        running, found = 0, []
+        running = 0
+        found: list[tuple[str, float]] = []
         for bound, count in zip((*self._bounds, float("inf")), self._counts, strict=True):
             running += count
             found.append(("+Inf" if bound == float("inf") else str(bound), float(running)))

@@ -39,7 +39,7 @@ def stat_fields(pid: int) -> list[str] | None:
 
 def group_members(group: int, *, since_ticks: int = 0) -> list[int]:
     """List a group's running processes that started at `since_ticks` (field 22) or later."""
-    found = []
+    found: list[int] = []
     for entry in _PROC.iterdir():
         fields = stat_fields(int(entry.name)) if entry.name.isdigit() else None
         if fields is None or fields[0] in ENDED:

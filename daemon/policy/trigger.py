@@ -62,7 +62,7 @@ class TriggerFacts:
 
     active_run: str | None = None
     last_finished_at: datetime | None = None
-    read: Mapping[str, Any] = field(default_factory=dict)
+    read: Mapping[str, Any] = field(default_factory=dict[str, Any])
     usable: UsableExamples | None = None
     tainted_live: str | None = None
     canary: str | None = None

@@ -254,7 +254,7 @@ def _find_newest(stored: Sequence[StoredPolicy]) -> list[StoredPolicy]:
 
 def _refuse_shared_aliases(files: Sequence[Loaded]) -> list[Loaded]:
     """Refuse files that name the alias of another file."""
-    kept = []
+    kept: list[Loaded] = []
     for file in files:
         others = [other for other in files if other is not file and _have_same_alias(file, other)]
         if others:

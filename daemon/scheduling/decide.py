@@ -25,7 +25,7 @@ class Decision:
 
     action: TriggerAction
     reason: str
-    trigger: Mapping[str, Any] = field(default_factory=dict)
+    trigger: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def starts(self) -> bool:
