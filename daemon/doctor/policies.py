@@ -1,4 +1,4 @@
-"""What one policy file needs: items for its gate, time for its steps; whether it can work."""
+"""Needs of one policy file: items for its gate, time for its steps; and if it can conclude."""
 
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def report(loaded: Loaded, policy: Policy, *, folder: Path, seen: Seen | None) -
         path=str(loaded.path),
         model=policy.model,
         problems=[f"{where}: {join_sentences(problem)}" for problem in gate_problems(gate, items)],
-        items=[_items(need) for need in gate_needs(gate, items)],
+        items=[_describe_need(need) for need in gate_needs(gate, items)],
         steps=step_times(policy, seen),
     )
 
@@ -93,7 +93,7 @@ def step_times(policy: Policy, seen: Seen | None) -> list[StepTime]:
     return found
 
 
-def _items(need: Need) -> ItemsNeeded:
+def _describe_need(need: Need) -> ItemsNeeded:
     criterion = need.criterion
     words = f"{criterion.role} {criterion.metric} on {criterion.suite}"
     if criterion.margin is not None:
