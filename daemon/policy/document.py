@@ -103,7 +103,7 @@ class _Reader:
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             key = key_node.value
-            if not isinstance(key_node, ScalarNode):
+            if not isinstance(key_node, ScalarNode) or _has_half_letters(key):
                 self._problem(key_node, "a key is not a word", "Write one word, then a colon")
             elif key in first_lines:
                 self._problem(
@@ -118,6 +118,9 @@ class _Reader:
 
     def _scalar(self, node: ScalarNode, tag: str) -> Any:
         text: str = node.value
+        if _has_half_letters(text):
+            self._problem(node, "it escapes half a letter", "Write the letter itself")
+            return None
         try:
             if tag == "int":
                 return int(text.replace("_", ""), 0)
@@ -130,3 +133,8 @@ class _Reader:
 
     def _problem(self, node: Node, what: str, remedy: str) -> None:
         self.problems.append(Problem(node.start_mark.line + 1, what, remedy))
+
+
+def _has_half_letters(text: str) -> bool:
+    r"""True where an escape such as "\ud800" made text that no file and no answer can hold."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)

@@ -21,6 +21,7 @@ from adaptd.daemon.store.lifecycle.adapter_seal import broken_seal
 from adaptd.daemon.store.lifecycle.adapters import AdapterRow, AdapterStore
 from adaptd.daemon.store.lifecycle.receipts import ReceiptStore
 from adaptd.daemon.wire.errors import HostError
+from adaptd.daemon.wire.files import read_regular
 
 PROBES_FILE = "probes.json"
 _ATTEMPTS = 3  # other requests share the host's steps and change its rounding; a fault stays
@@ -108,5 +109,5 @@ class ReceiptService:
 
 
 def _read_probes(directory: Path) -> list[Probe]:
-    text = (directory / PROBES_FILE).read_bytes()
+    text = read_regular(directory / PROBES_FILE)
     return msgspec.json.decode(text, type=ProbeFile).probes
