@@ -38,7 +38,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     models: frozenset[str] | None = None
 
     def may(self, scope: Scope) -> bool:
-        return scope in self.scopes
+        """True where the token has the scope. `control` reaches every alias: never with `models`."""
+        return scope in self.scopes and (scope != "control" or self.models is None)
 
     def sees(self, model: str) -> bool:
         return self.models is None or model in self.models
@@ -135,6 +136,9 @@ def create_token(
     Raises:
         RefusedError: a scope, a source or the tenant's name is not allowed.
     """
+    if models is not None and "control" in scopes:
+        problem = "the scope control reaches every alias"
+        raise RefusedError("token", problem, "Give read and operate, or leave out the aliases")
     token = f"adt_{secrets.token_urlsafe(32)}"
     entry = _entry(token, tenant, scopes, sources=sources, models=models, expires_at=expires_at)
     _edit(path, lambda tokens: ((*tokens, entry), None))
