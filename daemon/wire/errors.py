@@ -78,6 +78,10 @@ class RefusedError(AdaptdError):
     """A command asks for what the state or a rule does not allow. Exit code 1."""
 
 
+class NotPermittedError(RefusedError):
+    """The token does not reach so far. Over HTTP: 403."""
+
+
 class TooLargeError(RefusedError):
     """More was sent at once than is taken. Over HTTP: 413."""
 
