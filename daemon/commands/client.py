@@ -12,6 +12,7 @@ import httpx
 from adaptd.daemon.commands.errors import NoDaemonError
 from adaptd.daemon.settings import Settings, load_settings
 from adaptd.daemon.wire.errors import AdaptdError, HaltError, RefusedError
+from adaptd.daemon.wire.files import read_regular
 
 _LIMIT_S = 30.0
 _WORK_LIMIT_S = 300.0  # of a request that brings work
@@ -133,6 +134,6 @@ def find_token(control_token_path: Path) -> str | None:
     if given:
         return given
     try:
-        return control_token_path.read_text().strip() or None
-    except OSError:
+        return read_regular(control_token_path).decode().strip() or None
+    except (OSError, UnicodeDecodeError):
         return None

@@ -16,6 +16,7 @@ from adaptd.daemon.commands.client import connect
 from adaptd.daemon.commands.errors import MisuseError
 from adaptd.daemon.commands.output import AsJson, print_json, say
 from adaptd.daemon.wire.errors import RefusedError
+from adaptd.daemon.wire.files import open_regular
 
 _STEP_BYTES = 4 << 20
 _STEP_LINES = 5_000
@@ -32,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 def import_file(  # noqa: PLR0913 - every format has its own
     file: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="A file of JSON lines.")
+        Path, typer.Argument(exists=True, dir_okay=False, help="A plain file of JSON lines.")
     ],
     *,
     format_: Annotated[
@@ -181,7 +182,7 @@ def _try_lines(file: Path, options: ImportOptions, report: _Report) -> None:
 def _read_steps(file: Path, seen: Any) -> Iterator[Lines]:
     """The file in parts of bounded size. Of a line that is too long only its beginning is kept."""
     first, lines, size, read = 1, [], 0, 0
-    with file.open("rb") as opened:
+    with open_regular(file) as opened:
         for line, length in _read_lines(opened, seen):
             read += length
             lines.append(line)
@@ -207,7 +208,7 @@ def _read_lines(opened: Any, seen: Any) -> Iterator[tuple[bytes, int]]:
 
 
 def _digest_file(file: Path) -> str:
-    with file.open("rb") as opened:
+    with open_regular(file) as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 

@@ -87,7 +87,9 @@ def _ask_traffic(model: str) -> Any:
 
 
 def _all_files(settings: Settings) -> list[Path]:
-    found = sorted(settings.policies_dir.glob("*.yaml"))
+    from adaptd.daemon.policy.files import policy_paths  # noqa: PLC0415 - only here
+
+    found = policy_paths(settings.policies_dir)
     if not found:
         problem, remedy = "it holds no policy", "Write one: adaptd init"
         raise RefusedError(str(settings.policies_dir), problem, remedy)

@@ -29,7 +29,8 @@ def create(
         typer.Option("--source", help=f"What its feedback may claim to be: {', '.join(SOURCES)}."),
     ] = ["user"],  # noqa: B006 - typer copies it
     model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="Only these aliases. Default: all.")
+        list[str] | None,
+        typer.Option("--model", "-m", help="Only these aliases; repeatable. Default: all."),
     ] = None,
     expires: Annotated[
         str | None, typer.Option(help="After how long it ends: 12h, 90d, 52w. Default: never.")

@@ -31,11 +31,12 @@ from adaptd.daemon.domain.machine import memory_available_bytes, memory_limit_by
 from adaptd.daemon.domain.memory import needed_bytes
 from adaptd.daemon.evaluation.criteria import Gate
 from adaptd.daemon.evaluation.power import gate_problems
+from adaptd.daemon.policy.files import policy_paths
 from adaptd.daemon.policy.load import Limits, Loaded, load_policy
 from adaptd.daemon.policy.model import Policy
 from adaptd.daemon.settings import Settings
 from adaptd.daemon.training.calibration import AUTO, weights_bytes
-from adaptd.daemon.wire.errors import SettingsError
+from adaptd.daemon.wire.errors import PolicyError, SettingsError
 from adaptd.daemon.wire.tokens import list_tokens
 from adaptd.daemon.wiring.installation import (
     GATEWAY_FILE,
@@ -98,8 +99,11 @@ def _examine_broker(settings: Settings) -> list[Finding]:
 def _policy_files(settings: Settings) -> list[Loaded]:
     folder = settings.policies_dir
     limits = Limits(bases=None, max_rank=settings.upstream.max_lora_rank)
-    paths = [path for path in folder.glob("*.y*ml") if not path.name.startswith(".")]
-    return [load_policy(path, folder=folder, limits=limits) for path in sorted(paths)]
+    try:
+        paths = policy_paths(folder)
+    except PolicyError as problem:
+        return [Loaded(folder, None, "", (problem,))]
+    return [load_policy(path, folder=folder, limits=limits) for path in paths]
 
 
 def _examine_policies(settings: Settings, files: list[Loaded]) -> list[Finding]:

@@ -52,6 +52,7 @@ class PolicyBook:
         self._versions: dict[tuple[str, int], PolicyVersion] = {}
         self._in_force: dict[str, PolicyVersion] = {}
         self._problems: tuple[PolicyError, ...] = ()
+        self._failure: PolicyError | None = None
 
     def current(self, model: str) -> PolicyVersion | None:
         """Return an alias's version in force; None where it has no usable policy file."""
@@ -77,7 +78,16 @@ class PolicyBook:
 
     def problems(self) -> list[PolicyError]:
         """Return the problems of the present files. The last good versions stay in force."""
-        return list(self._problems)
+        failure = self._failure
+        return [*self._problems, *([failure] if failure not in (None, *self._problems) else [])]
+
+    @property
+    def failure(self) -> PolicyError | None:
+        """Error of the last check of the folder or of a file; None where all were checked.
+
+        Edits are not applied meanwhile, so the daemon is not ready.
+        """
+        return self._failure
 
     def remember(self, stored: StoredPolicy) -> PolicyVersion | None:
         """Take in a version of the store; None where this release cannot read its text."""
@@ -89,8 +99,17 @@ class PolicyBook:
         return version
 
     def settle(
-        self, in_force: Mapping[str, PolicyVersion], problems: Sequence[PolicyError]
+        self,
+        in_force: Mapping[str, PolicyVersion],
+        problems: Sequence[PolicyError],
+        *,
+        failure: PolicyError | None = None,
     ) -> None:
-        """Replace the versions in force, all aliases at once."""
+        """Replace the versions in force, all aliases at once. `failure`: an unchecked file."""
         self._in_force = dict(in_force)
         self._problems = tuple(problems)
+        self._failure = failure
+
+    def fail(self, failure: PolicyError) -> None:
+        """Keep the versions in force, and record why the folder could not be checked."""
+        self._failure = failure

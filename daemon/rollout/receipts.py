@@ -21,6 +21,7 @@ from adaptd.daemon.store.lifecycle.adapter_seal import broken_seal
 from adaptd.daemon.store.lifecycle.adapters import AdapterRow, AdapterStore
 from adaptd.daemon.store.lifecycle.receipts import ReceiptStore
 from adaptd.daemon.wire.errors import HostError
+from adaptd.daemon.wire.files import read_regular
 from adaptd.daemon.wire.texts import NOT_DECODED
 
 PROBES_FILE = "probes.json"
@@ -109,5 +110,5 @@ class ReceiptService:
 
 
 def _read_probes(directory: Path) -> list[Probe]:
-    text = (directory / PROBES_FILE).read_bytes()
+    text = read_regular(directory / PROBES_FILE)
     return msgspec.json.decode(text, type=ProbeFile).probes

@@ -1,6 +1,6 @@
 """What people and scrapers want to see of the store: counts, the newest, histories."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -114,9 +114,17 @@ class SurfaceStore:
         return await self._database.read(lambda cursor: _facts(cursor, now))
 
     async def evaluations(
-        self, *, model: str | None = None, run_id: str | None = None, limit: int = 50
+        self,
+        *,
+        model: str | None = None,
+        run_id: str | None = None,
+        limit: int = 50,
+        seen: Collection[str] | None = None,
     ) -> list[Row]:
-        return await self._read("evaluations_of", model=model, run_id=run_id, limit=limit)
+        """Newest first. `seen` leaves out all aliases but those; None: none is left out."""
+        values = {"model": model, "run_id": run_id, "limit": limit}
+        only = None if seen is None else sorted(seen)
+        return await self._read("evaluations_of", **values, seen=only)
 
     async def receipts(self, adapter: str) -> list[Row]:
         return await self._read("receipts_of", adapter=adapter)

@@ -14,6 +14,7 @@ from adaptd.daemon.wire.errors import (
     HaltError,
     HostError,
     MalformedError,
+    NotPermittedError,
     PolicyError,
     RefusedError,
     StoreError,
@@ -25,6 +26,7 @@ from adaptd.daemon.wire.texts import encode_json
 
 # The first that fits: a subclass stands before what it is made of.
 _STATUS: dict[type[AdaptdError], tuple[int, str]] = {
+    NotPermittedError: (HTTPStatus.FORBIDDEN, "refused"),
     TooLargeError: (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "refused"),
     MalformedError: (HTTPStatus.BAD_REQUEST, "refused"),
     UnknownEncodingError: (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "refused"),

@@ -78,6 +78,10 @@ class RefusedError(AdaptdError):
     """A command asks for what the state or a rule does not allow. Exit code 1."""
 
 
+class NotPermittedError(RefusedError):
+    """The token lacks the right. Over HTTP: 403."""
+
+
 class TooLargeError(RefusedError):
     """The body is larger than the limit. Over HTTP: 413."""
 

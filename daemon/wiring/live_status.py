@@ -181,7 +181,10 @@ class LiveParts:
         )
 
     def _service_parts(self) -> list[PartState]:
-        return [PartState(part=name, problem=text) for name, text in self._services().items()]
+        found = dict(self._services())
+        if (failure := self._policies.failure) is not None:
+            found["policies"] = found.get("policies") or f"{failure.where}: {failure.problem}"
+        return [PartState(part=name, problem=text) for name, text in found.items()]
 
     def _routes(self) -> PartState:
         """Ready once every gateway has the table in force."""

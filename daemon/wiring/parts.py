@@ -141,6 +141,7 @@ async def build(settings: Settings, keys: Keys, database: Database, stack: Async
     )
     ingestion = _ingestion(settings, keys, database, events)
     restoration = await _restoration(settings, database, serving, ingestion)
+    tokens = TokenBook(settings.tokens_path)
     live = LiveParts(
         services=supervisor.problems,
         policies=book,
@@ -153,13 +154,17 @@ async def build(settings: Settings, keys: Keys, database: Database, stack: Async
         meters=ingestion.meters,
         decisions=pipeline.triggers.decisions,
         restoration=restoration,
-        notices=lambda: [*_notices(serving, book), *ingestion.again.notices()],
+        notices=lambda: [
+            *_notices(serving, book),
+            *ingestion.again.notices(),
+            *_token_problem(tokens),
+        ],
     )
     place = Place(settings.home, settings.policies_dir)
     backups = Backups(database, place, key=store_key(settings))
     upkeep = StoreUpkeep(backups, restoration)
     forgetting = build_forgetting(settings, database, secret, rollouts.operator)
-    backend = _backend(settings, database, live, rollouts, ingestion, upkeep, forgetting)
+    backend = _backend(settings, database, tokens, live, rollouts, ingestion, upkeep, forgetting)
     services = _services(rollouts, policies, serving, ingestion, pipeline, restoration)
     services["backups"] = backups.run
     services["orphans"] = OrphanCount(database).run
@@ -255,6 +260,7 @@ async def _restoration(
 def _backend(
     settings: Settings,
     database: Database,
+    tokens: TokenBook,
     live: LiveParts,
     rollouts: RolloutService,
     ingestion: _Ingestion,
@@ -263,7 +269,7 @@ def _backend(
 ) -> Backend:
     runs = RunStore(database)
     return Backend(
-        tokens=TokenBook(settings.tokens_path),
+        tokens=tokens,
         surfaces=SurfaceStore(database),
         runs=runs,
         adapters=AdapterStore(database),
@@ -334,3 +340,10 @@ def _notices(serving: _Serving, book: PolicyBook) -> list[StatusProblem]:
         what = "vLLM runs with other settings than those given now"
         found.append(StatusProblem(level="warning", what=what, remedy="adaptd engine restart"))
     return found
+
+
+def _token_problem(tokens: TokenBook) -> list[StatusProblem]:
+    if (found := tokens.problem) is None:
+        return []
+    what = f"{found.where}: {found.problem}; tokens read before stay valid, revoked ones too"
+    return [StatusProblem(level="error", what=what, remedy=found.remedy)]

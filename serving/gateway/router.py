@@ -5,8 +5,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from adaptd.daemon.wire.routes import GatewayState, ThreadState
 from adaptd.daemon.wire.signing import derive, load_secret
 from adaptd.daemon.wire.texts import NOT_DECODED

@@ -75,7 +75,7 @@ class ExampleFiles:
         named = {self._folder / row["path"] for row in rows(cursor, _SQL["all_files"])}
         for path in self._folder.glob("*/*"):
             if path not in named:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def _gather(self, cursor: Connection, model: str, as_of: datetime, into: Path) -> Examples:
         seal = self._seal_of(cursor, model)

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from adaptd.daemon.store.lifecycle.adapters import AdapterRow
+from adaptd.daemon.wire.files import open_regular, read_regular
 from adaptd.daemon.wire.texts import NOT_DECODED
 
 MANIFEST = "manifest.json"
@@ -26,7 +27,7 @@ def broken_seal(row: AdapterRow) -> str | None:
     """What is wrong with the files of a version; None where nothing is. Reads them all: blocks."""
     directory = Path(row.path)
     try:
-        seal = msgspec.json.decode((directory / MANIFEST).read_bytes(), type=AdapterSeal)
+        seal = msgspec.json.decode(read_regular(directory / MANIFEST), type=AdapterSeal)
         wrong = [name for name, digest in seal.files.items() if _sha256(directory / name) != digest]
     except (OSError, *NOT_DECODED) as error:
         return f"its files cannot be read ({error})"
@@ -38,5 +39,5 @@ def broken_seal(row: AdapterRow) -> str | None:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,5 +1,6 @@
 """Rollouts: one row each. A decision changes rollouts, versions and routes in one transaction."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -63,9 +64,12 @@ class RolloutStore:
         """Raises RefusedError where there is no such rollout."""
         return await self._database.read(lambda c: _get(c, rollout_id))
 
-    async def list(self, model: str | None = None, limit: int = 50) -> list[Rollout]:
-        """Newest first."""
-        return await self._many("list_rollouts", model=model, limit=limit)
+    async def list(
+        self, model: str | None = None, limit: int = 50, *, seen: Collection[str] | None = None
+    ) -> list[Rollout]:
+        """Newest first. `seen` leaves out all aliases but those; None: none is left out."""
+        only = None if seen is None else sorted(seen)
+        return await self._many("list_rollouts", model=model, limit=limit, seen=only)
 
     async def unfinished(self) -> "list[Rollout]":
         """All that are not final, live ones too, oldest first."""

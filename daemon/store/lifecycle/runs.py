@@ -1,6 +1,7 @@
 """Training runs: one row each, moved through its states with a reason."""
 
 import secrets
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,9 +91,12 @@ class RunStore:
         """Raises RefusedError where there is no such run."""
         return await self._database.read(lambda c: _get(c, run_id))
 
-    async def list(self, model: str | None = None, limit: int = 50) -> list[Run]:
-        """Newest first."""
-        return await self._many("list_runs", model=model, limit=limit)
+    async def list(
+        self, model: str | None = None, limit: int = 50, *, seen: Collection[str] | None = None
+    ) -> list[Run]:
+        """Newest first. `seen` leaves out all aliases but those; None: none is left out."""
+        only = None if seen is None else sorted(seen)
+        return await self._many("list_runs", model=model, limit=limit, seen=only)
 
     async def active(self, model: str) -> Run | None:
         """The alias's run that is not final."""
