@@ -1,4 +1,4 @@
-"""Events over HTTP: each is answered for, after its transaction."""
+"""Events over HTTP: the answer has a result for each event, after the transaction."""
 
 import asyncio
 import threading
