@@ -97,7 +97,7 @@ class DeadLetterOutbox:
                 )
             partitions = self._settings.partitions
             await admin.create([name], partitions=partitions)
-            _log.info("topics_created", topics=[name], partitions=partitions)
+            _log.info("dead_letter_topic_created", topic=name, partitions=partitions)
         finally:
             await admin.close()
 
