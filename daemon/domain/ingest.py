@@ -39,6 +39,16 @@ class Address:
     index: int
 
 
+# The columns of an address, in the order of its fields, in every table of events and dead letters.
+ADDRESS_COLUMNS = ("topic", "partition", "position", "batch_index")
+
+
+def addresses_of(table: pa.Table) -> list[Address]:
+    """List the address of every row of a table of events or dead letters."""
+    columns = (table[name].to_pylist() for name in ADDRESS_COLUMNS)
+    return [Address(*values) for values in zip(*columns, strict=True)]
+
+
 @dataclass(frozen=True, slots=True)
 class StoredOffset:
     """Progress of a partition: everything before `next_offset` is stored, nothing from it on."""

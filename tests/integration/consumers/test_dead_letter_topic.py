@@ -1,4 +1,4 @@
-"""Dead letters reach Kafka's topic, also over an outage of the broker and a restart of ours."""
+"""Dead letters reach Kafka's topic, also over an outage of the broker and a restart."""
 
 import asyncio
 import gc
@@ -13,11 +13,12 @@ import pytest
 from kafka import KafkaConsumer
 from kafka.structs import TopicPartition
 
-from adaptd.consumers.rereading.dead_letter_topic import DeadLetterOutbox, OutboxSettings
+from adaptd.consumers.rereading.dead_letter_topic import DeadLetterOutbox
 from adaptd.daemon.store.database.database import Database
 from adaptd.daemon.store.ingest.dead_letters import DeadLetterStore
 from tests.support.broker import Broker
 from tests.support.ingesting import Ingesting
+from tests.support.kafka_settings import outbox_settings
 from tests.support.waiting import until
 
 _number = itertools.count(1)
@@ -27,7 +28,7 @@ class World:
     def __init__(self, database: Database, broker: Broker, topic: str, *, create: bool) -> None:
         self.ingesting = Ingesting(database)
         self.letters = DeadLetterStore(database, clock=self.ingesting.clock)
-        settings = OutboxSettings(bootstrap=broker.bootstrap, topic=topic, create_topic=create)
+        settings = outbox_settings(broker.bootstrap, topic, create_topic=create)
         self.outbox = DeadLetterOutbox(settings, self.letters)
         self.running = asyncio.create_task(self.outbox.run())
 
@@ -174,5 +175,5 @@ async def test_an_outbox_that_has_stopped_leaves_no_connection(
 
 
 def client_threads() -> list[str]:
-    """Of the outbox's client: each holds its connections."""
+    """The threads of the outbox's client: each holds connections."""
     return [thread.name for thread in threading.enumerate() if "adaptd-dead" in thread.name]

@@ -1,8 +1,8 @@
-"""What the broker no longer has is named exactly, and never jumped over."""
+"""Gaps: the offsets that the broker no longer has are named exactly and never skipped."""
 
 import pytest
 
-from adaptd.consumers.kafka.gaps import GapError, find_gaps
+from adaptd.consumers.kafka.topic_identity import GapError, find_gaps
 from adaptd.daemon.domain.ingest import LogRange, Partition, StoredOffset
 
 AT = Partition("events", 0)
@@ -30,7 +30,7 @@ def test_a_log_shorter_than_what_was_read_is_a_gap() -> None:
     assert (gap.kind, gap.end) == ("truncated", 20)
 
 
-def test_a_topic_made_anew_is_a_gap_even_where_the_offset_would_fit() -> None:
+def test_a_recreated_topic_is_a_gap_even_where_the_offset_would_fit() -> None:
     [gap] = find_gaps(stored(15), {AT: LogRange("b", 10, 20)})
 
     assert (gap.kind, gap.topic_id_stored, gap.topic_id_found) == ("recreated", "a", "b")
@@ -45,7 +45,7 @@ def test_another_cluster_is_a_gap_even_where_the_offset_would_fit() -> None:
     [gap] = find_gaps(stored(15), {AT: LogRange("a", 10, 20, "d")})
 
     assert (gap.kind, gap.cluster_id_stored, gap.cluster_id_found) == ("other_cluster", "c", "d")
-    assert "another cluster (of c all before 15 was read; d has 10 to 20" in str(gap)
+    assert "another cluster (everything before 15 of c was read; d has 10 to 20" in str(gap)
     assert find_gaps(stored(15), {AT: LogRange("a", 10, 20, "c")}) == []
 
 

@@ -10,7 +10,8 @@ import zstandard
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
-from adaptd.consumers.kafka.batch_bounds import REFUSED_HEADER, bound_answer, bounded
+from adaptd.consumers.decoding.records import REFUSED_HEADER
+from adaptd.consumers.kafka.batch_bounds import bound_batches, bound_response
 
 CODECS = {"gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 MIB = 1 << 20
@@ -40,9 +41,9 @@ def read(fetched: bytes) -> list[Any]:
 @pytest.mark.parametrize("codec", [0, *CODECS.values()])
 def test_usual_batches_stay_as_they_are(codec: int) -> None:
     fetched = a_batch(5, b"one", b"two", codec=codec) + a_batch(7, b"x" * 100_000, codec=codec)
-    assert bounded(fetched) == fetched
-    assert bounded(fetched + fetched[:50]) == fetched + fetched[:50], "the cut end stays too"
-    assert bounded(b"") == b""
+    assert bound_batches(fetched) == fetched
+    assert bound_batches(fetched + fetched[:50]) == fetched + fetched[:50], "the cut end stays too"
+    assert bound_batches(b"") == b""
 
 
 @pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS.keys())
@@ -50,7 +51,7 @@ def test_a_bomb_becomes_one_record_in_its_place(codec: int) -> None:
     bomb = a_batch(10, *[b"\0" * MIB] * 40, codec=codec, producer=7)
     fetched = a_batch(9, b"before") + bomb + a_batch(50, b"after", codec=codec)
 
-    (_, [before]), (end, [letter]), (_, [after]) = read(bounded(fetched, batch_bytes=4 * MIB))
+    (_, [before]), (end, [letter]), (_, [after]) = read(bound_batches(fetched, batch_bytes=4 * MIB))
 
     assert (before.value, after.value) == (b"before", b"after")
     assert (letter.offset, end) == (49, 50)
@@ -67,7 +68,7 @@ def test_what_does_not_unpack_becomes_one_record_too(codec: int) -> None:
     broken = bytearray(sound)
     broken[61:] = bytes(len(sound) - 61)
 
-    [(end, [letter])] = read(bounded(bytes(broken), batch_bytes=1000))
+    [(end, [letter])] = read(bound_batches(bytes(broken), batch_bytes=1000))
 
     assert (letter.offset, end) == (1, 2)
     assert letter.value == bytes(broken)
@@ -77,12 +78,12 @@ def test_what_does_not_unpack_becomes_one_record_too(codec: int) -> None:
 def test_thousands_of_empty_streams_before_a_record_are_not_gone_through(
     codec: int, empty: bytes
 ) -> None:
-    """Each takes its time on the thread that must answer the group."""
+    """Each stream takes time on the thread that must answer the group."""
     sound = a_batch(0, b"one", codec=codec)
     slow = bytearray(sound[:61] + empty * 40_000 + sound[61:])
     struct.pack_into(">i", slow, 8, len(slow) - 12)
 
-    [(_, [letter])] = read(bounded(bytes(slow)))
+    [(_, [letter])] = read(bound_batches(bytes(slow)))
 
     assert letter.value == bytes(slow)
 
@@ -90,8 +91,8 @@ def test_thousands_of_empty_streams_before_a_record_are_not_gone_through(
 def test_an_answer_is_cut_where_all_of_it_would_be_too_much() -> None:
     batches = [a_batch(n, b"x" * MIB, codec=1) for n in range(5)]
     fetched = b"".join(batches)
-    assert bounded(fetched, batch_bytes=2 * MIB, all_bytes=3 * MIB) == b"".join(batches[:2])
-    assert bounded(fetched, batch_bytes=2 * MIB, all_bytes=100) == batches[0]
+    assert bound_batches(fetched, batch_bytes=2 * MIB, all_bytes=3 * MIB) == b"".join(batches[:2])
+    assert bound_batches(fetched, batch_bytes=2 * MIB, all_bytes=100) == batches[0]
 
 
 def test_every_partition_of_an_answer_is_bounded() -> None:
@@ -99,7 +100,7 @@ def test_every_partition_of_an_answer_is_bounded() -> None:
     response = SimpleNamespace(
         topics=[("a", [(0, 0, 9, 9, [], bomb), (1, 0, 9, 9, [], sound)]), ("b", [(0, 3, 0, None)])]
     )
-    bound_answer(response)
+    bound_response(response)
     [(_, [first, second]), (_, [third])] = response.topics
     assert first[:-1] == (0, 0, 9, 9, [])
     assert read(first[-1])[0][1][0].value == bomb
@@ -109,4 +110,4 @@ def test_every_partition_of_an_answer_is_bounded() -> None:
 def test_old_formats_are_left_alone() -> None:
     old = bytearray(a_batch(0, gzip.compress(b"x")))
     old[16] = 1
-    assert bounded(bytes(old)) == bytes(old)
+    assert bound_batches(bytes(old)) == bytes(old)

@@ -1,4 +1,4 @@
-"""What waits in memory is bounded in bytes, and chunks are cut accordingly."""
+"""The bytes that wait in memory are bounded, and chunks are cut accordingly."""
 
 import asyncio
 from collections import deque
@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from adaptd.consumers.kafka.memory_budget import (
     RECORD_BYTES,
-    Budget,
-    parts,
-    size_bytes,
-    transactions,
+    MemoryBudget,
+    count_bytes,
+    group_by_bytes,
+    split_by_bytes,
 )
 from tests.support.waiting import LIMIT_S
 
@@ -34,31 +34,31 @@ def records(*sizes: int) -> list[KafkaRecord]:
 
 def test_small_chunks_stay_whole() -> None:
     found = records(500, 500)
-    assert list(parts(found, limit_bytes=1000)) == [(found, 1000)]
+    assert list(split_by_bytes(found, limit_bytes=1000)) == [(found, 1000)]
 
 
 def test_large_chunks_are_cut_in_order_and_nothing_is_left_out() -> None:
     found = records(600, 600, 400, 5000, 400, 400)
-    cut = list(parts(found, limit_bytes=1000))
+    cut = list(split_by_bytes(found, limit_bytes=1000))
     assert [[record.offset for record in part] for part, _ in cut] == [[0], [1, 2], [3], [4, 5]]
-    assert sum(size for _, size in cut) == size_bytes(found)
+    assert sum(size for _, size in cut) == count_bytes(found)
 
 
 def test_a_record_without_a_value_counts_too() -> None:
-    assert size_bytes([KafkaRecord(0, -1)]) == RECORD_BYTES - 1
+    assert count_bytes([KafkaRecord(0, -1)]) == RECORD_BYTES - 1
 
 
 def test_keys_and_headers_count_as_values_do() -> None:
     with_key = KafkaRecord(0, 0, serialized_key_size=900_000)
     with_headers = KafkaRecord(1, 0, headers=(("a", b"x" * 500_000), ("b", None)))
-    assert size_bytes([with_key]) == 900_000 + RECORD_BYTES
-    assert size_bytes([with_headers]) > 500_000 + RECORD_BYTES
-    cut = list(parts([with_key, with_headers], limit_bytes=1_000_000))
+    assert count_bytes([with_key]) == 900_000 + RECORD_BYTES
+    assert count_bytes([with_headers]) > 500_000 + RECORD_BYTES
+    cut = list(split_by_bytes([with_key, with_headers], limit_bytes=1_000_000))
     assert [[record.offset for record in part] for part, _ in cut] == [[0], [1]]
 
 
 def test_one_chunk_always_has_room_and_the_next_waits() -> None:
-    budget = Budget(1000)
+    budget = MemoryBudget(1000)
     assert budget.has_room(5000)
     budget.take(5000)
     assert not budget.has_room(1)
@@ -67,7 +67,7 @@ def test_one_chunk_always_has_room_and_the_next_waits() -> None:
 
 
 def test_what_waits_from_before_a_new_beginning_counts_until_it_is_given_back() -> None:
-    budget = Budget(1000)
+    budget = MemoryBudget(1000)
     before = budget.epoch
     budget.take(900)
     budget.begin()
@@ -81,7 +81,7 @@ def test_what_waits_from_before_a_new_beginning_counts_until_it_is_given_back() 
 
 
 def test_what_was_dropped_counts_until_something_newer_is_given_back() -> None:
-    budget = Budget(1000)
+    budget = MemoryBudget(1000)
     budget.take(900)
     budget.begin()
     budget.take(100)
@@ -96,7 +96,7 @@ def test_what_was_dropped_counts_until_something_newer_is_given_back() -> None:
 @given(st.lists(st.one_of(st.integers(1, 2000), st.sampled_from(["store", "seek", "rebalance"]))))
 def test_reading_never_stands_still_and_memory_is_never_counted_too_low(steps: list[Any]) -> None:
     """A queue as Faust keeps one: in order, emptied by a rebalance, left alone by a new seek."""
-    budget, queue = Budget(1000), deque[tuple[int, int]]()
+    budget, queue = MemoryBudget(1000), deque[tuple[int, int]]()
     for step in steps:
         match step:
             case "store" if queue:
@@ -119,7 +119,7 @@ def test_reading_never_stands_still_and_memory_is_never_counted_too_low(steps: l
 
 
 async def test_a_wait_ends_when_something_is_given_back() -> None:
-    budget = Budget(1000)
+    budget = MemoryBudget(1000)
     budget.take(1000)
     waiting = asyncio.create_task(budget.wait(60))
     await asyncio.sleep(0)
@@ -131,10 +131,10 @@ async def test_a_wait_ends_when_something_is_given_back() -> None:
 def test_transactions_take_chunks_in_order_up_to_their_bytes_and_one_at_least() -> None:
     chunks = [Piece(size) for size in (600, 300, 100, 1, 5000, 900, 200)]
     found = [
-        [piece.size_bytes for piece in some] for some in transactions(chunks, limit_bytes=1000)
+        [piece.size_bytes for piece in some] for some in group_by_bytes(chunks, limit_bytes=1000)
     ]
     assert found == [[600, 300, 100], [1], [5000], [900], [200]]
 
 
 def test_nothing_makes_no_transaction() -> None:
-    assert list(transactions([])) == []
+    assert list(group_by_bytes([])) == []

@@ -1,4 +1,4 @@
-"""Lines of files as events: what each format becomes, and that a repeat stores nothing twice."""
+"""Lines of files as events, in each format. A repeat stores nothing twice."""
 
 import hashlib
 import json
@@ -9,7 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from adaptd.consumers.doors.file_import import ImportDesk, import_sender, read_lines, refused_lines
+from adaptd.consumers.doors.file_import import (
+    FileImporter,
+    import_sender,
+    read_lines,
+    refused_lines,
+)
 from adaptd.consumers.doors.import_options import ImportOptions, ImportStep, Rating
 from adaptd.daemon.store.database.database import Database
 from adaptd.daemon.wire.errors import RefusedError
@@ -33,7 +38,7 @@ def a_chat(answer: str = "card_arrival", **message: Any) -> bytes:
 
 
 def a_score(**fields: Any) -> bytes:
-    """As the API and the web export write it."""
+    """A score as the API and the web export write it."""
     made = {
         "id": "s1",
         "traceId": "i1",
@@ -75,7 +80,7 @@ async def put(
     start: int = 1,
     digest: str = DIGEST,
 ) -> Any:
-    desk = ImportDesk(ingesting.sink)
+    desk = FileImporter(ingesting.sink)
     return await desk.take(digest, ImportStep(start=start, options=options), lines, OPERATOR)
 
 

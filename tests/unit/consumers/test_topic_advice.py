@@ -1,4 +1,4 @@
-"""What a topic's settings could cost."""
+"""Advice on topic settings that could lose or refuse events."""
 
 import pytest
 

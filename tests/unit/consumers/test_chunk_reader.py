@@ -1,4 +1,4 @@
-"""Chunks from Kafka: where to begin, and whom to believe."""
+"""Chunks from Kafka: the offsets to begin at, and the signatures to trust."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
@@ -10,8 +10,8 @@ import pytest
 
 from adaptd.consumers.kafka.chunk_reader import ChunkReader
 from adaptd.consumers.kafka.faust_app import Chunk
-from adaptd.consumers.kafka.gaps import OF_IDENTITY, GapError
 from adaptd.consumers.kafka.topic_admin import BrokerAwayError, Cluster
+from adaptd.consumers.kafka.topic_identity import IDENTITY_KINDS, GapError
 from adaptd.daemon.domain.ingest import KAFKA, LogRange, Partition
 from adaptd.daemon.store.database.database import Database
 from adaptd.daemon.wire.errors import ChainError
@@ -44,7 +44,7 @@ async def ingesting() -> AsyncIterator[Ingesting]:
 
 
 class Log:
-    """What the broker has."""
+    """A broker with one partition."""
 
     earliest, topic_id, cluster_id, partitions, is_away = 0, "a", "c", 1, False
 
@@ -54,7 +54,7 @@ class Log:
         topics = {AT.topic: (self.topic_id, self.partitions)}
         return Cluster(cluster_id=self.cluster_id, topics=topics)
 
-    async def beginnings(self, wanted: Collection[Partition]) -> dict[Partition, LogRange]:
+    async def read_ranges(self, wanted: Collection[Partition]) -> dict[Partition, LogRange]:
         found = LogRange(self.topic_id, self.earliest, 20, self.cluster_id)
         return {at: found for at in wanted if at == AT}
 
@@ -114,14 +114,14 @@ async def test_a_gap_is_never_jumped_over(reader: ChunkReader, log: Log) -> None
         await reader.begin([AT])
 
 
-async def test_a_topic_made_anew_while_it_is_read_is_a_gap_and_nothing_is_stored_after_it(
+async def test_after_a_topic_is_recreated_while_read_nothing_is_stored(
     reader: ChunkReader, ingesting: Ingesting, log: Log
 ) -> None:
     await reader.begin([AT])
     await store(reader, [Chunk(AT, 0, [KafkaRecord(4, as_bytes(an_interaction()))])])
     log.topic_id = "b"
 
-    with pytest.raises(GapError, match=r"made anew .* all before 5 was read"):
+    with pytest.raises(GapError, match=r"recreated \(everything before 5 of id a was read"):
         await reader.begin([AT])
 
     with pytest.raises(GapError):
@@ -134,13 +134,13 @@ async def test_in_doubt_only_the_ids_of_topics_and_cluster_count(
 ) -> None:
     await reader.begin([AT])
     log.partitions, log.earliest = 2, 3  # added since; what was fetched may be older
-    assert await reader.is_sure()
+    assert await reader.verify_topics()
     log.is_away = True
-    assert not await reader.is_sure()
+    assert not await reader.verify_topics()
     log.is_away, log.cluster_id = False, "d"
 
     with pytest.raises(GapError, match="another cluster"):
-        await reader.is_sure()
+        await reader.verify_topics()
     with pytest.raises(GapError, match="another cluster"):
         await reader.failure
 
@@ -154,7 +154,7 @@ async def test_a_gap_names_what_is_stored_in_the_end(
     log.topic_id = "b"
 
     with pytest.raises(GapError) as caught:
-        await reader.check(await log.beginnings([AT]), kinds=OF_IDENTITY)
+        await reader.check_gaps(await log.read_ranges([AT]), kinds=IDENTITY_KINDS)
 
     stored = (await ingesting.sink.offsets(KAFKA))[AT]
     assert [gap.next_offset for gap in caught.value.gaps] == [stored.next_offset]

@@ -1,19 +1,19 @@
-"""Which failures pass by themselves, and that nothing of an event is told of the others."""
+"""Failures: which ones pass by themselves; messages of the others quote nothing of an event."""
 
 import aiokafka.errors as kafka
 import duckdb
 import pytest
 
 from adaptd.consumers.kafka.failures import (
-    MENDABLE,
-    ClientFellError,
-    blaming_client,
+    RETRYABLE,
+    ClientCrashedError,
+    as_client_error,
     is_transient,
-    outlasted,
-    told,
+    safe_message,
+    tries_exhausted,
 )
-from adaptd.consumers.kafka.gaps import GapError
 from adaptd.consumers.kafka.topic_admin import BrokerAwayError
+from adaptd.consumers.kafka.topic_identity import GapError
 from adaptd.daemon.store.database.sql_errors import write_error
 from adaptd.daemon.wire.errors import (
     ChainError,
@@ -68,7 +68,7 @@ def test_what_does_not(error: Exception) -> None:
 @pytest.mark.parametrize(
     ("error", "tries", "end"),
     [
-        (ClientFellError(*WORDS), 5, FreshStartError),
+        (ClientCrashedError(*WORDS), 5, FreshStartError),
         (ChainError(*WORDS), 5, HaltError),
         (StoreShortError(*WORDS), 20, HaltError),
     ],
@@ -76,23 +76,23 @@ def test_what_does_not(error: Exception) -> None:
 def test_what_reading_again_does_not_mend_ends_it(
     error: Exception, tries: int, end: type[HaltError]
 ) -> None:
-    assert isinstance(error, MENDABLE)
-    assert not any(outlasted(error, times) for times in range(1, tries))
-    assert type(outlasted(error, tries)) is end
+    assert isinstance(error, RETRYABLE)
+    assert not any(tries_exhausted(error, times) for times in range(1, tries))
+    assert type(tries_exhausted(error, tries)) is end
 
 
 def test_only_the_kind_and_the_place_of_an_unknown_error_are_told() -> None:
     with pytest.raises(ValueError, match="secret") as caught:
         raise ValueError("secret answer")
-    assert "secret" not in told(caught.value)
-    assert "test_faults.py:" in told(caught.value)
-    assert told(StoreError(*WORDS)) == "somewhere: something. Do this."
+    assert "secret" not in safe_message(caught.value)
+    assert "test_failures.py:" in safe_message(caught.value)
+    assert safe_message(StoreError(*WORDS)) == "somewhere: something. Do this."
 
 
 def test_the_client_is_blamed_for_its_own_errors_only() -> None:
-    with pytest.raises(ClientFellError), blaming_client():
+    with pytest.raises(ClientCrashedError), as_client_error():
         raise KeyError
-    with pytest.raises(kafka.KafkaConnectionError), blaming_client():
+    with pytest.raises(kafka.KafkaConnectionError), as_client_error():
         raise kafka.KafkaConnectionError
 
 
