@@ -23,6 +23,7 @@ TRAINING = {
     "test_loop",
     "test_receipt_vllm",
     "test_training",
+    "test_training_methods",
     "test_training_parts",
 }
 OWN_BROKER = {

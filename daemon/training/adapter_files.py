@@ -65,7 +65,7 @@ def staged_name(hash_: str) -> str:
     return f"adapter-{hash_[:16]}"
 
 
-def finish(temporary: Path, manifest: Manifest) -> Path:
+def seal_adapter(temporary: Path, manifest: Manifest) -> Path:
     """Seal a complete directory: manifest, everything on disk, read-only, then one rename.
 
     Returns where it lies now, beside `temporary`. Safe to repeat with the same content.
@@ -83,7 +83,7 @@ def finish(temporary: Path, manifest: Manifest) -> Path:
     return target
 
 
-def staged(run_directory: Path) -> Path | None:
+def find_staged(run_directory: Path) -> Path | None:
     """The finished adapter that waits in a run directory, if there is one."""
     if not run_directory.is_dir():
         return None
@@ -132,7 +132,7 @@ def highest_number(adapters: Path, model: str) -> int:
     )
 
 
-def place(staged_directory: Path | None, target: Path) -> None:
+def place_adapter(staged_directory: Path | None, target: Path) -> None:
     """Move a finished adapter to its name for good. Safe to repeat after the move.
 
     Raises:

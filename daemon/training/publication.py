@@ -34,7 +34,7 @@ class Publication:
 
     async def waiting(self, run: Run) -> Path | None:
         """The finished adapter in the run's directory."""
-        return await asyncio.to_thread(adapter_files.staged, self._settings.directory(run))
+        return await asyncio.to_thread(adapter_files.find_staged, self._settings.directory(run))
 
     async def publish(self, run: Run) -> None:
         """Number the adapter, move it where it stays, and the run to `trained`.
@@ -46,7 +46,7 @@ class Publication:
         staged = await self.waiting(run)
         row = await (self._adapters.get(run.adapter) if run.adapter else self._number(run, staged))
         try:
-            await asyncio.to_thread(adapter_files.place, staged, Path(row.path))
+            await asyncio.to_thread(adapter_files.place_adapter, staged, Path(row.path))
             await self._finish(run, row)
         except (AdaptdError, OSError) as error:
             await self._withdraw(row, str(error))

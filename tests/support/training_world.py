@@ -100,14 +100,18 @@ def a_job(home: Path, base: Path | None = None, **changes: Any) -> Job:
     return msgspec.structs.replace(job, **changes)
 
 
-def command(job: Job) -> list[str]:
-    """What starts a child on the job, once it is written."""
-    return [sys.executable, "-m", "adaptd.daemon.training.worker", str(write_job(job))]
+CHILD = ("-m", "adaptd.daemon.training.worker")
 
 
-def train(job: Job) -> tuple[int, list[Line]]:
-    """Run a child to its end: its exit code and its lines."""
-    done = subprocess.run(command(job), stdout=subprocess.PIPE, check=False, timeout=LIMIT_S)
+def command(job: Job, program: Sequence[str] = CHILD) -> list[str]:
+    """Write the job, and return the command that starts a child on it."""
+    return [sys.executable, *program, str(write_job(job))]
+
+
+def train(job: Job, program: Sequence[str] = CHILD) -> tuple[int, list[Line]]:
+    """Run a child to its end, and return its exit code and its lines."""
+    words = command(job, program)
+    done = subprocess.run(words, stdout=subprocess.PIPE, check=False, timeout=LIMIT_S)
     lines = [decode_line(line) for line in done.stdout.splitlines()]
     assert None not in lines, "something else was printed between our lines"
     return done.returncode, [line for line in lines if line is not None]

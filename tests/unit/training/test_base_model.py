@@ -16,7 +16,7 @@ def test_a_base_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:
     base = make_tiny_base(tmp_path / "base")
     digest = write_digest(base)
 
-    assert base_model.prepare(base) == digest
+    assert base_model.prepare_base(base) == digest
 
 
 def test_a_model_with_another_template_is_refused(tmp_path: Path) -> None:
