@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 from adaptd.daemon.demo.broker import free_port
 from adaptd.daemon.domain.bases import base_digest
 from adaptd.daemon.training.job import Done, Job, TrainingProgress
-from adaptd.daemon.training.launcher import start
+from adaptd.daemon.training.launcher import start_child
 from adaptd.serving.host.launch import EngineSettings
 from adaptd.serving.host.supervisor import EngineSupervisor
 from adaptd.serving.host.vllm_client import VllmHost
@@ -193,7 +193,7 @@ class Trainer:
         job = a_job("run", niceness=beside.niceness, threads=beside.threads, steps=100_000)
         waiting = self.told if beside.yields else None
         with exported(beside.trainer or {}):
-            async with start(job, waiting=waiting) as child, asyncio.TaskGroup() as group:
+            async with start_child(job, waiting=waiting) as child, asyncio.TaskGroup() as group:
                 result = group.create_task(
                     child.result(limit_s=_LIMIT_S, on_progress=self._note, wanted=_always)
                 )
@@ -340,7 +340,7 @@ def a_job(name: str, **changes: Any) -> Job:
 
 
 async def train_adapter() -> Done:
-    async with start(a_job("adapter")) as child:
+    async with start_child(a_job("adapter")) as child:
 
         async def unheard(_: TrainingProgress) -> None:
             pass

@@ -58,7 +58,7 @@ def rows(count: int = 32, *, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def write_snapshot(folder: Path, train: Sequence[dict[str, Any]] | None = None) -> Path:
-    """The two files a trainer reads."""
+    """Write the two files that a trainer reads."""
     folder.mkdir(parents=True, exist_ok=True)
     train = rows() if train is None else train
     pq.write_table(pa.Table.from_pylist(list(train)), folder / "train.parquet")
@@ -151,7 +151,7 @@ class TrainingWorld:
         return FORMAT
 
     def a_service(self) -> TrainingService:
-        """As after a restart of the daemon: nothing but the store is left."""
+        """A new service, as after a restart of the daemon: only the store is left."""
         settings = TrainerSettings(
             home=self.home,
             bases={"tiny": self.base},
@@ -209,11 +209,11 @@ class TrainingWorld:
         return await self.runs.get(run.run_id)
 
     async def job(self, run: Run) -> Job:
-        """What the service would give a child."""
-        return await self.service._preparation.job(run)
+        """The job that the service would give a child."""
+        return await self.service._preparation.make_job(run)
 
     async def at_step(self, run: Run, step: int) -> bool:
-        """Fails at once where the run has: it does not get there any more."""
+        """True where the run has reached the step. A run that failed fails the test at once."""
         seen = await self.runs.get(run.run_id)
         assert seen.state is not RunState.FAILED, seen.reason
         return seen.progress is not None and seen.progress["step"] >= step

@@ -102,7 +102,7 @@ def test_only_learnt_tokens_are_targets_and_rows_count_by_weight(tmp_path: Path)
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> PeftModel:
-    """In float32, with LoRA weights that do something."""
+    """A model in float32, with LoRA weights that have an effect."""
     job = a_job(tmp_path_factory.mktemp("model"), tiny_base)
     seed_everything(job)
     loaded = load_model(job)

@@ -1,4 +1,4 @@
-"""How often worthless candidates pass, by enumeration and by simulation with fixed seeds.
+"""The share of worthless candidates that pass, by enumeration and by simulation with fixed seeds.
 
 Bounds on simulated shares are 3.3 standard errors wide: a correct gate meets them with these seeds.
 """

@@ -1,4 +1,4 @@
-"""Measuring: what counts as the same answer, batches that fit, nothing measured twice."""
+"""Measuring: answers that count as the same, batches that fit, nothing measured twice."""
 
 from collections.abc import AsyncIterator
 
@@ -23,7 +23,7 @@ from tests.support.fakes import FakeHost
 
 
 class Heard:
-    """A listener that notes what it is told."""
+    """A listener that keeps the numbers it receives."""
 
     def __init__(self) -> None:
         self.from_store = 0

@@ -20,7 +20,7 @@ NULL_RATIOS = (1.0, 1.1, 1.5, 3.0)
 
 
 def means(null_ratio: float, grid: tuple[float, ...], true_ratio: float) -> np.ndarray:
-    """The mean of one step's factor per (weight, grid point), over both arms an event may be in."""
+    """The mean of one step's factor per (weight, grid point), over both arms of an event."""
     weights = np.array(WEIGHTS)
     factors = np.exp(log_steps(weights, null_ratio=null_ratio, grid=grid))
     on_canary = (weights * true_ratio / (weights * true_ratio + 1 - weights))[:, None]

@@ -1,4 +1,4 @@
-"""From exceptions to causes, without a word of what was trained on."""
+"""From exceptions to causes, without a word of the training rows."""
 
 import errno
 
@@ -15,7 +15,7 @@ from adaptd.daemon.training.worker.failures import (
 
 
 class OutOfMemoryError(RuntimeError):
-    """As torch.cuda names it."""
+    """An error with the name that torch.cuda uses."""
 
 
 @pytest.mark.parametrize(
