@@ -58,12 +58,10 @@ def plan_batches(
         )
         for k in range(steps)
     ]
-    longest = [max(rows[row].tokens for row in rows_) for step in cut for rows_ in step]
-    lengths = pad_lengths(longest, at_most=at_most_lengths, multiple=multiple)
-    padded = [
-        [(_fitting_length(max(rows[r].tokens for r in part), lengths), part) for part in step]
-        for step in cut
-    ]
+    parts = [[(max(rows[row].tokens for row in part), part) for part in step] for step in cut]
+    needed = [longest for step in parts for longest, _ in step]
+    lengths = pad_lengths(needed, at_most=at_most_lengths, multiple=multiple)
+    padded = [[(_fitting_length(most, lengths), part) for most, part in step] for step in parts]
     widths = _target_widths(rows, padded)
     return [
         tuple(MicroBatch(part, length, widths[length]) for length, part in step) for step in padded

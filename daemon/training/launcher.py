@@ -125,9 +125,29 @@ class TrainingChild:
             LockedError: another child holds the run directory.
             CancelledRunError: the child is no longer wanted.
         """
+        patience = Patience(still_s, clock=self._measure_running_s)
+
+        async def check_limits() -> None:
+            await self._check_limits(patience, limit_s, wanted)
+
+        last, reached = await self._read_lines(patience, on_progress, check_limits)
+        self._resume_child()
+        while (code := await self._wait_for_exit()) is None:
+            await check_limits()
+        if isinstance(last, Done) and code == 0:
+            return last
+        raise _end_error(last, code, reached)
+
+    async def _read_lines(
+        self,
+        patience: Patience,
+        on_progress: OnProgress,
+        check_limits: Callable[[], Awaitable[None]],
+    ) -> tuple[Line | None, KilledAt | None]:
+        """Read to the end of the output. Return the last line, and the last progress."""
         last: Line | None = None
         reached: KilledAt | None = None
-        patience, lines = Patience(still_s, clock=self._measure_running_s), 0
+        lines = 0
         while (raw := await self._read_line()) != b"":
             lines += raw is not None
             patience.saw(lines=lines)
@@ -141,13 +161,8 @@ class TrainingChild:
             # stopped or not.
             if reached and self._pauses:
                 self._pauses.decide(self.pid)
-            await self._check_limits(patience, limit_s, wanted)
-        self._resume_child()
-        while (code := await self._wait_for_exit()) is None:
-            await self._check_limits(patience, limit_s, wanted)
-        if isinstance(last, Done) and code == 0:
-            return last
-        raise _end_error(last, code, reached)
+            await check_limits()
+        return last, reached
 
     async def _read_line(self) -> bytes | None:
         """A line; b"" at the end of the output; None without a line for a while."""
