@@ -7,6 +7,7 @@ import msgspec
 
 from adaptd.daemon.domain.states import FailureCause
 from adaptd.daemon.wire.files import replace_file
+from adaptd.daemon.wire.texts import NOT_DECODED
 
 JOB_FILE = "job.json"
 LOCK_FILE = "lock"
@@ -124,5 +125,5 @@ def decode_line(line: bytes) -> Line | None:
     """The line, or None for output that is not a child's line."""
     try:
         return msgspec.json.decode(line, type=Line)
-    except msgspec.MsgspecError:
+    except NOT_DECODED:
         return None  # a library may print to stdout before the child has redirected it

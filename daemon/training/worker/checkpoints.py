@@ -13,6 +13,7 @@ import msgspec
 from adaptd.daemon.training.adapter_files import file_hash
 from adaptd.daemon.training.job import FIRST_METHOD, Job
 from adaptd.daemon.wire.files import sync_directory
+from adaptd.daemon.wire.texts import NOT_DECODED
 
 _SEAL = "adaptd.json"
 _PREFIX = "checkpoint-"
@@ -91,6 +92,6 @@ def _read_whole(path: Path) -> CheckpointSeal | None:
     try:
         content = msgspec.json.decode((path / _SEAL).read_bytes(), type=CheckpointSeal)
         intact = all(file_hash(path / name) == digest for name, digest in content.files.items())
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *NOT_DECODED):
         return None
     return content if intact else None
