@@ -24,6 +24,7 @@ TRAINING = {
     "test_net_checkpoint",
     "test_receipt_vllm",
     "test_training",
+    "test_training_methods",
     "test_training_parts",
 }
 OWN_BROKER = {

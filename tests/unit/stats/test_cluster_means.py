@@ -45,7 +45,7 @@ def test_clusters_that_agree_within_count_as_one_item_each() -> None:
 
 
 def test_rare_disasters_need_more_than_the_sign_flip_test() -> None:
-    """A little better on 97 of 100 items and far worse on three: the mean is not shown to be up."""
+    """A little better on 97 of 100 items and far worse on three: no proof of a higher mean."""
     values = np.array([0.05] * 97 + [-0.5, -0.7, -0.3])
 
     found = mean_evidence(single(values), 0.0, alpha=0.03)

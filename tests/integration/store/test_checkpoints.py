@@ -1,4 +1,4 @@
-"""What goes through the store's log, and when it is moved into the file."""
+"""The writes that go through the store's log, and the moves from the log into the file."""
 
 import asyncio
 import shutil
@@ -32,7 +32,7 @@ def log_bytes(tmp_path: Path) -> int:
 
 
 def copy_files(store: Path, target: Path) -> None:
-    """What a SIGKILL would leave just now."""
+    """Copy the files as a SIGKILL would leave them now."""
     target.mkdir()
     for file in store.glob("store.duckdb*"):
         shutil.copy(file, target / file.name)
@@ -180,7 +180,7 @@ async def test_beside_long_work_it_stays_open(database: Database) -> None:
 
 
 def many(first: int, end: int) -> Decoded:
-    """Events that differ in their id only, of one span."""
+    """Events of one span that differ in their id only."""
     one = chunk([an_interaction()], start=first).interactions
     copies = one.take(pa.array(np.zeros(end - first, np.int64)))
     ids = pa.array([f"{number:08d}" for number in range(first, end)])

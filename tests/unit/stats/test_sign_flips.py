@@ -1,4 +1,4 @@
-"""The sign-flip test against brute force, and against the McNemar test it is for single items."""
+"""The sign-flip test against brute force and, for single items, against the McNemar test."""
 
 from itertools import product
 
