@@ -30,9 +30,10 @@ import pyarrow.parquet as pq
 
 from adaptd.daemon.demo.broker import free_port
 from adaptd.daemon.domain.bases import base_digest
+from adaptd.daemon.settings import Settings
 from adaptd.daemon.training.job import Done, Job, TrainingProgress
 from adaptd.daemon.training.launcher import start
-from adaptd.serving.host.launch import EngineSettings
+from adaptd.daemon.wiring.installation import Base, engine_settings
 from adaptd.serving.host.supervisor import EngineSupervisor
 from adaptd.serving.host.vllm_client import VllmHost
 from bench.machine import machine
@@ -273,11 +274,10 @@ def exported(variables: Mapping[str, str]) -> Iterator[None]:
 async def serving(server: Server, adapter: Path) -> AsyncIterator[str]:
     """vLLM as adaptd starts it, with the adapter; its address."""
     url = f"http://127.0.0.1:{free_port()}"
-    settings = EngineSettings(
+    settings = msgspec.structs.replace(
+        engine_settings(Settings.model_construct(), Base("base", BASE)),
+        gateway_config=None,
         url=url,
-        python=Path(sys.executable),
-        base_name="base",
-        base_dir=BASE,
         dtype=_DTYPE,
         extra_args=server.extra_args,
     )

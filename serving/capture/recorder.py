@@ -3,20 +3,38 @@
 import threading
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
 
 import structlog
 
 from adaptd.daemon.wire.events import encode_event
+from adaptd.serving.capture.exchange import Exchange
 from adaptd.serving.capture.interactions import to_interaction, without_texts
 from adaptd.serving.capture.spool import Spool, SpoolBusyError
-from adaptd.serving.gateway.exchange import Exchange
-from adaptd.serving.gateway.settings import GatewaySettings
 
 BATCH = 256  # interactions a write and fsync
 RETRY_S = 0.5
 
 
-class Capture:
+class CaptureSettings(Protocol):
+    """Bounds of capture, as the gateway's settings give them."""
+
+    @property
+    def spool_dir(self) -> Path: ...
+    @property
+    def segment_bytes(self) -> int: ...
+    @property
+    def spool_bytes(self) -> int: ...
+    @property
+    def queue_bytes(self) -> int: ...
+    @property
+    def queue_rows(self) -> int: ...
+    @property
+    def max_event_bytes(self) -> int: ...
+
+
+class InteractionRecorder:
     """A bounded queue and the thread that empties it into the spool.
 
     Two bounds, both reached only while the disk is slower than the answers. Above `queue_bytes` of
@@ -26,7 +44,7 @@ class Capture:
 
     def __init__(
         self,
-        settings: GatewaySettings,
+        settings: CaptureSettings,
         *,
         on_spool: Callable[[Spool], None],
         log: structlog.typing.FilteringBoundLogger,

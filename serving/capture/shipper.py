@@ -6,7 +6,7 @@ import msgspec
 import structlog
 
 from adaptd.daemon.wire.events import Interaction, encode_event
-from adaptd.serving.capture.delivery import Delivery, DeliveryError, Event
+from adaptd.serving.capture.delivery import Delivery, DeliveryError, EncodedEvent
 from adaptd.serving.capture.interactions import without_texts
 from adaptd.serving.capture.spool import Batch, Spool
 
@@ -19,7 +19,7 @@ class _Key(msgspec.Struct):
     unit: str | None = None
 
 
-class Shipping:
+class SpoolShipper:
     """At least once: a crash between acceptance and the saved position sends a batch again."""
 
     def __init__(
@@ -82,7 +82,7 @@ class Shipping:
         self._retry_s = FIRST_RETRY_S
         return True
 
-    def _events(self, lines: list[bytes]) -> list[Event]:
+    def _events(self, lines: list[bytes]) -> list[EncodedEvent]:
         """The lines with their keys. One that a broken disk has spoilt is set aside."""
         events = []
         for line in lines:
@@ -91,17 +91,17 @@ class Shipping:
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 self._set_aside(line)
             else:
-                events.append(Event(key.unit or key.id, line))
+                events.append(EncodedEvent(key.unit or key.id, line))
         return events
 
-    def _send_lighter(self, event: Event) -> None:
+    def _send_lighter(self, event: EncodedEvent) -> None:
         """An interaction that is too large for the receiver goes without its texts."""
         try:
             interaction = without_texts(msgspec.json.decode(event.value, type=Interaction))
         except (msgspec.MsgspecError, UnicodeDecodeError):
             self._set_aside(event.value)
             return
-        lighter = Event(event.key, encode_event(interaction))
+        lighter = EncodedEvent(event.key, encode_event(interaction))
         for refused in self._delivery.deliver([lighter]):
             self._set_aside(refused.value)
 

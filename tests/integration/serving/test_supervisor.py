@@ -1,4 +1,4 @@
-"""The supervisor over a stand-in process: what dies, hangs or fails. Over vLLM: test_engine.py."""
+"""The supervisor over a stand-in process that dies, hangs or fails."""
 
 import asyncio
 import os
@@ -20,17 +20,17 @@ from adaptd.serving.host.launch import EngineSettings
 from adaptd.serving.host.server_process import read_record
 from adaptd.serving.host.supervisor import EngineState, EngineStatus, EngineSupervisor
 from tests.support.broker import ROOT
+from tests.support.engine_settings import make_engine_settings
 from tests.support.waiting import until, until_blocking
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> EngineSettings:
-    return EngineSettings(
+    return make_engine_settings(
         url=f"http://127.0.0.1:{free_port()}",
-        python=Path(sys.executable),
         base_name="none",
         base_dir=tmp_path,
-        entry_point=(str(ROOT / "tests" / "standin_server.py"),),
+        entry_point=(str(ROOT / "tests" / "support" / "standin_server.py"),),
         start_limit_s=20,
     )
 

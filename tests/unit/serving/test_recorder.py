@@ -2,16 +2,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from adaptd.serving.capture.recorder import Capture
+from adaptd.serving.capture.exchange import Exchange, RequestKind
+from adaptd.serving.capture.recorder import InteractionRecorder
 from adaptd.serving.capture.spool import Spool
-from adaptd.serving.gateway.allowlist import Kind
-from adaptd.serving.gateway.exchange import Exchange
 from adaptd.serving.gateway.log import make_log
 from adaptd.serving.gateway.settings import GatewaySettings
 from tests.support.waiting import until_blocking
 
 
-def a_capture(home: Path, spools: list[Spool], **changes: Any) -> Capture:
+def a_capture(home: Path, spools: list[Spool], **changes: Any) -> InteractionRecorder:
     settings = GatewaySettings(
         gateway="g1",
         tokens_path=home,
@@ -21,11 +20,13 @@ def a_capture(home: Path, spools: list[Spool], **changes: Any) -> Capture:
         spool_dir=home / "spool",
         **changes,
     )
-    return Capture(settings, on_spool=spools.append, log=make_log("g1"))
+    return InteractionRecorder(settings, on_spool=spools.append, log=make_log("g1"))
 
 
 def an_exchange(name: str, *, texts: bytes = b"") -> Exchange:
-    exchange = Exchange(id=name, kind=Kind.CHAT, tenant="shop", gateway="g1", model="support")
+    exchange = Exchange(
+        id=name, kind=RequestKind.CHAT, tenant="shop", gateway="g1", model="support"
+    )
     exchange.status_code, exchange.complete = 200, True
     if texts:
         exchange.note_answer(b'{"choices": [{"text": "%b"}]}' % texts)
