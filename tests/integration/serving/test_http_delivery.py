@@ -1,4 +1,4 @@
-"""A gateway's events at the daemon's real door: what it says of each is read."""
+"""A gateway's events at the daemon's real door, which answers for each event."""
 
 import asyncio
 from collections import Counter
@@ -43,7 +43,7 @@ def test_each_event_is_stored_or_a_duplicate_or_told_as_a_dead_letter(
 
 
 async def test_an_answer_of_somebody_else_is_no_acceptance(tmp_path: Path) -> None:
-    """A proxy in between, say: the events stay in the spool."""
+    """A proxy in between may answer: the events stay in the spool."""
     token = tmp_path / "control.token"
     token.write_text("token")
     async with serve(OpenAIServer()) as url:
