@@ -184,7 +184,7 @@ class HttpDelivery:
         self._client.close()
 
     def _check_results(self, content: bytes, events: int) -> None:
-        """Count dead letters.
+        """Report dead letters to `on_dead_letters`.
 
         Raises:
             DeliveryError: the answer lacks the result of an event.

@@ -202,7 +202,6 @@ class AnsweringService:
 
 
 def _note_disconnects(send: Send, exchange: Exchange) -> Send:
-
     async def send_and_note(message: Message) -> None:
         try:
             await send(message)

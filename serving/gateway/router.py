@@ -88,8 +88,8 @@ class GatewayRouter:
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request or websocket.
 
-        Without a token only /health passes. The control token passes everywhere and reaches
-        vLLM's own routes untouched; any other token reaches the routes of the allowlist.
+        Without a token only /health passes. The control token reaches /adaptd/ and all of vLLM's
+        routes, untouched and uncaptured; any other token reaches the routes of the allowlist.
         """
         token = bearer_token(scope)
         principal = self._tokens.lookup(token) if token else None
