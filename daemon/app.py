@@ -63,9 +63,9 @@ async def _run(parts: Parts, forced_end: ForcedEnd, *, address: str) -> None:
                 group.create_task(_end_on_halt(keep(name, work)), name=name)
                 for name, work in parts.services.items()
             ]
-            _log.info("adaptd_runs", version=__version__, address=address)
+            _log.info("daemon_started", version=__version__, address=address)
             await stop.wait()
-            _log.info("adaptd_stops")
+            _log.info("daemon_stopping")
             forced_end.begin()
             for task in tasks:
                 task.cancel()

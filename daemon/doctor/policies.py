@@ -1,4 +1,4 @@
-"""What one policy file needs: items for its gate, time for its steps; whether it can work."""
+"""Needs of one policy file: items for its gate, time for its steps; and if it can conclude."""
 
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from adaptd.daemon.evaluation.power import Need, gate_needs, gate_problems
 from adaptd.daemon.policy.golden import read_golden
 from adaptd.daemon.policy.load import Limits, Loaded, line_of, load_policy
 from adaptd.daemon.policy.model import Policy
+from adaptd.daemon.wire.errors import join_sentences
 
 DOUBLED = 2.0  # the harm a step should notice: twice live's negatives
 
@@ -62,8 +63,8 @@ def report(loaded: Loaded, policy: Policy, *, folder: Path, seen: Seen | None) -
     return PolicyReport(
         path=str(loaded.path),
         model=policy.model,
-        problems=[f"{where}: {problem}." for problem in gate_problems(gate, items)],
-        items=[_items(need) for need in gate_needs(gate, items)],
+        problems=[f"{where}: {join_sentences(problem)}" for problem in gate_problems(gate, items)],
+        items=[_describe_need(need) for need in gate_needs(gate, items)],
         steps=step_times(policy, seen),
     )
 
@@ -92,7 +93,7 @@ def step_times(policy: Policy, seen: Seen | None) -> list[StepTime]:
     return found
 
 
-def _items(need: Need) -> ItemsNeeded:
+def _describe_need(need: Need) -> ItemsNeeded:
     criterion = need.criterion
     words = f"{criterion.role} {criterion.metric} on {criterion.suite}"
     if criterion.margin is not None:

@@ -13,6 +13,7 @@ from adaptd.daemon.policy.files import Unreadable, read_regular, resolved_inside
 from adaptd.daemon.policy.golden import read_golden
 from adaptd.daemon.policy.model import Policy
 from adaptd.daemon.wire.errors import PolicyError
+from adaptd.daemon.wire.texts import is_encodable
 
 _LIMIT_BYTES = 256 * 1024
 
@@ -45,6 +46,9 @@ def text_sha256(text: str) -> str:
 
 def load_policy(path: Path, *, folder: Path, limits: Limits = Limits()) -> Loaded:
     """Read and check a policy file of the policy folder, its golden file included. Never raises."""
+    if not is_encodable(str(path)):  # it could be neither stored nor told
+        problem = PolicyError(f"{path}:1", "its name or folder is not UTF-8", "Rename it")
+        return Loaded(path, None, "", (problem,))
     try:
         content = read_regular(resolved_inside(folder, path), limit_bytes=_LIMIT_BYTES)
         text = content.decode()

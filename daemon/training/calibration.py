@@ -24,6 +24,7 @@ from adaptd.daemon.domain.memory import needed_bytes
 from adaptd.daemon.domain.ports import AdapterHost
 from adaptd.daemon.wire.errors import HostError
 from adaptd.daemon.wire.files import replace_file
+from adaptd.daemon.wire.texts import NOT_DECODED
 
 FILE = "calibration.json"
 AUTO = "auto"
@@ -65,7 +66,7 @@ class Calibrator:
         try:
             found = msgspec.json.decode(self._path.read_bytes(), type=Calibration)
             return found if found.fingerprint == self._fingerprint(this_machine()) else None
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, *NOT_DECODED):
             return None
 
     def ensure(self) -> Calibration:

@@ -15,6 +15,7 @@ from adaptd.daemon.wire.events import SIGNATURE_HEADER
 from adaptd.daemon.wire.kafka import KafkaSecurity
 from adaptd.daemon.wire.kafka_clients import connect
 from adaptd.daemon.wire.signing import sign
+from adaptd.daemon.wire.texts import NOT_DECODED
 
 
 class DeliveryError(AdaptdError):
@@ -191,7 +192,7 @@ class HttpDelivery:
         """
         try:
             results = msgspec.json.decode(content, type=_Results).results
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except NOT_DECODED as error:
             raise self._make_error("the answer is not a daemon's") from error
         if len(results) != events:
             raise self._make_error(f"the answer tells of {len(results)} events, not of {events}")

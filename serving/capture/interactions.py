@@ -1,11 +1,13 @@
 """Turn an exchange into an interaction event. Pure, and too slow for the request's path."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from adaptd.daemon.wire.events import Interaction, Usage
+from adaptd.daemon.wire.nesting import nests_deeper
+from adaptd.daemon.wire.texts import NOT_DECODED
 from adaptd.serving.capture.exchange import Exchange, Fields
 
 # Fields that are rendered into the prompt; the rest of a request are parameters.
@@ -36,27 +38,11 @@ def to_interaction(exchange: Exchange) -> Interaction:
         return _build_interaction(exchange)
 
 
-def nests_deeper(value: Any, limit: int) -> bool:
-    """True where lists and objects nest in more than `limit` levels."""
-    level = [value]
-    for _ in range(limit):
-        level = [child for parent in level for child in _children_of(parent)]
-        if not level:
-            return False
-    return bool(level)
-
-
 def without_texts(interaction: Interaction) -> Interaction:
     """Copy an interaction without its request, choices and parameters."""
     return msgspec.structs.replace(
         interaction, request=None, choices=None, params=None, texts="dropped"
     )
-
-
-def _children_of(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
 
 
 def _build_interaction(exchange: Exchange) -> Interaction:
@@ -99,7 +85,7 @@ def _decode_fields(fields: Fields | None, wanted: Callable[[str], bool]) -> dict
 def _decode_usage(document: bytes | None) -> Usage | None:
     try:
         return None if document is None else msgspec.json.decode(document, type=Usage)
-    except msgspec.MsgspecError:
+    except NOT_DECODED:
         return None
 
 

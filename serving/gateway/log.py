@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -11,8 +12,9 @@ class _StandardError:
     """Writes lines to standard error."""
 
     def msg(self, message: str) -> None:
-        # Looked up at each line: the process around us may replace it at any time.
-        sys.stderr.write(message + "\n")
+        with suppress(OSError, ValueError):  # a full disk or a closed stream must stop nobody
+            # Looked up at each line: the process around us may replace it at any time.
+            sys.stderr.write(message + "\n")
 
     debug = info = warning = error = msg
 

@@ -5,6 +5,7 @@ from typing import Annotated
 import msgspec
 
 from adaptd.daemon.wire.identity import MAX_NAME
+from adaptd.daemon.wire.texts import NOT_DECODED
 from adaptd.serving.capture.exchange import Exchange, Fields
 from adaptd.serving.gateway.asgi import Scope, find_header
 from adaptd.serving.gateway.refusals import bad_request
@@ -63,7 +64,7 @@ def note_body(exchange: Exchange, body: bytes, *, allowed: frozenset[str]) -> Fi
 def _read_model(fields: Fields) -> str | None:
     try:
         return msgspec.json.decode(fields["model"], type=Name)
-    except (KeyError, msgspec.MsgspecError):
+    except (KeyError, *NOT_DECODED):
         return None
 
 
@@ -71,10 +72,9 @@ def _decode_known(fields: Fields) -> _KnownFields:
     ours = {name: fields[name] for name in _KnownFields.__struct_fields__ if name in fields}
     try:
         return msgspec.json.decode(msgspec.json.encode(ours), type=_KnownFields)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        problem = str(
-            error
-        )  # says what msgspec expected and where (`$.model`), never what it found
+    except NOT_DECODED as error:
+        # msgspec says what it expected and where (`$.model`), never what it found.
+        problem = str(error)
         where = problem.partition("$.")[2].partition("`")[0].partition("[")[0]
         raise bad_request(f"The request is not valid: {problem}", param=where or None) from error
 

@@ -8,6 +8,7 @@ import re
 import msgspec
 
 from adaptd.daemon.wire.routes import VERSION_NAME
+from adaptd.daemon.wire.texts import NOT_DECODED
 from adaptd.serving.capture.exchange import Fields
 
 _DECODER = msgspec.json.Decoder(Fields)
@@ -21,7 +22,7 @@ def decode_fields(document: bytes) -> Fields | None:
     """Decode the top level of a JSON object; None where it is not one or nests too deep to read."""
     try:
         return _DECODER.decode(document)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except NOT_DECODED:
         return None
 
 

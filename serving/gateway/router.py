@@ -5,10 +5,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
-from adaptd.daemon.wire.routes import GatewayState
+from adaptd.daemon.wire.routes import GatewayState, ThreadState
 from adaptd.daemon.wire.signing import derive, load_secret
+from adaptd.daemon.wire.texts import NOT_DECODED
 from adaptd.daemon.wire.tokens import Principal, TokenBook
 from adaptd.serving.capture.delivery import Delivery, HttpDelivery, KafkaDelivery, NoDelivery
 from adaptd.serving.capture.exchange import Exchange
@@ -75,7 +74,7 @@ class GatewayRouter:
         """Load the saved table and start the threads. An unusable table is logged, no error."""
         try:
             self.book.load()
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, *NOT_DECODED) as error:
             self.log.error("saved_table_unusable", problem=str(error))
         self._recorder.start()
         self.log.info("gateway_started", epoch=self.book.epoch)
@@ -157,7 +156,12 @@ class GatewayRouter:
             rows_lost=self._recorder.rows_lost,
             lease_held=self.book.lease_held(),
             table_saved=self.book.saved,
+            threads=self._list_threads(),
         )
+
+    def _list_threads(self) -> tuple[ThreadState, ...]:
+        shipper = (self._shipper.state(),) if self._shipper else ()
+        return (self._recorder.state(), *shipper)
 
     def _render_metrics(self) -> bytes:
         shipper = self._shipper
@@ -175,10 +179,14 @@ class GatewayRouter:
     def _start_shipper(self, spool: Spool) -> None:
         settings = self._settings
         delivery = self._make_delivery(settings.interactions_topic, SHIP_LIMIT_S)
-        self._spool = spool
-        self._shipper = SpoolShipper(spool, delivery, log=self.log)
-        self._recorder.on_append = self._shipper.wake
-        self._shipper.start()
+        shipper = SpoolShipper(spool, delivery, log=self.log)
+        try:
+            shipper.start()
+        except RuntimeError:  # no thread to be had: called again
+            delivery.close()
+            raise
+        self._spool, self._shipper = spool, shipper
+        self._recorder.on_append = shipper.wake
 
     def _make_delivery(self, topic: str, limit_s: float) -> Delivery:
         settings = self._settings

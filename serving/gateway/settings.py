@@ -11,6 +11,7 @@ from adaptd.daemon.wire.errors import SettingsError
 from adaptd.daemon.wire.events import FEEDBACK_TOPIC, INTERACTIONS_TOPIC, Id
 from adaptd.daemon.wire.files import replace_file
 from adaptd.daemon.wire.kafka import KafkaSecurity
+from adaptd.daemon.wire.texts import NOT_DECODED
 from adaptd.serving.gateway.allowlist import CHAT_FIELDS, COMPLETION_FIELDS
 
 CONFIG_VARIABLE = "ADAPTD_GATEWAY_CONFIG"
@@ -79,7 +80,7 @@ def read_settings(path: Path) -> GatewaySettings:
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=GatewaySettings, dec_hook=_decode_path)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *NOT_DECODED) as error:
         raise SettingsError(
             str(path), f"the gateway's settings cannot be used ({error})", "See docs/gateway.md"
         ) from error

@@ -11,6 +11,7 @@ import msgspec
 
 from adaptd.daemon.wire.errors import EpochError, HostError
 from adaptd.daemon.wire.routes import GatewayState, RouteTable
+from adaptd.daemon.wire.texts import NOT_DECODED
 
 LIMIT_S = 2.0  # a slower gateway is reported; the next heartbeat tries again
 
@@ -92,7 +93,7 @@ class HttpPublisher:
 def _decode_answer(url: str, content: bytes, kind: Any) -> Any:
     try:
         return msgspec.json.decode(content, type=kind)
-    except msgspec.MsgspecError as error:
+    except NOT_DECODED as error:
         raise _no_answer(url, error) from error
 
 

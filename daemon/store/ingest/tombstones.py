@@ -20,6 +20,7 @@ from adaptd.daemon.domain.words import is_text, json_strings
 from adaptd.daemon.store.database.database import Connection, Database, arrow, rows
 from adaptd.daemon.store.database.statements import statements
 from adaptd.daemon.store.ingest.refused_rows import addresses
+from adaptd.daemon.wire.texts import NOT_DECODED
 
 BARRED = "erased"  # the reason of their dead letters
 _SQL = statements("tombstones")
@@ -131,7 +132,7 @@ def _is_json(content: bytes) -> bool:
         return False
     try:
         msgspec.json.decode(content, type=msgspec.Raw)
-    except (msgspec.DecodeError, RecursionError):
+    except NOT_DECODED:
         return False
     return True
 

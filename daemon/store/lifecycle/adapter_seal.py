@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from adaptd.daemon.store.lifecycle.adapters import AdapterRow
+from adaptd.daemon.wire.texts import NOT_DECODED
 
 MANIFEST = "manifest.json"
 
@@ -27,7 +28,7 @@ def broken_seal(row: AdapterRow) -> str | None:
     try:
         seal = msgspec.json.decode((directory / MANIFEST).read_bytes(), type=AdapterSeal)
         wrong = [name for name, digest in seal.files.items() if _sha256(directory / name) != digest]
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *NOT_DECODED) as error:
         return f"its files cannot be read ({error})"
     if wrong:
         return f"{', '.join(sorted(wrong))} is not what the trainer wrote"

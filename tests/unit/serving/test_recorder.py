@@ -1,7 +1,9 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from adaptd.serving.capture.disk import Disk
 from adaptd.serving.capture.exchange import Exchange, RequestKind
 from adaptd.serving.capture.recorder import InteractionRecorder
 from adaptd.serving.capture.spool import Spool
@@ -10,7 +12,14 @@ from adaptd.serving.gateway.settings import GatewaySettings
 from tests.support.waiting import until_blocking
 
 
-def a_capture(home: Path, spools: list[Spool], **changes: Any) -> InteractionRecorder:
+def a_capture(
+    home: Path,
+    spools: list[Spool],
+    *,
+    disk: Disk | None = None,
+    on_spool: Callable[[Spool], None] | None = None,
+    **changes: Any,
+) -> InteractionRecorder:
     settings = GatewaySettings(
         gateway="g1",
         tokens_path=home,
@@ -20,7 +29,9 @@ def a_capture(home: Path, spools: list[Spool], **changes: Any) -> InteractionRec
         spool_dir=home / "spool",
         **changes,
     )
-    return InteractionRecorder(settings, on_spool=spools.append, log=make_log("g1"))
+    return InteractionRecorder(
+        settings, on_spool=on_spool or spools.append, log=make_log("g1"), disk=disk
+    )
 
 
 def an_exchange(name: str, *, texts: bytes = b"") -> Exchange:
