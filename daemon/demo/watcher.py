@@ -11,7 +11,7 @@ from adaptd.daemon.domain.patience import Patience, Peak
 from adaptd.daemon.domain.processes import group_members, work_of
 from adaptd.daemon.domain.states import RunState
 from adaptd.daemon.policy.load import load_policy
-from adaptd.serving.host.launch import lines_said, problem_of, stage_of
+from adaptd.serving.host.launch import count_distinct_lines, problem_of, stage_of
 from adaptd.serving.host.server_process import work_done
 
 _TIMES = re.compile(r"\d+:\d\d:\d\d")  # a cooldown that runs down is no movement
@@ -52,7 +52,7 @@ class Watcher:
         patience.saw(
             work_of_daemon=daemon and daemon.units(still_s),
             work_of_vllm=engine and engine.units(still_s),
-            lines_of_vllm=lines_said(self._engine_log()),
+            lines_of_vllm=count_distinct_lines(self._engine_log()),
             parts=sorted(part["part"] for part in status.get("not_ready", [])) or None,
         )
         older = sorted(self._world.engine_log.parent.glob("vllm.log.*"))

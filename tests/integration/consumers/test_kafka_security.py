@@ -17,7 +17,7 @@ from adaptd.daemon.store.ingest.halts import HaltStore
 from adaptd.daemon.store.ingest.sink import EventStore
 from adaptd.daemon.wire.errors import HaltError
 from adaptd.daemon.wire.kafka import KafkaSecurity, Mechanism
-from adaptd.serving.capture.delivery import Event, KafkaDelivery
+from adaptd.serving.capture.delivery import EncodedEvent, KafkaDelivery
 from tests.support.event_samples import an_interaction, as_bytes
 from tests.support.ingest_process import KEY
 from tests.support.kafka_settings import ingest_settings
@@ -106,7 +106,7 @@ async def test_gateway_and_daemon_get_in_with_no_more_rights_than_they_need(
         limit_s=10,
         security=secure_broker.security("gateway", mechanism),
     )
-    event = Event("u1", as_bytes(an_interaction()))
+    event = EncodedEvent("u1", as_bytes(an_interaction()))
     assert await asyncio.to_thread(delivery.deliver, [event]) == []
     await asyncio.to_thread(delivery.close)
 

@@ -1,4 +1,4 @@
-"""The supervisor over a stand-in process: what dies, hangs or fails. Over vLLM: test_engine.py."""
+"""The supervisor over a stand-in process that dies, hangs or fails."""
 
 import asyncio
 import os
@@ -20,17 +20,17 @@ from adaptd.serving.host.launch import EngineSettings
 from adaptd.serving.host.server_process import read_record
 from adaptd.serving.host.supervisor import EngineState, EngineStatus, EngineSupervisor
 from tests.support.broker import ROOT
+from tests.support.engine_settings import make_engine_settings
 from tests.support.waiting import until, until_blocking
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> EngineSettings:
-    return EngineSettings(
+    return make_engine_settings(
         url=f"http://127.0.0.1:{free_port()}",
-        python=Path(sys.executable),
         base_name="none",
         base_dir=tmp_path,
-        entry_point=(str(ROOT / "tests" / "standin_server.py"),),
+        entry_point=(str(ROOT / "tests" / "support" / "standin_server.py"),),
         start_limit_s=20,
     )
 
@@ -120,7 +120,7 @@ async def test_a_server_that_computes_and_does_not_answer_is_busy(
         (tmp_path / "busy").touch()
         await until(lambda: supervisor.status.state is EngineState.FAILING, within_s=20)
         failing_at = time.monotonic()
-        # Three times the limit of a server that does nothing.
+        # three times the limit of a server that does nothing
         await until(lambda: time.monotonic() - failing_at > 6, within_s=20)
         (tmp_path / "busy").unlink()
 
@@ -274,7 +274,7 @@ start_server(line, dict(os.environ), log=home / "log", keep=die, **about)
 
 
 def test_a_daemon_killed_before_it_noted_its_server_leaves_none(tmp_path: Path) -> None:
-    """Else it would hold port and memory, and nobody would know it."""
+    """A server without a record would hold port and memory unseen."""
     script = [sys.executable, "-c", _KILLED_BEFORE_THE_RECORD, str(tmp_path)]
     assert subprocess.run(script, cwd=ROOT, check=False).returncode == -signal.SIGKILL
     pid = int((tmp_path / "pid").read_text())

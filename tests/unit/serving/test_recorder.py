@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from adaptd.serving.capture.disk import Disk
-from adaptd.serving.capture.recorder import Capture
+from adaptd.serving.capture.exchange import Exchange, RequestKind
+from adaptd.serving.capture.recorder import InteractionRecorder
 from adaptd.serving.capture.spool import Spool
-from adaptd.serving.gateway.allowlist import Kind
-from adaptd.serving.gateway.exchange import Exchange
 from adaptd.serving.gateway.log import make_log
 from adaptd.serving.gateway.settings import GatewaySettings
 from tests.support.waiting import until_blocking
@@ -20,7 +19,7 @@ def a_capture(
     disk: Disk | None = None,
     on_spool: Callable[[Spool], None] | None = None,
     **changes: Any,
-) -> Capture:
+) -> InteractionRecorder:
     settings = GatewaySettings(
         gateway="g1",
         tokens_path=home,
@@ -30,11 +29,15 @@ def a_capture(
         spool_dir=home / "spool",
         **changes,
     )
-    return Capture(settings, on_spool=on_spool or spools.append, log=make_log("g1"), disk=disk)
+    return InteractionRecorder(
+        settings, on_spool=on_spool or spools.append, log=make_log("g1"), disk=disk
+    )
 
 
 def an_exchange(name: str, *, texts: bytes = b"") -> Exchange:
-    exchange = Exchange(id=name, kind=Kind.CHAT, tenant="shop", gateway="g1", model="support")
+    exchange = Exchange(
+        id=name, kind=RequestKind.CHAT, tenant="shop", gateway="g1", model="support"
+    )
     exchange.status_code, exchange.complete = 200, True
     if texts:
         exchange.note_answer(b'{"choices": [{"text": "%b"}]}' % texts)

@@ -6,15 +6,16 @@ import msgspec
 import pytest
 
 from adaptd.daemon.wire.routes import Arm, Choice, Route
+from adaptd.serving.capture.exchange import Exchange, RequestKind
 from adaptd.serving.capture.interactions import join_chunks, to_interaction
-from adaptd.serving.gateway.allowlist import Kind
-from adaptd.serving.gateway.exchange import Exchange
 from adaptd.serving.gateway.rewrite import decode_fields
 
 
 def an_exchange(request: dict[str, Any] | None = None, **changes: Any) -> Exchange:
     body = request or {"model": "support", "messages": [{"role": "user", "content": "hi"}]}
-    exchange = Exchange(id="i1", kind=Kind.CHAT, tenant="shop", gateway="g1", model="support")
+    exchange = Exchange(
+        id="i1", kind=RequestKind.CHAT, tenant="shop", gateway="g1", model="support"
+    )
     exchange.fields = decode_fields(json.dumps(body).encode())
     exchange.route = Route(alias="support", base_digest="b", template_digest="t")
     exchange.choice = Choice(adapter=None, arm=Arm.LIVE, weight=1.0, rollout=None)

@@ -1,4 +1,4 @@
-"""The supervisor over a real vLLM. What dies, hangs or fails otherwise: test_engine_watch.py."""
+"""The supervisor over a real vLLM."""
 
 import asyncio
 import os

@@ -1,29 +1,41 @@
-"""What is known of one request and its answer. Filled on the hot path, read by the background."""
+"""One request and its answer: filled by the gateway on the hot path, read by capture afterwards.
+
+Kept apart because both sides depend on it, and capture must not depend on the gateway.
+"""
 
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
 
 import msgspec
 
 from adaptd.daemon.wire.events import Status, UnitKind
 from adaptd.daemon.wire.routes import Choice, Route
-from adaptd.serving.gateway.allowlist import Kind
 
-UNKNOWN_MODEL = "-"  # refused before it could be read; no alias is called so
+UNKNOWN_MODEL = "-"  # of a request refused before its body was read; no alias has this name
 TIMEOUT_CODES = (408, 504)
+
+Fields = dict[str, msgspec.Raw]  # the top level of a JSON object; values stay encoded
+
+
+class RequestKind(StrEnum):
+    """The answering route that a request came by."""
+
+    CHAT = "chat"
+    COMPLETION = "completion"
 
 
 @dataclass(slots=True)
 class Exchange:
     """One request of an authenticated caller, from its first byte to the last of its answer.
 
-    Bodies are kept as bytes and decoded after the answer: nothing here may delay one. Times are
+    Bodies are kept as bytes and decoded after the answer: decoding here would delay it. Times are
     of the monotonic clock, in seconds, but for `arrived_at`.
     """
 
     id: str
-    kind: Kind
+    kind: RequestKind
     tenant: str
     gateway: str
     arrived_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -31,7 +43,7 @@ class Exchange:
     client_request_id: str | None = None
 
     model: str = UNKNOWN_MODEL
-    fields: dict[str, msgspec.Raw] | None = None
+    fields: Fields | None = None
     conversation: str | None = None
     user: str | None = None
     tags: dict[str, str] | None = None
@@ -53,11 +65,12 @@ class Exchange:
     texts_bytes: int = 0
 
     def note_answer(self, document: bytes) -> None:
+        """Keep one JSON document of the answer, as the client gets it."""
         self.answer.append(document)
         self.texts_bytes += len(document)
 
     def drop_texts(self) -> None:
-        """Leave out what was asked and answered; everything else stays."""
+        """Leave out the request's and the answer's texts; everything else stays."""
         self.fields = None
         self.answer = []
         self.texts_bytes = 0

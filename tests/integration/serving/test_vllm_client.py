@@ -1,4 +1,4 @@
-"""The AdapterHost port: one contract for the fake and for vLLM, then what only vLLM can show."""
+"""The AdapterHost port: one contract for the fake and for vLLM, then tests of vLLM alone."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -174,7 +174,7 @@ async def test_the_base_answers_as_itself_beside_as_many_adapters_as_fit(
             for name in names:
                 await host.load(name, adapter)
                 await host.generate(name, IDS[:1], max_tokens=1)
-            for _ in range(4):  # whichever of them share a step
+            for _ in range(4):  # different adapters may share a step
                 base, *_rest = await asyncio.gather(
                     host.logprobs(None, IDS),
                     other.logprobs(names[0], IDS),
