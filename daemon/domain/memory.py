@@ -1,9 +1,9 @@
 """Memory that serving and training a base take together on one machine."""
 
 DEMO_WEIGHTS_BYTES = 269_000_000  # of the demo's base, 135 M parameters in 16 bits
-# Daemon, broker, vLLM and trainer without weights, the trainer's activations included. All of them
-# together had 7.8 GiB at most in `make demo` in float32 (PSS), 7.1 while the first adapter trained.
-# Some of that are pages of libraries and weights, which the kernel drops and reads again.
+# Daemon, broker, vLLM and trainer without weights, the trainer's activations included. In
+# `make demo` in float32 all of them together had at most 7.2 GiB of anonymous memory; 7.8 GiB (PSS)
+# with pages of libraries and weights, which the kernel drops and reads again.
 _FIXED_BYTES = int(5.9 * 2**30)
 _COPIES = 3  # of the weights: served, trained, and read while either loads
 
