@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +32,7 @@ from adaptd.daemon.store.lifecycle.runs import RunStore
 from adaptd.daemon.store.lifecycle.snapshots import SnapshotStore
 from adaptd.daemon.store.privacy.erasures import ErasureStore
 from adaptd.daemon.store.privacy.forgetting import ForgettingStore, SnapshotFiles
+from adaptd.daemon.wire.clock import utc_now
 from adaptd.daemon.wire.errors import AdaptdError, RefusedError
 
 _ACTOR = "erasure"
@@ -62,21 +63,15 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
     letters_topic: str | None = None
 
 
-class Stores:
-    """The tables an erasure works on."""
+class ErasureStores(msgspec.Struct, frozen=True, kw_only=True):
+    """The repositories an erasure works on."""
 
-    def __init__(self, database: Database, secret: str, examples: ExampleFiles) -> None:
-        """`secret`: hex, derived for erasures; see `pseudonym`."""
-        self.database = database
-        self.examples = examples
-        self.erasures = ErasureStore(database, secret)
-        self.people = ForgettingStore(database, secret)
-        self.snapshots = SnapshotStore(database)
-        self.runs = RunStore(database)
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
+    database: Database
+    examples: ExampleFiles
+    erasures: ErasureStore
+    people: ForgettingStore
+    snapshots: SnapshotStore
+    runs: RunStore
 
 
 class ErasureService:
@@ -84,7 +79,7 @@ class ErasureService:
 
     def __init__(
         self,
-        stores: Stores,
+        stores: ErasureStores,
         places: Places,
         *,
         rollouts: Rollouts,

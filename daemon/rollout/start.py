@@ -52,10 +52,7 @@ class Intake:
             await self._retire(row, "a newer version was accepted before its turn")
 
     async def _retire(self, row: AdapterRow, reason: str) -> None:
-        now = datetime.now(UTC)
-        await self._adapters.move(
-            row.name, AdapterState.RETIRED, actor=ACTOR, reason=reason, now=now
-        )
+        await self._adapters.move(row.name, AdapterState.RETIRED, actor=ACTOR, reason=reason)
 
     async def _start(self, run: Run, version: PolicyVersion) -> None:
         if (row := await self._waiting(run)) is None:

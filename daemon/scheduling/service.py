@@ -30,6 +30,7 @@ from adaptd.daemon.scheduling.decide import (
 from adaptd.daemon.store.lifecycle.adapters import AdapterRow, AdapterStore
 from adaptd.daemon.store.lifecycle.runs import RunStore
 from adaptd.daemon.store.lifecycle.triggers import TriggerStore
+from adaptd.daemon.wire.clock import utc_now
 from adaptd.daemon.wire.errors import AdaptdError, RefusedError
 
 _log = structlog.get_logger(__name__)
@@ -42,10 +43,6 @@ class SnapshotForecast(Protocol):
     """What a snapshot taken at a time would hold; writes nothing."""
 
     def __call__(self, version: PolicyVersion, *, as_of: datetime) -> Awaitable[Usable]: ...
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class TriggerService:

@@ -100,8 +100,5 @@ class Publication:
         _log.info("adapter_trained", run=run.run_id, adapter=row.name)
 
     async def _withdraw(self, row: AdapterRow, reason: str) -> None:
-        now = datetime.now(UTC)
         with contextlib.suppress(RefusedError):  # already in use: then it is not ours to withdraw
-            await self._adapters.move(
-                row.name, AdapterState.RETIRED, actor=_ACTOR, reason=reason, now=now
-            )
+            await self._adapters.move(row.name, AdapterState.RETIRED, actor=_ACTOR, reason=reason)

@@ -18,23 +18,10 @@ from adaptd.daemon.rollout.receipts import ReceiptService
 from adaptd.daemon.rollout.service import RolloutService
 from adaptd.daemon.settings import Settings
 from adaptd.daemon.store.backups.layout import Place
-from adaptd.daemon.store.backups.restored import RestoreStore
 from adaptd.daemon.store.database.database import Database
 from adaptd.daemon.store.examples.sandbox import Sandbox
 from adaptd.daemon.store.examples.where_check import EmptyExamplesCheck
-from adaptd.daemon.store.ingest.dead_letters import DeadLetterStore
-from adaptd.daemon.store.ingest.event_reads import EventReads
-from adaptd.daemon.store.ingest.halts import HaltStore
-from adaptd.daemon.store.ingest.orphans import OrphanCount
-from adaptd.daemon.store.ingest.sink import EventStore
-from adaptd.daemon.store.ingest.tombstones import Tombstones
-from adaptd.daemon.store.lifecycle.adapters import AdapterStore
-from adaptd.daemon.store.lifecycle.policies import PolicyStore
-from adaptd.daemon.store.lifecycle.receipts import ReceiptStore
-from adaptd.daemon.store.lifecycle.rollouts import RolloutStore
-from adaptd.daemon.store.lifecycle.routes import RouteStore
-from adaptd.daemon.store.lifecycle.runs import RunStore
-from adaptd.daemon.store.status_reads import SurfaceStore
+from adaptd.daemon.store.stores import Stores, open_stores
 from adaptd.daemon.system.supervision import Service, Supervisor
 from adaptd.daemon.training.calibration import ServedFormat, planned_format
 from adaptd.daemon.web.backend import Backend
@@ -42,7 +29,6 @@ from adaptd.daemon.web.bodies import Bodies
 from adaptd.daemon.web.ports import StatusProblem
 from adaptd.daemon.wire.signing import derive
 from adaptd.daemon.wire.tokens import TokenBook
-from adaptd.daemon.wiring.erasing import ForgettingParts, build_forgetting
 from adaptd.daemon.wiring.installation import (
     GATEWAY_FILE,
     Base,
@@ -54,10 +40,9 @@ from adaptd.daemon.wiring.installation import (
     store_key,
 )
 from adaptd.daemon.wiring.live_status import HostWatch, LiveParts, SeenPublisher
-from adaptd.daemon.wiring.loop import Pipeline, build_pipeline
-from adaptd.daemon.wiring.operations import Operations
-from adaptd.daemon.wiring.rereading import Rereading, build_reingestion
-from adaptd.daemon.wiring.upkeep import StoreUpkeep
+from adaptd.daemon.wiring.loop import Pipeline, PrivacyParts, build_pipeline, build_privacy
+from adaptd.daemon.wiring.operator_ports import OperatorCommands, UpkeepCommands
+from adaptd.daemon.wiring.rereading import Rereading, build_rereading
 from adaptd.serving.gateway.settings import write_settings
 from adaptd.serving.host.launch import command
 from adaptd.serving.host.route_publisher import HttpPublisher
@@ -94,7 +79,7 @@ class _Ingestion:
 
     door: EventDoor
     consumer: IngestService | None
-    again: Rereading
+    rereading: Rereading
 
     @property
     def meters(self) -> dict[str, Meter]:
@@ -108,10 +93,11 @@ async def build(settings: Settings, keys: Keys, database: Database, stack: Async
     Raises:
         SettingsError: a folder, a base or a setting cannot be used.
     """
+    stores = make_stores(settings, keys, database)
     book, sandbox, supervisor = PolicyBook(), Sandbox(), Supervisor()
-    serving = await _serving(settings, keys, database, stack)
+    serving = await _build_serving(settings, keys, stores, stack)
     rollouts = RolloutService(
-        database,
+        stores,
         book,
         serving.host,
         serving.receipts,
@@ -120,55 +106,61 @@ async def build(settings: Settings, keys: Keys, database: Database, stack: Async
         lease_s=settings.lease_s,
         tick_s=settings.tick_s,
     )
-    policies = _policies(settings, database, book, sandbox)
-    secret = derive(keys.secret, "erasures").hex()
-    events = EventStore(
-        database,
-        dedupe_window=timedelta(seconds=settings.dedupe_window_s),
-        tombstones=Tombstones(database, secret),
-    )
+    policies = _build_policies(settings, stores, book, sandbox)
     pipeline = build_pipeline(
         settings,
-        database,
+        stores,
         book,
         sandbox,
-        events,
         host=serving.host,
         receipts=serving.receipts,
         served_format=serving.served_format,
         key=derive(keys.secret, "holdouts"),
         waiting=serving.publisher.waiting,
     )
-    ingestion = _ingestion(settings, keys, database, events)
-    restoration = await _restoration(settings, database, serving, ingestion)
+    ingestion = _build_ingestion(settings, keys, stores)
+    restoration = await _load_restoration(settings, stores, serving, ingestion)
     live = LiveParts(
         services=supervisor.problems,
         policies=book,
         rollouts=rollouts,
         publisher=serving.publisher,
         host=HostWatch(
-            serving.host, url=settings.upstream.url, starting=lambda: _starting(serving.engine)
+            serving.host,
+            url=settings.upstream.url,
+            starting=partial(_describe_start, serving.engine),
         ),
         ingest=ingestion.consumer,
         meters=ingestion.meters,
         decisions=pipeline.triggers.decisions,
         restoration=restoration,
-        notices=lambda: [*_notices(serving, book), *ingestion.again.notices()],
+        notices=lambda: [*_list_notices(serving, book), *ingestion.rereading.notices()],
     )
     place = Place(settings.home, settings.policies_dir)
     backups = Backups(database, place, key=store_key(settings))
-    upkeep = StoreUpkeep(backups, restoration)
-    forgetting = build_forgetting(settings, database, secret, rollouts.operator)
-    backend = _backend(settings, database, live, rollouts, ingestion, upkeep, forgetting)
-    services = _services(rollouts, policies, serving, ingestion, pipeline, restoration)
+    privacy = build_privacy(settings, stores, rollouts.operator)
+    backend = _build_backend(
+        settings, stores, live, rollouts, ingestion, backups, restoration, privacy
+    )
+    services = _list_services(rollouts, policies, serving, ingestion, pipeline, restoration)
     services["backups"] = backups.run
-    services["orphans"] = OrphanCount(database).run
-    services |= {name: restoration.hold(run) for name, run in forgetting.services().items()}
+    services["orphans"] = stores.orphans.run
+    services |= {name: restoration.hold(run) for name, run in privacy.services().items()}
     return Parts(backend, policies, supervisor, serving.engine, services)
 
 
-async def _serving(
-    settings: Settings, keys: Keys, database: Database, stack: AsyncExitStack
+def make_stores(settings: Settings, keys: Keys, database: Database) -> Stores:
+    """Make every repository of this installation, once, over its open store."""
+    return open_stores(
+        database,
+        examples_folder=settings.home / "examples",
+        erasure_secret=derive(keys.secret, "erasures").hex(),
+        dedupe_window=timedelta(seconds=settings.dedupe_window_s),
+    )
+
+
+async def _build_serving(
+    settings: Settings, keys: Keys, stores: Stores, stack: AsyncExitStack
 ) -> _Serving:
     """The file that vLLM's gateway reads is written for a server of somebody else's too."""
     base, token = find_base(settings), keys.control_token
@@ -185,9 +177,7 @@ async def _serving(
         await stack.enter_async_context(engine)
     await stack.enter_async_context(host)
     await stack.enter_async_context(gateways)
-    receipts = ReceiptService(
-        host, ReceiptStore(database), AdapterStore(database), base_dir=base.directory
-    )
+    receipts = ReceiptService(host, stores.receipts, stores.adapters, base_dir=base.directory)
     publisher = SeenPublisher(gateways, patience_s=settings.lease_s)
     planned = partial(
         planned_format, settings.upstream.dtype, base.directory, calibrator if engine else None
@@ -197,32 +187,30 @@ async def _serving(
     return _Serving(host, publisher, engine, receipts, base, served_format)
 
 
-def _policies(
-    settings: Settings, database: Database, book: PolicyBook, sandbox: Sandbox
+def _build_policies(
+    settings: Settings, stores: Stores, book: PolicyBook, sandbox: Sandbox
 ) -> PolicyService:
     limits = Limits(bases=frozenset(settings.bases), max_rank=settings.upstream.max_lora_rank)
     return PolicyService(
         settings.policies_dir,
         book=book,
-        log=PolicyStore(database),
+        log=stores.policies,
         limits=limits,
-        where_check=EmptyExamplesCheck(EventReads(database), sandbox),
+        where_check=EmptyExamplesCheck(stores.event_reads, sandbox),
     )
 
 
-def _ingestion(
-    settings: Settings, keys: Keys, database: Database, events: EventStore
-) -> _Ingestion:
+def _build_ingestion(settings: Settings, keys: Keys, stores: Stores) -> _Ingestion:
     door = EventDoor(
-        events,
+        stores.events,
         max_event_bytes=settings.events_max_event_bytes,
         max_batch=settings.events_max_batch,
         max_waiting_bytes=settings.events_max_waiting_bytes,
     )
     key = derive(keys.secret, "events")
-    again = build_reingestion(settings, database, events, key=key)
+    rereading = build_rereading(settings, stores, key=key)
     if settings.kafka_bootstrap is None:
-        return _Ingestion(door, None, again)
+        return _Ingestion(door, None, rereading)
     asked = IngestSettings(
         bootstrap=settings.kafka_bootstrap,
         security=settings.kafka_security,
@@ -234,16 +222,16 @@ def _ingestion(
         unsigned_sources=frozenset(settings.kafka_unsigned_sources),
         directory=settings.home,
     )
-    halts = HaltStore(database)
-    return _Ingestion(door, IngestService(asked, sink=events, halts=halts, key=key), again)
+    consumer = IngestService(asked, sink=stores.events, halts=stores.halts, key=key)
+    return _Ingestion(door, consumer, rereading)
 
 
-async def _restoration(
-    settings: Settings, database: Database, serving: _Serving, ingestion: _Ingestion
+async def _load_restoration(
+    settings: Settings, stores: Stores, serving: _Serving, ingestion: _Ingestion
 ) -> Restoration:
     return await Restoration.load(
-        RestoreStore(database),
-        RouteStore(database),
+        stores.restores,
+        stores.routes,
         serving.publisher,
         serving.host,
         ingest=ingestion.consumer.status if ingestion.consumer else None,
@@ -252,42 +240,42 @@ async def _restoration(
     )
 
 
-def _backend(
+def _build_backend(
     settings: Settings,
-    database: Database,
+    stores: Stores,
     live: LiveParts,
     rollouts: RolloutService,
     ingestion: _Ingestion,
-    upkeep: StoreUpkeep,
-    forgetting: ForgettingParts,
+    backups: Backups,
+    restoration: Restoration,
+    privacy: PrivacyParts,
 ) -> Backend:
-    runs = RunStore(database)
     return Backend(
         tokens=TokenBook(settings.tokens_path),
-        surfaces=SurfaceStore(database),
-        runs=runs,
-        adapters=AdapterStore(database),
-        rollouts=RolloutStore(database),
-        dead_letters=DeadLetterStore(database),
+        surfaces=stores.status,
+        runs=stores.runs,
+        adapters=stores.adapters,
+        rollouts=stores.rollouts,
+        dead_letters=stores.dead_letters,
         door=ingestion.door,
         bodies=Bodies(
             max_body_bytes=settings.events_max_body_bytes,
             max_held_bytes=settings.events_max_waiting_bytes,
         ),
         live=live,
-        reingestion=ingestion.again,
-        operator=Operations(
-            runs=runs,
+        reingestion=ingestion.rereading,
+        operator=OperatorCommands(
+            runs=stores.runs,
             rollouts=rollouts.operator,
             ingest=ingestion.consumer,
-            restoration=upkeep.restoration,
+            restoration=restoration,
         ),
-        upkeep=upkeep,
-        forgetting=forgetting.erasures,
+        upkeep=UpkeepCommands(backups, restoration),
+        forgetting=privacy.erasures,
     )
 
 
-def _services(
+def _list_services(
     rollouts: RolloutService,
     policies: PolicyService,
     serving: _Serving,
@@ -305,11 +293,11 @@ def _services(
         services["engine"] = serving.engine.run
     if ingestion.consumer is not None:
         services["consumer"] = ingestion.consumer.run
-    services |= ingestion.again.services()
+    services |= ingestion.rereading.services()
     return services | {name: restoration.hold(run) for name, run in pipeline.services().items()}
 
 
-def _starting(engine: EngineSupervisor | None) -> str | None:
+def _describe_start(engine: EngineSupervisor | None) -> str | None:
     """How a start of vLLM goes, in words; None where it is not starting."""
     if engine is None or engine.status.state is not EngineState.STARTING:
         return None
@@ -318,7 +306,7 @@ def _starting(engine: EngineSupervisor | None) -> str | None:
     return f"{status.detail or 'starting'}, {status.elapsed_s:.0f} s{left}"
 
 
-def _notices(serving: _Serving, book: PolicyBook) -> list[StatusProblem]:
+def _list_notices(serving: _Serving, book: PolicyBook) -> list[StatusProblem]:
     """What an operator should know of vLLM: other settings than asked for, another base."""
     found = [
         StatusProblem(

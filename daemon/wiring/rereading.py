@@ -12,12 +12,10 @@ from adaptd.consumers.rereading.dead_letter_topic import DeadLetterOutbox, Outbo
 from adaptd.consumers.rereading.redrive import Redriver
 from adaptd.consumers.rereading.replay import ReplayService, ReplaySettings
 from adaptd.daemon.domain.dead_letters import LetterChoice, LetterCursor, Redriven
-from adaptd.daemon.domain.ports import EventSink
 from adaptd.daemon.domain.replays import Replay, ReplayRequest
 from adaptd.daemon.settings import Settings
-from adaptd.daemon.store.database.database import Database
-from adaptd.daemon.store.ingest.dead_letters import DeadLetterStore
 from adaptd.daemon.store.ingest.replays import ReplayStore
+from adaptd.daemon.store.stores import Stores
 from adaptd.daemon.system.supervision import Service
 from adaptd.daemon.web.ports import StatusProblem
 from adaptd.daemon.wire.errors import MalformedError, RefusedError
@@ -96,12 +94,10 @@ class Rereading:
         return self._replayer
 
 
-def build_reingestion(
-    settings: Settings, database: Database, events: EventSink, *, key: bytes
-) -> Rereading:
+def build_rereading(settings: Settings, stores: Stores, *, key: bytes) -> Rereading:
     """`key` is derive(secret, "events"): what gateways sign with."""
     kinds, unsigned = Topics().kinds, frozenset(settings.kafka_unsigned_sources)
-    book, letters = ReplayStore(database), DeadLetterStore(database)
+    events, book, letters = stores.events, stores.replays, stores.dead_letters
     parts: dict[str, Any] = {
         "book": book,
         "redriver": Redriver(events, letters, kinds=kinds, unsigned_sources=unsigned),

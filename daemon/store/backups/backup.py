@@ -31,9 +31,9 @@ from adaptd.daemon.store.database.database import rows, transaction
 from adaptd.daemon.store.database.encryption import StoreKey, is_encrypted
 from adaptd.daemon.store.database.opening import Connection, attach
 from adaptd.daemon.store.database.statements import statements
-from adaptd.daemon.store.ingest.sink import utc_now
 from adaptd.daemon.store.lifecycle.adapter_seal import broken_seal
 from adaptd.daemon.store.lifecycle.adapters import AdapterRow
+from adaptd.daemon.wire.clock import utc_now
 from adaptd.daemon.wire.errors import StoreError
 
 _SQL = statements("backup")

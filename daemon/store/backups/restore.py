@@ -30,8 +30,8 @@ from adaptd.daemon.store.database.compaction import RESTORED, beside, held, log_
 from adaptd.daemon.store.database.database import Connection, Database, rows
 from adaptd.daemon.store.database.encryption import StoreKey, is_encrypted
 from adaptd.daemon.store.database.statements import statements
-from adaptd.daemon.store.ingest.sink import utc_now
 from adaptd.daemon.store.lifecycle.runs import move_run
+from adaptd.daemon.wire.clock import utc_now
 from adaptd.daemon.wire.errors import RefusedError, SettingsError
 from adaptd.daemon.wire.files import sync_directory
 

@@ -12,7 +12,7 @@ from adaptd.daemon.domain.dead_letters import DeadLetter, LetterChoice, LetterCu
 from adaptd.daemon.domain.ingest import REDRIVE
 from adaptd.daemon.store.database.database import Connection, Database, rows
 from adaptd.daemon.store.database.statements import statements
-from adaptd.daemon.store.ingest.sink import utc_now
+from adaptd.daemon.wire.clock import utc_now
 
 _SQL = statements("dead_letters")
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)

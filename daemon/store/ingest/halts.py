@@ -9,8 +9,8 @@ import msgspec
 from adaptd.daemon.domain.ingest import Halt
 from adaptd.daemon.store.database.database import Connection, Database, rows
 from adaptd.daemon.store.database.statements import statements
-from adaptd.daemon.store.ingest.sink import utc_now
 from adaptd.daemon.store.lifecycle.transitions import record_transition
+from adaptd.daemon.wire.clock import utc_now
 
 _SQL = statements("halts")
 

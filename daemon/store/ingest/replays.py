@@ -10,8 +10,8 @@ from adaptd.daemon.domain.replays import Replay, ReplayState, source_of
 from adaptd.daemon.store.database.database import Connection, Database, rows
 from adaptd.daemon.store.database.statements import statements
 from adaptd.daemon.store.ingest.offsets import load_offsets
-from adaptd.daemon.store.ingest.sink import utc_now
 from adaptd.daemon.store.lifecycle.transitions import record_transition
+from adaptd.daemon.wire.clock import utc_now
 from adaptd.daemon.wire.errors import RefusedError
 
 _SQL = statements("replays")

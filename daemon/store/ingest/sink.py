@@ -35,6 +35,7 @@ from adaptd.daemon.store.ingest.offsets import (
 from adaptd.daemon.store.ingest.refused_rows import TABLES, addresses, part_unstorable
 from adaptd.daemon.store.ingest.tombstones import Tombstones
 from adaptd.daemon.store.lifecycle.transitions import record_transition
+from adaptd.daemon.wire.clock import utc_now
 
 _SQL = statements("events")
 _TICK = timedelta(microseconds=1)
@@ -43,10 +44,6 @@ _TICK = timedelta(microseconds=1)
 _CHECKPOINT_ROWS = 12 * ROW_GROUP_ROWS
 # DuckDB keeps some 180 kB of every row group that it wrote, for as long as the file is open.
 _REFRESH_ROWS = 2_000_000
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class EventStore:

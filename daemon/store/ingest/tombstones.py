@@ -7,9 +7,8 @@ dead letter that cannot be compared with them: only whole JSON tells its words a
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import msgspec
 import numpy as np
@@ -17,9 +16,10 @@ import pyarrow as pa
 
 from adaptd.daemon.domain.ingest import Address, Decoded
 from adaptd.daemon.domain.words import is_text, json_strings
-from adaptd.daemon.store.database.database import Connection, Database, arrow, rows
+from adaptd.daemon.store.database.database import Connection, arrow, rows
 from adaptd.daemon.store.database.statements import statements
 from adaptd.daemon.store.ingest.refused_rows import addresses
+from adaptd.daemon.wire.clock import utc_now
 
 BARRED = "erased"  # the reason of their dead letters
 _SQL = statements("tombstones")
@@ -28,24 +28,20 @@ _UNREAD = "kept without its bytes: nobody can look for erased people in it"
 _MOST_WORDS = 2000  # of one letter; one with more is barred unread
 _PLACE = ("source", "topic", "partition", "position", "batch_index")
 _WHOSE = ("tenant", "user", "unit_kind", "unit", "conversation")
-# Whether there are any, by store: erasures and sinks are different objects. None: ask.
-_PRESENT: WeakKeyDictionary[Database, bool] = WeakKeyDictionary()
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class Tombstones:
     """One sink's view of them. Used on the writer thread, inside the sink's transaction."""
 
-    def __init__(
-        self, database: Database, secret: str, *, clock: Callable[[], datetime] = utc_now
-    ) -> None:
+    def __init__(self, secret: str, *, clock: Callable[[], datetime] = utc_now) -> None:
         """`secret`: hex, derived for erasures; see `pseudonym`."""
-        self._database = database
         self._secret = secret
+        self._present: bool | None = None  # whether there are any; None: the store must be asked
         self._clock = clock
+
+    def note_change(self) -> None:
+        """Have the next chunk ask the store again whether there are any."""
+        self._present = None
 
     def part(self, cursor: Connection, decoded: Decoded) -> tuple[Decoded, frozenset[Address]]:
         """The chunk with what is barred as dead letters without bytes, and its addresses."""
@@ -69,10 +65,9 @@ class Tombstones:
         return parted, addresses(gone) | addresses(said)
 
     def _any(self, cursor: Connection) -> bool:
-        if self._database not in _PRESENT:
-            found = rows(cursor, _SQL["any_tombstones"], now=self._clock())
-            _PRESENT[self._database] = found[0]["found"]
-        return _PRESENT[self._database]
+        if self._present is None:
+            self._present = rows(cursor, _SQL["any_tombstones"], now=self._clock())[0]["found"]
+        return bool(self._present)
 
     def _rows(
         self, cursor: Connection, statement: str, table: pa.Table, columns: tuple[str, ...]
@@ -100,11 +95,6 @@ class Tombstones:
         known = {row["word"] for row in rows(cursor, _SQL["barred_words"], **values)}
         kept = [_allowed(row, found, known) for row, found in zip(listed, words, strict=True)]
         return pa.Table.from_pylist(kept, schema=letters.schema)
-
-
-def tombstones_changed(database: Database) -> None:
-    """Let every sink of the store ask again whether there are any."""
-    _PRESENT.pop(database, None)
 
 
 def _words(content: bytes | None) -> set[str] | None:

@@ -3,7 +3,6 @@
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -16,8 +15,6 @@ from adaptd.daemon.wire.errors import RefusedError
 from adaptd.daemon.wire.routes import version_name
 
 _SQL = statements("adapters")
-# Whoever sees a number is not the one who issues the next: each stage has its own AdapterStore.
-_FLOORS: WeakKeyDictionary[Database, dict[str, int]] = WeakKeyDictionary()
 
 
 class AdapterRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,12 +53,12 @@ class AdapterStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._floors = _FLOORS.setdefault(database, {})
+        self._floors: dict[str, int] = {}  # by alias; in memory only
 
     def raise_floor(self, model: str, number: int) -> None:
         """Never issue `number` or one below it: it was seen on a gateway or a server (D1).
 
-        Kept in memory, for every AdapterStore on this database: say it again after each start.
+        Kept in memory: repeat it after each start.
         """
         self._floors[model] = max(number, self._floors.get(model, 0))
 
@@ -113,11 +110,8 @@ class AdapterStore:
         actor: str,
         reason: str,
         evidence: Any = None,
-        now: datetime,
     ) -> AdapterRow:
         """Change the state and record why, in one transaction. A repeat changes nothing.
-
-        `now` is there for one signature with RunStore.move: this row keeps no time of its own.
 
         Raises:
             RefusedError: there is no such version, or its state does not allow this one.

@@ -10,7 +10,7 @@ import msgspec
 from adaptd.daemon.domain.erasures import Erasure, ErasureState, Person, pseudonym
 from adaptd.daemon.store.database.database import Connection, Database, rows
 from adaptd.daemon.store.database.statements import statements
-from adaptd.daemon.store.ingest.tombstones import tombstones_changed
+from adaptd.daemon.store.ingest.tombstones import Tombstones
 from adaptd.daemon.store.lifecycle.transitions import append_audit
 from adaptd.daemon.wire.errors import RefusedError
 
@@ -20,10 +20,14 @@ _SQL = statements("erasures")
 class ErasureStore:
     """Who was erased, as pseudonyms, and how far it has got."""
 
-    def __init__(self, database: Database, secret: str) -> None:
-        """`secret`: hex, derived for erasures; see `pseudonym`."""
+    def __init__(self, database: Database, secret: str, tombstones: Tombstones) -> None:
+        """`secret`: hex, derived for erasures; see `pseudonym`.
+
+        `tombstones` are the sink's: they learn that there are more, or fewer.
+        """
         self._database = database
         self._secret = secret
+        self._tombstones = tombstones
 
     async def add(
         self, person: Person, *, reason: str, actor: str, now: datetime, barred_until: datetime
@@ -45,7 +49,7 @@ class ErasureStore:
             return _get(cursor, erasure_id)
 
         erasure = await self._database.write(work)
-        tombstones_changed(self._database)
+        self._tombstones.note_change()
         return erasure
 
     async def get(self, erasure_id: str) -> Erasure:
@@ -112,7 +116,7 @@ class ErasureStore:
             return len(found)
 
         lifted = await self._database.write(work)
-        tombstones_changed(self._database)
+        self._tombstones.note_change()
         return lifted
 
     async def drop_old_tombstones(self, now: datetime) -> None:
@@ -122,7 +126,7 @@ class ErasureStore:
             cursor.execute(_SQL["drop_old_tombstones"], {"now": now})
 
         await self._database.write(work)
-        tombstones_changed(self._database)
+        self._tombstones.note_change()
 
     def _who(self, person: Person) -> dict[str, Any]:
         return {"person": pseudonym(self._secret, "user", person.user), "tenant": person.tenant}
