@@ -114,7 +114,7 @@ class Backups:
             self._working = None
 
     async def _work(self, job: BackupJob) -> BackupManifest:
-        return await self._database.aside(
+        return await self._database.run_beside(
             lambda cursor: back_up(
                 cursor,
                 self._place,

@@ -58,7 +58,7 @@ class Installation:
     async def back_up(
         self, destination: Path, *, secrets: bool = True, told: Told = lambda *_: None
     ) -> BackupManifest:
-        return await self.database.aside(
+        return await self.database.run_beside(
             lambda cursor: back_up(
                 cursor,
                 self.place,

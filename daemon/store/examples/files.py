@@ -50,11 +50,13 @@ class ExampleFiles:
 
     async def gather(self, model: str, *, as_of: datetime, into: Path) -> Examples:
         """Every example of an alias that somebody had judged by `as_of`, as files in `into`."""
-        return await self._database.aside(lambda cursor: self._gather(cursor, model, as_of, into))
+        return await self._database.run_beside(
+            lambda cursor: self._gather(cursor, model, as_of, into)
+        )
 
     async def seal(self, model: str, *, now: datetime) -> bool:
         """Seal one more whole day (UTC), if there is one. Safe to repeat after a kill."""
-        made = await self._database.aside(lambda cursor: self._make(cursor, model, now))
+        made = await self._database.run_beside(lambda cursor: self._make(cursor, model, now))
         if made is None:
             return False
         put = await self._database.write(lambda cursor: self._put_in_force(cursor, model, made))
@@ -69,7 +71,7 @@ class ExampleFiles:
 
     async def sweep(self) -> None:
         """Remove files that no seal names: of seals taken back, and of a killed process."""
-        await self._database.aside(self._sweep)
+        await self._database.run_beside(self._sweep)
 
     def _sweep(self, cursor: Connection) -> None:
         named = {self._folder / row["path"] for row in rows(cursor, _SQL["all_files"])}

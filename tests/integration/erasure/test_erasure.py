@@ -47,9 +47,9 @@ POINTS = [
     "after:_clean_files",
     "before:_members",
     "after:_remove_rows",
-    "before:_exchange",
-    "before:_swap",
-    "after:_swap",
+    "before:_exchange_files",
+    "before:_swap_file",
+    "after:_swap_file",
     "after:rewrite",
 ]
 
