@@ -109,7 +109,7 @@ class Database:
             try:
                 self._write_cursor.execute(_SQL["checkpoint_store"])
             except duckdb.TransactionException:
-                return  # long work is writing; DuckDB makes a checkpoint itself when the log is long
+                return  # long work writes now; DuckDB itself makes one when the log is long
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on the reader thread, against the last committed state."""

@@ -1,4 +1,7 @@
-"""Tries a policy's `where` on the columns there are, in the sandbox and on no data."""
+"""Tries a policy's `where` on the store's columns, in the sandbox and without data.
+
+Stands alone: the seam between the policy service's WhereCheck and the store.
+"""
 
 import tempfile
 from datetime import UTC, datetime
@@ -7,7 +10,7 @@ from pathlib import Path
 from adaptd.daemon.store.examples.sandbox import Sandbox
 from adaptd.daemon.store.ingest.event_reads import EventReads
 
-_NOBODY = "\0"  # no alias is called so: the file has every column and no row
+_NOBODY = "\0"  # no alias has this name: the file has every column and no row
 
 
 class EmptyExamplesCheck:
@@ -18,7 +21,7 @@ class EmptyExamplesCheck:
         self._sandbox = sandbox
 
     async def check(self, where: str) -> None:
-        """Raises SandboxError where the expression is refused or does not fit the columns."""
+        """Raise SandboxError where the expression is refused or does not fit the columns."""
         now = datetime.now(UTC)
         with tempfile.TemporaryDirectory(prefix="adaptd-where-") as folder:
             path = Path(folder) / "examples.parquet"

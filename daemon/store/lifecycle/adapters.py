@@ -20,8 +20,8 @@ _SQL = statements("adapters")
 class AdapterRow(msgspec.Struct, frozen=True, kw_only=True):
     """One version. `parent` is the version its weights were continued from; None is the base.
 
-    `tainted_by` is the erasure of a person it learnt from. Such a version serves where it serves
-    until it is replaced, and is of no use for anything else.
+    `tainted_by` is the erasure of a person whose data it was trained on. Such a version stays where
+    it serves until another replaces it, and is used for nothing else.
     """
 
     name: str
@@ -39,7 +39,7 @@ class AdapterRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """What a new version is and where it came from. A run has at most one version."""
+    """The content of a new version and its origin. A run has at most one version."""
 
     content_hash: str
     base_digest: str
@@ -63,7 +63,7 @@ class AdapterStore:
         self._floors[model] = max(number, self._floors.get(model, 0))
 
     async def next_number(self, model: str, found: int = 0) -> int:
-        """The number after any in the table, in `found` (highest seen in folders) and the floor."""
+        """Return the number after the table's, `found` (the highest in folders) and the floor."""
         return await self._database.read(lambda c: self._next_number(c, model, found))
 
     async def add(
@@ -80,27 +80,29 @@ class AdapterStore:
         """Number and name a new version, whose files belong in `folder`/name, as a candidate.
 
         `found` is the highest number of the alias seen in folders. With a run the run's `adapter`
-        is set in the same transaction, and a repeat returns the row there is.
+        is set in the same transaction, and a repeat returns the row that is there.
         """
 
         def work(cursor: Connection) -> AdapterRow:
             run_id = origin.run_id
-            if run_id and (known := _first(_adapters(cursor, "adapter_of_run", run_id=run_id))):
+            if run_id and (
+                known := _first_of(_read_versions(cursor, "adapter_of_run", run_id=run_id))
+            ):
                 return known
             number = self._next_number(cursor, model, found)
             name = version_name(model, number, origin.content_hash)
             place = {"model": model, "number": number, "name": name, "path": str(folder / name)}
-            return _add(cursor, origin, place | {"now": now}, actor, reason)
+            return _add_version(cursor, origin, place | {"now": now}, actor, reason)
 
         return await self._database.write(work)
 
     async def get(self, name: str) -> AdapterRow:
-        """Raises RefusedError where there is no such version."""
-        return await self._database.read(lambda c: _get(c, name))
+        """Return a version. Raises RefusedError where there is no such version."""
+        return await self._database.read(lambda c: _get_version(c, name))
 
     async def list(self, model: str | None = None) -> list[AdapterRow]:
-        """Newest first."""
-        return await self._database.read(lambda c: _adapters(c, "list_adapters", model=model))
+        """Return versions, newest first."""
+        return await self._database.read(lambda c: _read_versions(c, "list_adapters", model=model))
 
     async def move(
         self,
@@ -134,8 +136,8 @@ def move_adapter(
     reason: str,
     evidence: Any = None,
 ) -> AdapterRow:
-    """The same inside a transaction of the caller's, where several rows must change together."""
-    row = _get(cursor, name)
+    """Do what `AdapterStore.move` does, inside a transaction of the caller's."""
+    row = _get_version(cursor, name)
     if row.state == to:
         return row
     check_adapter_move(name, row.state, to)
@@ -150,10 +152,10 @@ def move_adapter(
         reason=reason,
         evidence=evidence,
     )
-    return _get(cursor, name)
+    return _get_version(cursor, name)
 
 
-def _add(
+def _add_version(
     cursor: Connection, origin: Origin, place: dict[str, Any], actor: str, reason: str
 ) -> AdapterRow:
     lineage = msgspec.structs.asdict(origin)
@@ -170,18 +172,18 @@ def _add(
         reason=reason,
         evidence=lineage,
     )
-    return _get(cursor, place["name"])
+    return _get_version(cursor, place["name"])
 
 
-def _get(cursor: Connection, name: str) -> AdapterRow:
-    if row := _first(_adapters(cursor, "get_adapter", name=name)):
+def _get_version(cursor: Connection, name: str) -> AdapterRow:
+    if row := _first_of(_read_versions(cursor, "get_adapter", name=name)):
         return row
     raise RefusedError(f"adapter {name}", "there is no such version", "List them: adaptd adapters")
 
 
-def _adapters(cursor: Connection, statement: str, **values: Any) -> list[AdapterRow]:
+def _read_versions(cursor: Connection, statement: str, **values: Any) -> list[AdapterRow]:
     return [msgspec.convert(row, AdapterRow) for row in rows(cursor, _SQL[statement], **values)]
 
 
-def _first(found: list[AdapterRow]) -> AdapterRow | None:
+def _first_of(found: list[AdapterRow]) -> AdapterRow | None:
     return found[0] if found else None

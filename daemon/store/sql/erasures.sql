@@ -110,7 +110,7 @@ SELECT run_id, state, snapshot_id, directory FROM runs
 WHERE list_contains($snapshots, snapshot_id) OR list_contains($versions, start_from) OR list_contains($versions, adapter) ORDER BY run_id;
 -- name: rollouts_on
 SELECT rollout_id, candidate, state FROM rollouts
-WHERE state NOT IN ('live', 'superseded', 'rolled_back', 'aborted') AND candidate IN (SELECT name FROM adapters WHERE tainted_by IS NOT NULL);
+WHERE list_contains($active, state) AND candidate IN (SELECT name FROM adapters WHERE tainted_by IS NOT NULL);
 -- name: tainted_versions
 SELECT name, model, state, path FROM adapters WHERE tainted_by IS NOT NULL AND state <> 'erased' ORDER BY number;
 -- name: drop_interactions

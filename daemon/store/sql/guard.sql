@@ -12,7 +12,7 @@ WITH served AS (
         ELSE arm = 'canary' OR (arm = 'live' AND adapter IS DISTINCT FROM $candidate) END
 ), negatives AS (
   SELECT interaction, effective_at FROM feedback
-  WHERE trusted AND ingested_at >= $since AND (kind = 'correction' OR (kind = 'rating' AND "value" < 0))
+  WHERE trusted AND ingested_at >= $since AND is_negative(kind, "value")
 ), limits AS (
   SELECT unnest($buckets::INTEGER[]) AS bucket, unnest($limits::DOUBLE[]) AS ms_per_token
 ), counted AS (

@@ -19,4 +19,4 @@ UPDATE snapshots SET path = $after || substr(path, len($before) + 1) WHERE start
 UPDATE runs SET directory = $after || substr(directory, len($before) + 1) WHERE starts_with(directory, $before || '/');
 -- name: unfinished_runs
 -- Their files are in no backup. A queued one has none yet.
-SELECT run_id FROM runs WHERE state IN ('building', 'training', 'trained', 'evaluating') ORDER BY run_id;
+SELECT run_id FROM runs WHERE state <> 'queued' AND NOT list_contains($final, state) ORDER BY run_id;

@@ -10,10 +10,8 @@ SELECT * FROM runs WHERE $model IS NULL OR model = $model ORDER BY created_at DE
 -- Oldest first.
 SELECT * FROM runs WHERE state = $state ORDER BY created_at, run_id;
 -- name: active_run
--- The one run of an alias that is not final.
-SELECT * FROM runs
-WHERE model = $model AND state NOT IN ('accepted', 'rejected', 'inconclusive', 'failed', 'cancelled')
-ORDER BY created_at LIMIT 1;
+-- The one run of an alias that is not final. $final: RunState says which states are.
+SELECT * FROM runs WHERE model = $model AND NOT list_contains($final, state) ORDER BY created_at LIMIT 1;
 -- name: last_finished_run
 SELECT * FROM runs WHERE model = $model AND finished_at IS NOT NULL ORDER BY finished_at DESC, run_id DESC LIMIT 1;
 -- name: claimable_run

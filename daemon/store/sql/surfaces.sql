@@ -54,7 +54,7 @@ WITH seen AS (
   WHERE i.model = $model AND i.ingested_at > $since AND i.trusted
 ), negative AS (
   SELECT DISTINCT s.unit FROM seen s JOIN feedback f ON f.interaction = s.id
-  WHERE f.ingested_at > $since AND ((f.kind = 'rating' AND f."value" < 0) OR f.kind = 'correction')
+  WHERE f.ingested_at > $since AND is_negative(f.kind, f."value")
 )
 SELECT (SELECT count(*) FROM seen) AS requests, (SELECT count(DISTINCT unit) FROM seen) AS units,
   (SELECT count(*) FROM negative) AS negative_units,

@@ -35,4 +35,4 @@ WITH said AS (
     ORDER BY f.effective_at DESC, f.position DESC, f.batch_index DESC, f.id DESC
   ) = 1
 )
-SELECT count(DISTINCT id) AS total, count(DISTINCT id) FILTER (kind = 'correction' OR "value" < 0) AS negative FROM said;
+SELECT count(DISTINCT id) AS total, count(DISTINCT id) FILTER (is_negative(kind, "value")) AS negative FROM said;
