@@ -79,16 +79,12 @@ def open_stores(
     dedupe_window: timedelta,
     clock: Callable[[], datetime] = utc_now,
 ) -> Stores:
-    """Make every repository over `database`, which stays the caller's to close.
-
-    `erasure_secret`: hex, derived for erasures; see `pseudonym`. `dedupe_window`: see EventStore.
-    """
+    """Make every repository over `database`. `erasure_secret`: hex; see `pseudonym`."""
     tombstones = Tombstones(erasure_secret, clock=clock)
+    events = EventStore(database, dedupe_window=dedupe_window, clock=clock, tombstones=tombstones)
     return Stores(
         database=database,
-        events=EventStore(
-            database, dedupe_window=dedupe_window, clock=clock, tombstones=tombstones
-        ),
+        events=events,
         event_reads=EventReads(database),
         dead_letters=DeadLetterStore(database, clock=clock),
         halts=HaltStore(database, clock=clock),

@@ -1,4 +1,4 @@
-"""The stages between events and rollout: triggers, dataset, training, evaluation."""
+"""Builds the stages between events and rollout, and the services that remove people's data."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Services that meet only in the store."""
+    """The stages from trigger to verdict: services that meet only in the store."""
 
     triggers: TriggerService
     datasets: DatasetService
@@ -66,17 +66,9 @@ def build_pipeline(  # noqa: PLR0913 - one argument a part
     key: bytes,
     waiting: Waiting,
 ) -> Pipeline:
-    """`key` is derive(secret, "holdouts"), `waiting` tells how many requests are being answered."""
+    """`key` is derive(secret, "holdouts"); `waiting` counts the requests being answered."""
     tick_s = settings.tick_s
-    builder = SnapshotBuilder(
-        examples=stores.examples,
-        snapshots=stores.snapshots,
-        holdouts=stores.holdouts,
-        sandbox=sandbox,
-        bases=settings.bases,
-        directory=settings.home / "snapshots",
-        key=key,
-    )
+    builder = _make_builder(settings, stores, sandbox, key)
     triggers = TriggerService(
         book,
         runs=stores.runs,
@@ -99,6 +91,20 @@ def build_pipeline(  # noqa: PLR0913 - one argument a part
     sealing = SealingService(stores.examples, book, seals=not stores.database.is_encrypted)
     training = _build_training(settings, stores, book, served_format, waiting)
     return Pipeline(triggers, datasets, sealing, training, evaluate)
+
+
+def _make_builder(
+    settings: Settings, stores: Stores, sandbox: Sandbox, key: bytes
+) -> SnapshotBuilder:
+    return SnapshotBuilder(
+        examples=stores.examples,
+        snapshots=stores.snapshots,
+        holdouts=stores.holdouts,
+        sandbox=sandbox,
+        bases=settings.bases,
+        directory=settings.home / "snapshots",
+        key=key,
+    )
 
 
 def _build_training(

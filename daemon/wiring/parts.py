@@ -63,7 +63,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class _Serving:
-    """Our side of vLLM and its gateway. `engine` is None where somebody else starts it."""
+    """The daemon's side of vLLM and its gateway. `engine` is None where others start vLLM."""
 
     host: VllmHost
     publisher: SeenPublisher
@@ -75,7 +75,7 @@ class _Serving:
 
 @dataclass(frozen=True)
 class _Ingestion:
-    """The two ways in, and what comes again. `consumer` is None without a broker."""
+    """The two ways in for events, and the rereading. `consumer` is None without a broker."""
 
     door: EventDoor
     consumer: IngestService | None
@@ -88,7 +88,7 @@ class _Ingestion:
 
 
 async def build(settings: Settings, keys: Keys, database: Database, stack: AsyncExitStack) -> Parts:
-    """Build all parts. What has to be let go of is entered into `stack`.
+    """Build all parts. Those that must be closed are entered into `stack`.
 
     Raises:
         SettingsError: a folder, a base or a setting cannot be used.
@@ -96,28 +96,10 @@ async def build(settings: Settings, keys: Keys, database: Database, stack: Async
     stores = make_stores(settings, keys, database)
     book, sandbox, supervisor = PolicyBook(), Sandbox(), Supervisor()
     serving = await _build_serving(settings, keys, stores, stack)
-    rollouts = RolloutService(
-        stores,
-        book,
-        serving.host,
-        serving.receipts,
-        serving.publisher,
-        bases=settings.bases,
-        lease_s=settings.lease_s,
-        tick_s=settings.tick_s,
-    )
+    rollouts = _build_rollouts(settings, stores, book, serving)
     policies = _build_policies(settings, stores, book, sandbox)
-    pipeline = build_pipeline(
-        settings,
-        stores,
-        book,
-        sandbox,
-        host=serving.host,
-        receipts=serving.receipts,
-        served_format=serving.served_format,
-        key=derive(keys.secret, "holdouts"),
-        waiting=serving.publisher.waiting,
-    )
+    key = derive(keys.secret, "holdouts")
+    pipeline = _build_stages(settings, stores, book, sandbox, serving, key)
     ingestion = _build_ingestion(settings, keys, stores)
     restoration = await _load_restoration(settings, stores, serving, ingestion)
     live = LiveParts(
@@ -125,11 +107,7 @@ async def build(settings: Settings, keys: Keys, database: Database, stack: Async
         policies=book,
         rollouts=rollouts,
         publisher=serving.publisher,
-        host=HostWatch(
-            serving.host,
-            url=settings.upstream.url,
-            starting=partial(_describe_start, serving.engine),
-        ),
+        host=_watch_host(settings, serving),
         ingest=ingestion.consumer,
         meters=ingestion.meters,
         decisions=pipeline.triggers.decisions,
@@ -143,8 +121,7 @@ async def build(settings: Settings, keys: Keys, database: Database, stack: Async
         settings, stores, live, rollouts, ingestion, backups, restoration, privacy
     )
     services = _list_services(rollouts, policies, serving, ingestion, pipeline, restoration)
-    services["backups"] = backups.run
-    services["orphans"] = stores.orphans.run
+    services |= {"backups": backups.run, "orphans": stores.orphans.run}
     services |= {name: restoration.hold(run) for name, run in privacy.services().items()}
     return Parts(backend, policies, supervisor, serving.engine, services)
 
@@ -162,15 +139,15 @@ def make_stores(settings: Settings, keys: Keys, database: Database) -> Stores:
 async def _build_serving(
     settings: Settings, keys: Keys, stores: Stores, stack: AsyncExitStack
 ) -> _Serving:
-    """The file that vLLM's gateway reads is written for a server of somebody else's too."""
     base, token = find_base(settings), keys.control_token
+    # vLLM's gateway reads this file, also in a server that others started.
     write_settings(settings.home / GATEWAY_FILE, gateway_settings(settings))
     host = VllmHost(settings.upstream.url, control_token=token)
     gateways = HttpPublisher([settings.upstream.url], token_path=settings.control_token_path)
     engine, calibrator = None, await asyncio.to_thread(calibrator_of, settings, base)
     if settings.upstream.manage:
         asked = engine_settings(settings, base)
-        command(asked)  # refuses what cannot be started, before anything runs
+        command(asked)  # refuses settings that cannot start, before anything runs
         engine = EngineSupervisor(
             asked, home=settings.home, control_token=token, dtype=lambda: calibrator.ensure().dtype
         )
@@ -185,6 +162,47 @@ async def _build_serving(
     started = engine.running_dtype if engine else lambda: None
     served_format = ServedFormat(host, started=started, planned=planned)
     return _Serving(host, publisher, engine, receipts, base, served_format)
+
+
+def _watch_host(settings: Settings, serving: _Serving) -> HostWatch:
+    starting = partial(_describe_start, serving.engine)
+    return HostWatch(serving.host, url=settings.upstream.url, starting=starting)
+
+
+def _build_rollouts(
+    settings: Settings, stores: Stores, book: PolicyBook, serving: _Serving
+) -> RolloutService:
+    return RolloutService(
+        stores,
+        book,
+        serving.host,
+        serving.receipts,
+        serving.publisher,
+        bases=settings.bases,
+        lease_s=settings.lease_s,
+        tick_s=settings.tick_s,
+    )
+
+
+def _build_stages(
+    settings: Settings,
+    stores: Stores,
+    book: PolicyBook,
+    sandbox: Sandbox,
+    serving: _Serving,
+    key: bytes,
+) -> Pipeline:
+    return build_pipeline(
+        settings,
+        stores,
+        book,
+        sandbox,
+        host=serving.host,
+        receipts=serving.receipts,
+        served_format=serving.served_format,
+        key=key,
+        waiting=serving.publisher.waiting,
+    )
 
 
 def _build_policies(
@@ -283,7 +301,7 @@ def _list_services(
     pipeline: Pipeline,
     restoration: Restoration,
 ) -> dict[str, Service]:
-    """Routes are published before all else (invariant 7), but not those of a restored store."""
+    # Routes are published before all else (invariant 7), but not those of a restored store.
     services: dict[str, Service] = {
         "restoration": restoration.run,
         "rollouts": restoration.hold(rollouts.run),
@@ -298,7 +316,7 @@ def _list_services(
 
 
 def _describe_start(engine: EngineSupervisor | None) -> str | None:
-    """How a start of vLLM goes, in words; None where it is not starting."""
+    """Describe a start of vLLM in words; None where it is not starting."""
     if engine is None or engine.status.state is not EngineState.STARTING:
         return None
     status = engine.status
@@ -307,7 +325,7 @@ def _describe_start(engine: EngineSupervisor | None) -> str | None:
 
 
 def _list_notices(serving: _Serving, book: PolicyBook) -> list[StatusProblem]:
-    """What an operator should know of vLLM: other settings than asked for, another base."""
+    """Report a vLLM with other settings than those given, or with another base than policies'."""
     found = [
         StatusProblem(
             level="error",

@@ -98,7 +98,9 @@ def made_whole(destination: Path) -> Iterator[Path]:
         for left in folder.iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         yield folder
-        _sync_tree(folder)
+        for path in (folder, *folder.rglob("*")):
+            if path.is_dir():
+                sync_directory(path)
         folder.rename(destination)
         sync_directory(destination.parent)
     except BaseException:
@@ -222,9 +224,3 @@ def _lock_folder(folder: int, where: str) -> None:
     except OSError as error:
         problem = "another backup to it is under way"
         raise RefusedError(where, problem, "Wait for it, or name another folder") from error
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in (folder, *folder.rglob("*")):
-        if path.is_dir():
-            sync_directory(path)

@@ -207,8 +207,10 @@ class EventStore:
         # Copies were searched for up to `copies.until`: what was stored since is compared here.
         since = min(self._dedupe_since(cursor, now), copies.until or now)
         kept, duplicates = self._drop_duplicates(cursor, allowed, since=since, now=now)
-        for table in TABLES:
-            _insert_rows(cursor, _SQL[f"add_{table}"], getattr(kept, table), now)
+        for name in TABLES:
+            if (table := getattr(kept, name)).num_rows:
+                with registered(cursor, "chunk", table):
+                    cursor.execute(_SQL[f"add_{name}"], {"now": now})
         advance_offsets(cursor, decoded.source, after, spans=decoded.spans, now=now)
         written = Written(
             interactions=kept.interactions.num_rows,
@@ -308,12 +310,6 @@ def _split_fresh(
     values = {"since": since, "low": low, "high": high} | search._asdict()
     fresh, again = split_by_statement(cursor, _SQL[statement], table, key, **values)
     return fresh, addresses_of(again)
-
-
-def _insert_rows(cursor: Connection, statement: str, table: pa.Table, now: datetime) -> None:
-    if table.num_rows:
-        with registered(cursor, "chunk", table):
-            cursor.execute(statement, {"now": now})
 
 
 def _add_totals(cursor: Connection, source: str, written: Written, now: datetime) -> None:

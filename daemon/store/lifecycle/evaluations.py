@@ -101,8 +101,14 @@ class EvaluationStore:
 
         def work(cursor: Connection) -> Run:
             if evaluation is not None:
-                cursor.execute(_SQL["add_evaluation"], _values_of(evaluation))
-            return _move_both(cursor, outcome, actor, now)
+                report = {"report": msgspec.json.encode(evaluation.report).decode()}
+                values = msgspec.structs.asdict(evaluation) | report
+                cursor.execute(_SQL["add_evaluation"], values)
+            why = {"actor": actor, "reason": outcome.reason, "evidence": outcome.evidence}
+            name, to = outcome.adapter, outcome.adapter_to
+            if to is not None and rows(cursor, _SQL["is_candidate"], name=name):
+                move_adapter(cursor, name, to, **why)
+            return move_run(cursor, outcome.run_id, outcome.run_to, now=now, **why)
 
         return await self._database.write(work)
 
@@ -133,19 +139,3 @@ class EvaluationStore:
 
 def new_evaluation_id() -> str:
     return f"eval-{secrets.token_hex(5)}"
-
-
-def _values_of(evaluation: Evaluation) -> dict[str, Any]:
-    report = msgspec.json.encode(evaluation.report).decode()
-    return msgspec.structs.asdict(evaluation) | {"report": report}
-
-
-def _move_both(cursor: Connection, outcome: Outcome, actor: str, now: datetime) -> Run:
-    why = {"actor": actor, "reason": outcome.reason, "evidence": outcome.evidence}
-    if outcome.adapter_to is not None and _is_candidate(cursor, outcome.adapter):
-        move_adapter(cursor, outcome.adapter, outcome.adapter_to, **why)
-    return move_run(cursor, outcome.run_id, outcome.run_to, now=now, **why)
-
-
-def _is_candidate(cursor: Connection, name: str) -> bool:
-    return bool(rows(cursor, _SQL["is_candidate"], name=name))

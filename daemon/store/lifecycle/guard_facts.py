@@ -1,8 +1,6 @@
 """The guard's facts about a rollout, counted in SQL."""
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 import msgspec
 
@@ -48,7 +46,11 @@ class GuardStore:
         }
         moment = {"now": now, "maturity": maturity, "settle": SETTLE}
         limits = rollout.frozen.latency_limits if rollout.frozen else []
-        counted = values | moment | _list_limits(limits)
+        buckets = {
+            "buckets": [limit.bucket for limit in limits],
+            "limits": [limit.ms_per_token for limit in limits],
+        }
+        counted = values | moment | buckets
         started = rollout.step_started_at or rollout.created_at
         exposed = values | {"model": rollout.model, "step_started_at": started}
         fuse = {"rollout": rollout.rollout_id, "armed_at": armed_at}
@@ -80,10 +82,3 @@ class GuardStore:
         """Return why ingestion is halted, so that the guard sees nothing; None while it runs."""
         found = await self._database.read(lambda c: rows(c, _SQL["open_halts"]))
         return found[0]["reason"] if found else None
-
-
-def _list_limits(limits: Sequence[LatencyLimit]) -> dict[str, Any]:
-    return {
-        "buckets": [limit.bucket for limit in limits],
-        "limits": [limit.ms_per_token for limit in limits],
-    }

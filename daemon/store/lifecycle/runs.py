@@ -114,7 +114,12 @@ class RunStore:
         A run in `building` is claimed only once its snapshot is set.
         """
         why = _Why(actor, "claimed", None, now)
-        return await self._database.write(lambda c: _claim_run(c, state, to, why))
+
+        def work(cursor: Connection) -> Run | None:
+            run = _first_of(_read_runs(cursor, "claimable_run", state=state))
+            return run and _move_run(cursor, run, to, why)
+
+        return await self._database.write(work)
 
     async def set_snapshot(self, run_id: str, snapshot_id: str) -> None:
         await self._update_run("set_snapshot", run_id, snapshot_id=snapshot_id)
@@ -197,11 +202,6 @@ def _create_run(cursor: Connection, values: dict[str, Any], actor: str) -> Run:
         evidence=trigger,
     )
     return _get_run(cursor, values["run_id"])
-
-
-def _claim_run(cursor: Connection, state: RunState, to: RunState, why: _Why) -> Run | None:
-    run = _first_of(_read_runs(cursor, "claimable_run", state=state))
-    return run and _move_run(cursor, run, to, why)
 
 
 def _move_run(cursor: Connection, run: Run, to: RunState, why: _Why) -> Run:

@@ -152,7 +152,9 @@ class ForgettingStore:
         """
 
         def work(cursor: Connection) -> Erasure | None:
-            if _has_new_snapshots(cursor, erasure_id, person):
+            known = rows(cursor, _SQL["erased_snapshots_of"], erasure_id=erasure_id)
+            seen = {row["snapshot_id"] for row in known}
+            if any(r.snapshot_id not in seen for r in _read_lineage(cursor, erasure_id, person)):
                 return None
             letters = _find_letters(cursor, erasure_id, person)
             told = told_of(cursor, letters)
@@ -357,12 +359,6 @@ def _stop_runs(
     for run_id in stopped:
         move_run(cursor, run_id, RunState.CANCELLED, actor=_ACTOR, reason=reason, now=now)
     return stopped
-
-
-def _has_new_snapshots(cursor: Connection, erasure_id: str, person: Person) -> bool:
-    known = rows(cursor, _SQL["erased_snapshots_of"], erasure_id=erasure_id)
-    seen = {row["snapshot_id"] for row in known}
-    return any(row.snapshot_id not in seen for row in _read_lineage(cursor, erasure_id, person))
 
 
 def _texts_beside(cursor: Connection, members: Sequence[str]) -> list[dict[str, Any]]:

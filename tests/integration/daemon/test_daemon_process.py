@@ -190,7 +190,7 @@ def test_logs_are_one_json_object_a_line_where_asked(settings: Settings, tmp_pat
         send(daemon, [{"schema": "never-log-this"}, *interactions(1, 1)])
         daemon.end(signal.SIGTERM)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert {"adaptd_runs", "adaptd_stops"} <= {line["event"] for line in lines}
+    assert {"daemon_started", "daemon_stopping"} <= {line["event"] for line in lines}
     assert "never-log-this" not in log.read_text()
 
 
