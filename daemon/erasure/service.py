@@ -223,7 +223,7 @@ class ErasureService:
             return await self._wait(erasure, f"the dataset of {building[0].run_id} to be built")
         await self._remove_lost_snapshots()
         told = await self._search(matcher)
-        await stores.erasures.move(erasure_id, ErasureState.FILES, told=told, now=self._clock())
+        await stores.erasures.move(erasure_id, ErasureState.FILES, findings=told, now=self._clock())
         members = await self._members(erasure_id)
         done = await stores.people.remove_rows(
             erasure_id, person, members=members, now=self._clock()
@@ -277,7 +277,7 @@ class ErasureService:
         for erasure in waiting:
             told = figures | {"outside": self._outside(erasure.report)}
             await self._stores.erasures.move(
-                erasure.erasure_id, ErasureState.DONE, told=told, now=self._clock()
+                erasure.erasure_id, ErasureState.DONE, findings=told, now=self._clock()
             )
 
     def _outside(self, report: Mapping[str, Any]) -> "list[dict[str, str]]":

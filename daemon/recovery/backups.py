@@ -121,7 +121,7 @@ class Backups:
                 Path(job.destination),
                 key=self._key,
                 secrets=job.secrets,
-                told=self._told,
+                report=self._told,
             )
         )
 

@@ -19,7 +19,7 @@ from adaptd.daemon.store.backups.layout import (
     STORE,
     BackupManifest,
     Place,
-    Told,
+    ProgressReport,
     cannot_write,
     copy_file,
     copy_tree,
@@ -56,13 +56,13 @@ def back_up(
     *,
     key: StoreKey | None,
     secrets: bool,
-    told: Told = lambda *_: None,
+    report: ProgressReport = lambda *_: None,
     clock: Callable[[], datetime] = utc_now,
 ) -> BackupManifest:
     """Make a backup at `destination`, whole or not at all. Blocks; `cursor` is for it alone.
 
     An encrypted store's copy is encrypted with the same key, which is not in the backup. An
-    exception that `told` raises ends the backup.
+    exception that `report` raises ends the backup.
 
     Raises:
         RefusedError: the destination exists, or its folder does not.
@@ -70,15 +70,15 @@ def back_up(
     """
     try:
         with made_whole(destination) as folder:
-            told("store", 0, place.store.stat().st_size if place.store.exists() else 0)
+            report("store", 0, place.store.stat().st_size if place.store.exists() else 0)
             copied = copy_store(cursor, folder / STORE, key=key, clock=clock)
-            told("adapters", 0, 0)
+            report("adapters", 0, 0)
             missing = _copy_adapters(copied.adapters, folder / ADAPTERS)
-            told("policies", 0, 0)
+            report("policies", 0, 0)
             _copy_small_files(place, folder, secrets=secrets)
-            manifest = _make_manifest(copied, place, folder, missing, told)
+            manifest = _make_manifest(copied, place, folder, missing, report)
             write_manifest(folder, manifest)
-            told("done", manifest.bytes, manifest.bytes)  # the last chance to cancel
+            report("done", manifest.bytes, manifest.bytes)  # the last chance to cancel
     except (duckdb.Error, OSError) as error:
         raise cannot_write(destination, error) from error
     return manifest
@@ -108,6 +108,7 @@ def copy_store(
             adapters=adapters,
         )
     target.chmod(0o600)
+    # DuckDB leaves a log where it could not checkpoint; a backup is one file.
     if target.with_name(f"{target.name}.wal").exists():
         raise StoreError(str(target), "the copy is not in one file", "Try again")
     return copied
@@ -127,7 +128,7 @@ def _copy_adapters(adapters: list[AdapterRow], folder: Path) -> dict[str, str]:
     """Copy every version's files, check the copies' seals, and return what is wrong with some."""
     missing = {}
     for row in adapters:
-        copy_tree(Path(row.path), folder / row.name, link=True)
+        copy_tree(Path(row.path), folder / row.name, link=True)  # adapter files never change
         copy = msgspec.structs.replace(row, path=str(folder / row.name))
         if (problem := broken_seal(copy)) is not None:
             missing[row.name] = problem
@@ -144,9 +145,9 @@ def _copy_small_files(place: Place, folder: Path, *, secrets: bool) -> None:
 
 
 def _make_manifest(
-    copied: Copied, place: Place, folder: Path, missing: dict[str, str], told: Told
+    copied: Copied, place: Place, folder: Path, missing: dict[str, str], report: ProgressReport
 ) -> BackupManifest:
-    files = facts_of(folder, told)
+    files = facts_of(folder, report)
     facts = dict(copied.facts)
     return BackupManifest(
         version=__version__,

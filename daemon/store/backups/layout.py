@@ -23,7 +23,7 @@ SECRET_FILES = ("secret.key", "tokens.json", "control.token")
 _PARTS = (STORE, ADAPTERS, POLICIES, SNAPSHOTS, SECRETS)
 _CHUNK_BYTES = 1 << 20
 
-Told = Callable[[str, int, int], None]  # phase, bytes done, bytes in all
+ProgressReport = Callable[[str, int, int], None]  # phase, bytes done, bytes in all
 
 
 class Place(NamedTuple):
@@ -95,6 +95,7 @@ def made_whole(destination: Path) -> Iterator[Path]:
     held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         _lock_folder(held, where)
+        # The lock is ours, so whatever lies here is a killed backup's.
         for left in folder.iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         yield folder
@@ -131,7 +132,7 @@ def read_manifest(folder: Path) -> BackupManifest:
     return manifest
 
 
-def verify_backup(folder: Path, told: Told = lambda *_: None) -> BackupManifest:
+def verify_backup(folder: Path, report: ProgressReport = lambda *_: None) -> BackupManifest:
     """Read every file of a backup and compare it with the manifest.
 
     Raises:
@@ -140,7 +141,7 @@ def verify_backup(folder: Path, told: Told = lambda *_: None) -> BackupManifest:
     manifest = read_manifest(folder)
     wrong, done = [], 0
     for name, fact in manifest.files.items():
-        told("verify", done, manifest.bytes)
+        report("verify", done, manifest.bytes)
         if fact_of(folder / name) != fact:
             wrong.append(name)
         done += fact.bytes
@@ -151,13 +152,13 @@ def verify_backup(folder: Path, told: Told = lambda *_: None) -> BackupManifest:
     return manifest
 
 
-def facts_of(folder: Path, told: Told) -> dict[str, FileFact]:
+def facts_of(folder: Path, report: ProgressReport) -> dict[str, FileFact]:
     """Return size and SHA-256 of every file, by its path within the folder."""
     found, done = {}, 0
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     total = sum(path.stat().st_size for path in paths)
     for path in paths:
-        told("hashes", done, total)
+        report("hashes", done, total)
         if (fact := fact_of(path)) is not None:
             found[path.relative_to(folder).as_posix()] = fact
             done += fact.bytes
@@ -186,7 +187,7 @@ def copy_file(source: Path, target: Path, *, mode: int | None = None, link: bool
         else:
             return
     fresh = target.with_name(f".{target.name}.part")
-    fresh.unlink(missing_ok=True)
+    fresh.unlink(missing_ok=True)  # of a killed process
     with source.open("rb") as reading:
         kept = os.fstat(reading.fileno()).st_mode & 0o777 if mode is None else mode
         number = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)

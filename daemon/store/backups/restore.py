@@ -19,7 +19,7 @@ from adaptd.daemon.store.backups.layout import (
     STORE,
     BackupManifest,
     Place,
-    Told,
+    ProgressReport,
     cannot_write,
     copy_file,
     fact_of,
@@ -61,7 +61,7 @@ def restore_backup(
     *,
     key: StoreKey | None,
     replace: bool,
-    told: Told = lambda *_: None,
+    report: ProgressReport = lambda *_: None,
     clock: Callable[[], datetime] = utc_now,
 ) -> Restored:
     """Verify a backup and put it in place; the store comes last. Safe to repeat.
@@ -76,10 +76,10 @@ def restore_backup(
     """
     try:
         with _held_target(place, replace=replace) as there_is_one:
-            manifest = verify_backup(source, told)
+            manifest = verify_backup(source, report)
             _check_key(source, manifest, key)
             place.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-            kept = _copy_files(source, place, manifest, told)
+            kept = _copy_files(source, place, manifest, report)
             moved = _put_store(source, place, manifest, key=key, replace=there_is_one, now=clock())
     except (OSError, duckdb.Error) as error:
         raise cannot_write(place.home, error) from error
@@ -136,11 +136,13 @@ def _check_key(source: Path, manifest: BackupManifest, key: StoreKey | None) -> 
         raise SettingsError(str(source), "a key is set and its store is not encrypted", remedy)
 
 
-def _copy_files(source: Path, place: Place, manifest: BackupManifest, told: Told) -> list[str]:
+def _copy_files(
+    source: Path, place: Place, manifest: BackupManifest, report: ProgressReport
+) -> list[str]:
     """Copy everything but the store; the target's own files stay. Returns those that differ."""
     kept, done = [], 0
     for name, fact in manifest.files.items():
-        told("files", done, manifest.bytes)
+        report("files", done, manifest.bytes)
         done += fact.bytes
         part, _, inner = name.partition("/")
         if part == STORE:

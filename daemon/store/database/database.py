@@ -52,9 +52,10 @@ class Database:
         self._path = path
         self._key = key
         self._threads = threads
-        self._long_work = asyncio.Lock()
+        self._long_work = asyncio.Lock()  # one at a time: a backup, a seal, a rewrite
         self._write_cursor = utc_cursor(connection)
         self._read_cursor = utc_cursor(connection)
+        # One thread each: writes keep their order, and reads never wait for a long transaction.
         self._writer = ThreadPoolExecutor(1, "store-writer")
         self._reader = ThreadPoolExecutor(1, "store-reader")
 
@@ -76,6 +77,7 @@ class Database:
             SettingsError: a key is missing, wrong, or given for a plain store.
             StoreError: the file is held by another process, unwritable, or of a newer release.
         """
+        # With one thread; work that runs beside raises the number for its time.
         if path != MEMORY:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
         connection = open_store(path, key=key, memory_limit=memory_limit, threads=1)
@@ -136,7 +138,7 @@ class Database:
             return await asyncio.shield(working)
         except asyncio.CancelledError:
             cursor.interrupt()
-            await asyncio.wait([working])
+            await asyncio.wait([working])  # a cursor must not be closed under a running statement
             raise
         finally:
             cursor.close()
@@ -198,7 +200,7 @@ class Database:
         The writer waits and this is the reader thread: nobody writes or reads. Closing makes a
         checkpoint; where there is no room for one, opening reads the log again.
         """
-        assert self._path is not None
+        assert self._path is not None  # the callers have checked
         began = time.monotonic()
         self._write_cursor.close()
         self._read_cursor.close()
@@ -226,7 +228,7 @@ class Database:
 def utc_cursor(connection: Connection) -> Connection:
     """Return a cursor on the store that reads and prints times in UTC in every time zone."""
     cursor = connection.cursor()
-    cursor.execute("USE store")
+    cursor.execute("USE store")  # per cursor, like the time zone
     cursor.execute("SET TimeZone = 'UTC'")
     return cursor
 
@@ -239,7 +241,7 @@ def transaction(cursor: Connection) -> Iterator[Connection]:
     except BaseException:
         cursor.rollback()
         raise
-    cursor.commit()
+    cursor.commit()  # outside the `try`: DuckDB itself rolls back a commit that fails
 
 
 @contextmanager
@@ -269,7 +271,7 @@ def _end_process_when_not_opened() -> Iterator[None]:
 def _end_process(problem: str) -> NoReturn:
     sys.stderr.write(f"store: {problem}. Restart adaptd\n")
     sys.stderr.flush()
-    os._exit(_INVALID)
+    os._exit(_INVALID)  # at once: other threads may hang in DuckDB
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""Schema versions: numbered SQL files, applied once each, forward only."""
+"""Schema versions: numbered SQL files, applied once each, forward only.
+
+Stands alone: it works on a bare connection, before there is a Database.
+"""
 
 from importlib import resources
 

@@ -1,4 +1,7 @@
-"""Rewrites a store under another key, or from plain to encrypted and back, into a new file."""
+"""Rewrites a store under another key, or from plain to encrypted and back, into a new file.
+
+Stands alone: it works on a closed store, for a command.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""DuckDB's errors as the writer's next step: try again, start a new process, or halt."""
+"""DuckDB's errors as the writer's next step: try again, start a new process, or halt.
+
+Stands alone: the one place that interprets DuckDB's error texts.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

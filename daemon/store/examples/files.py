@@ -60,6 +60,7 @@ class ExampleFiles:
         if made is None:
             return False
         put = await self._database.write(lambda cursor: self._put_in_force(cursor, model, made))
+        # Outside the transaction: a kill here leaves files that the next sweep removes.
         for path in made.replaced if put else [path for path, _ in made.written.values()]:
             path.unlink(missing_ok=True)
         return True
@@ -83,7 +84,7 @@ class ExampleFiles:
         self, cursor: Connection, model: str, as_of: datetime, into: Path
     ) -> Examples:
         seal = self._load_seal(cursor, model)
-        if seal is None or seal.sealed_to > as_of:
+        if seal is None or seal.sealed_to > as_of:  # sealed files would show later rows
             seal = _Seal(_BEGINNING, {})
         tail, touched = into / "tail.parquet", into / "touched.parquet"
         _export_changes(
@@ -115,7 +116,7 @@ class ExampleFiles:
             last = rows(cursor, _SQL["first_ingested"], model=model)[0]["first"]
         if last is None:
             return None
-        until = _start_of_day(last) + _DAY
+        until = _start_of_day(last) + _DAY  # one day a call: other long work gets its turn
         return until if until <= now - _UNSEALED else None
 
     def _write_files(self, cursor: Connection, model: str, now: datetime) -> _NewFiles | None:
@@ -123,6 +124,7 @@ class ExampleFiles:
         until = self._next_seal(cursor, model, now)
         if until is None:
             return None
+        # Read first: an erasure during the export makes this seal void.
         unsealings = rows(cursor, _SQL["unsealings"])[0]["times"]
         seal = self._load_seal(cursor, model) or _Seal(_BEGINNING, {})
         home = self._folder / _folder_name(model)
@@ -135,6 +137,7 @@ class ExampleFiles:
             )
             written = {}
             for day in _changed_days(cursor, seal, tail, touched):
+                # A fresh name each time: children may still read the old file.
                 path = home / f"{day.isoformat()}-{uuid.uuid4().hex[:8]}.parquet"
                 old = seal.files.get(day)
                 written[day] = (path, _write_day(cursor, day, path, old, tail, touched))

@@ -113,11 +113,11 @@ class Sandbox:
 
     def _raise_refusal(self, answer: bytes, code: int | None) -> None:
         try:
-            told = json.loads(answer)
+            outcome = json.loads(answer)
         except ValueError:
-            told = {"problem": self._describe_exit(code), "remedy": "Simplify it"}
-        if "problem" in told:
-            raise SandboxError("where", told["problem"][:_MESSAGE_LIMIT], told["remedy"])
+            outcome = {"problem": self._describe_exit(code), "remedy": "Simplify it"}
+        if "problem" in outcome:
+            raise SandboxError("where", outcome["problem"][:_MESSAGE_LIMIT], outcome["remedy"])
 
     def _describe_exit(self, code: int | None) -> str:
         if code in (-signal.SIGXCPU, -signal.SIGKILL):

@@ -1,4 +1,7 @@
-"""Orphans: feedback that waits for its interaction, counted in the background."""
+"""Orphans: feedback that waits for its interaction, counted in the background.
+
+Stands alone: a service with a loop of its own.
+"""
 
 import asyncio
 from datetime import UTC, datetime

@@ -1,4 +1,7 @@
-"""Policy versions: every text that was ever in force, once."""
+"""Policy versions: every text that was ever in force, once.
+
+Stands alone: the repository of one table, behind the policy room's PolicyLog.
+"""
 
 from datetime import datetime
 from typing import Any

@@ -86,13 +86,13 @@ class ErasureStore:
         erasure_id: str,
         to: ErasureState,
         *,
-        told: Mapping[str, Any] | None = None,
+        findings: Mapping[str, Any] | None = None,
         now: datetime,
     ) -> Erasure:
         """Note that a step is done, with its findings. Safe to repeat."""
 
         def work(cursor: Connection) -> Erasure:
-            return move_erasure(cursor, erasure_id, to, told or {}, now=now)
+            return move_erasure(cursor, erasure_id, to, findings or {}, now=now)
 
         return await self._database.write(work)
 
@@ -161,13 +161,13 @@ def move_erasure(
     cursor: Connection,
     erasure_id: str,
     to: ErasureState,
-    told: Mapping[str, Any],
+    findings: Mapping[str, Any],
     *,
     now: datetime,
 ) -> Erasure:
     """Do what `ErasureStore.move` does, inside a transaction of the caller's."""
     known = _get_erasure(cursor, erasure_id)
-    report = msgspec.json.encode(known.report | dict(told)).decode()
+    report = msgspec.json.encode(known.report | dict(findings)).decode()
     values = {"erasure_id": erasure_id, "state": to, "report": report, "now": now}
     cursor.execute(_SQL["move_erasure"], values)
     if known.state != to:

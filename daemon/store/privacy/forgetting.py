@@ -25,7 +25,7 @@ from adaptd.daemon.store.privacy.person_letters import (
     PersonLetters,
     blank_letters,
     find_letters,
-    told_of,
+    report_letters,
 )
 
 _SQL = statements("erasures")
@@ -87,10 +87,12 @@ class ForgettingStore:
         """Find the person's rows, bar their return, taint versions, stop runs on them."""
 
         def work(cursor: Connection) -> Erasure:
-            told = _find_rows(cursor, erasure.erasure_id, person)
+            findings = _find_rows(cursor, erasure.erasure_id, person)
             self._bar_found(cursor, erasure)
-            told |= self._taint_versions(cursor, erasure.erasure_id, person, now)
-            return move_erasure(cursor, erasure.erasure_id, ErasureState.COLLECTED, told, now=now)
+            findings |= self._taint_versions(cursor, erasure.erasure_id, person, now)
+            return move_erasure(
+                cursor, erasure.erasure_id, ErasureState.COLLECTED, findings, now=now
+            )
 
         return await self._database.write(work)
 
@@ -98,20 +100,20 @@ class ForgettingStore:
         """Return what `collect` would find; the transaction is rolled back."""
 
         def work(cursor: Connection) -> dict[str, Any]:
-            told = _find_rows(cursor, _PREVIEW, person)
+            findings = _find_rows(cursor, _PREVIEW, person)
             lineage = _read_lineage(cursor, _PREVIEW, person)
             trained = {row.snapshot_id for row in lineage if row.side == "train"}
-            told["snapshots"] = sorted({row.snapshot_id for row in lineage})
-            told["versions"] = sorted(
+            findings["snapshots"] = sorted({row.snapshot_id for row in lineage})
+            findings["versions"] = sorted(
                 v.name for v in _find_descent(_read_versions(cursor), trained)
             )
-            told |= told_of(cursor, _find_letters(cursor, _PREVIEW, person))
-            raise _PreviewDone(told)
+            findings |= report_letters(cursor, _find_letters(cursor, _PREVIEW, person))
+            raise _PreviewDone(findings)
 
         try:
             return await self._database.write(work)
         except _PreviewDone as undone:
-            return undone.told
+            return undone.findings
 
     async def files_of(self, erasure_id: str, person: Person) -> list[SnapshotFiles]:
         """Return snapshots with rows of the person, those of ended runs too."""
@@ -157,18 +159,18 @@ class ForgettingStore:
             if any(r.snapshot_id not in seen for r in _read_lineage(cursor, erasure_id, person)):
                 return None
             letters = _find_letters(cursor, erasure_id, person)
-            told = told_of(cursor, letters)
+            findings = report_letters(cursor, letters)
             blank_letters(cursor, letters)
-            told["policies"] = rows(cursor, _SQL["policies_naming"], user=person.user)
+            findings["policies"] = rows(cursor, _SQL["policies_naming"], user=person.user)
             values = {"user": person.user, "tenant": person.tenant}
             cursor.execute(_SQL["drop_lineage"], values | {"erasure_id": erasure_id})
             for table in ("interactions", "feedback"):
                 cursor.execute(_SQL[f"drop_{table}"], {"erasure_id": erasure_id})
             unseal(cursor)
             cursor.execute(_SQL["drop_members"], {"members": list(members)})
-            told["mentions"] = rows(cursor, _SQL["mentions"], user=person.user)[0]
+            findings["mentions"] = rows(cursor, _SQL["mentions"], user=person.user)[0]
             cursor.execute(_SQL["drop_work"], {"erasure_id": erasure_id})
-            return move_erasure(cursor, erasure_id, ErasureState.REWRITING, told, now=now)
+            return move_erasure(cursor, erasure_id, ErasureState.REWRITING, findings, now=now)
 
         return await self._database.write(work)
 
@@ -218,8 +220,8 @@ class ForgettingStore:
         evidence = {key: self._count_rows(found) for key, found in by_snapshot.items()}
         for snapshot_id, found in evidence.items():
             values = {"snapshot_id": snapshot_id, "erasure_id": erasure_id}
-            told = found | {"row_keys": msgspec.json.encode(found["row_keys"]).decode()}
-            cursor.execute(_SQL["add_erased_snapshot"], values | told)
+            findings = found | {"row_keys": msgspec.json.encode(found["row_keys"]).decode()}
+            cursor.execute(_SQL["add_erased_snapshot"], values | findings)
         trained = {key for key, found in evidence.items() if found["train_rows"]}
         tainted = _find_descent(_read_versions(cursor), trained)
         for version in tainted:
@@ -259,9 +261,9 @@ class ForgettingStore:
 
 
 class _PreviewDone(Exception):  # noqa: N818 - carries a preview out of a transaction that is rolled back
-    def __init__(self, told: dict[str, Any]) -> None:
+    def __init__(self, findings: dict[str, Any]) -> None:
         super().__init__()
-        self.told = told
+        self.findings = findings
 
 
 def _find_rows(cursor: Connection, erasure_id: str, person: Person) -> dict[str, Any]:
@@ -337,7 +339,7 @@ def _taint_version(
     cursor.execute(_SQL["taint_version"], {"erasure_id": erasure_id, "name": version.name})
     own = evidence.get(version.snapshot_id or "")
     why = "trained on an erased person" if own else "continued from a tainted version"
-    told = {"erasure": erasure_id, "snapshot": version.snapshot_id, "parent": version.parent}
+    findings = {"erasure": erasure_id, "snapshot": version.snapshot_id, "parent": version.parent}
     record_transition(
         cursor,
         "adapter",
@@ -346,7 +348,7 @@ def _taint_version(
         after=f"{version.state} (tainted)",
         actor=_ACTOR,
         reason=why,
-        evidence=told | dict(own or {}),
+        evidence=findings | dict(own or {}),
     )
 
 

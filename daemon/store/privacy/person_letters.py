@@ -51,7 +51,7 @@ def find_letters(cursor: Connection, erasure_id: str, matcher: Matcher) -> Perso
     return PersonLetters(named=named, unread=unread, lost=len(redriven - placed))
 
 
-def told_of(cursor: Connection, letters: PersonLetters) -> dict[str, Any]:
+def report_letters(cursor: Connection, letters: PersonLetters) -> dict[str, Any]:
     """Return the report on letters that are blanked next: their places, and the published ones."""
     published = rows(cursor, _SQL["published_letters"], rows=letters.all)[0]
     return {
