@@ -12,6 +12,7 @@ from adaptd.daemon.store.database.database import Connection, Database, rows
 from adaptd.daemon.store.database.statements import statements
 
 _SQL = statements("surfaces")
+# Columns that statements return as JSON text.
 _JSON_COLUMNS = (
     "detail",
     "trigger",
@@ -22,6 +23,7 @@ _JSON_COLUMNS = (
     "published",
     "waivers",
 )
+# Statements whose rows StoreFacts holds under the same names.
 _FACTS = (
     "dead_letters_by_reason",
     "totals_by_source",

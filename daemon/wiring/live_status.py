@@ -67,6 +67,7 @@ class SeenPublisher:
             self._problem = error.problem
             raise
         now = datetime.now(UTC)
+        # Merged, not replaced: a gateway that has gone away stays visible with its last answer.
         self.seen |= {state.gateway: GatewaySeen(state=state, seen_at=now) for state in states}
         self._states = states
         self._answered = time.monotonic()
@@ -89,10 +90,11 @@ class HostWatch:
 
     async def look(self) -> dict[str, Any]:
         """Return `state` (ready, starting or down), with the problem in words."""
-        async with self._turn:
+        async with self._turn:  # several requests at once ask the host once
             if time.monotonic() - self._asked >= _HOST_FRESH_S:
                 await self._ask_host()
                 self._asked = time.monotonic()
+        # A host does not answer while it starts.
         if self._known["state"] == "down" and (words := self._starting()):
             return self._known | {"state": "starting", "problem": words}
         return self._known

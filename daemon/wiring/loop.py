@@ -210,6 +210,7 @@ def build_privacy(settings: Settings, stores: Stores, rollouts: Rollouts) -> Pri
         "snapshots": settings.keep_snapshots_s,
         "runs": settings.keep_runs_s,
     }
+    # A kind without a limit is kept for good.
     limits: dict[Kind, float] = {kind: s for kind, s in keep.items() if s is not None}
     return PrivacyParts(
         ErasureService(tables, places, rollouts=rollouts),

@@ -94,6 +94,7 @@ async def build(settings: Settings, keys: Keys, database: Database, stack: Async
         SettingsError: a folder, a base or a setting cannot be used.
     """
     stores = make_stores(settings, keys, database)
+    # The order follows what each part needs; nothing runs before the caller starts the services.
     book, sandbox, supervisor = PolicyBook(), Sandbox(), Supervisor()
     serving = await _build_serving(settings, keys, stores, stack)
     rollouts = _build_rollouts(settings, stores, book, serving)
@@ -144,6 +145,7 @@ async def _build_serving(
     write_settings(settings.home / GATEWAY_FILE, gateway_settings(settings))
     host = VllmHost(settings.upstream.url, control_token=token)
     gateways = HttpPublisher([settings.upstream.url], token_path=settings.control_token_path)
+    # In a thread: it runs the serving interpreter to ask for its device.
     engine, calibrator = None, await asyncio.to_thread(calibrator_of, settings, base)
     if settings.upstream.manage:
         asked = engine_settings(settings, base)
@@ -155,6 +157,7 @@ async def _build_serving(
     await stack.enter_async_context(host)
     await stack.enter_async_context(gateways)
     receipts = ReceiptService(host, stores.receipts, stores.adapters, base_dir=base.directory)
+    # A gateway without contact for a lease sends canary traffic to live: it counts as away then.
     publisher = SeenPublisher(gateways, patience_s=settings.lease_s)
     planned = partial(
         planned_format, settings.upstream.dtype, base.directory, calibrator if engine else None

@@ -59,12 +59,12 @@ class Rereading:
 
     async def import_lines(self, digest: str, body: bytes, principal: Principal) -> ImportedLines:
         """Take one request of `POST /v1/ingest/imports/{digest}`."""
-        first, *lines = body.split(b"\n")
+        first, *lines = body.split(b"\n")  # the first line says what to do with the others
         try:
             step = msgspec.json.decode(first, type=ImportStep)
         except (msgspec.DecodeError, ValueError) as error:
             raise MalformedError("import", "its first line is not a step", str(error)) from error
-        if not lines:
+        if not lines:  # the client asks where to go on after an interruption
             return await self._desk.position(digest, step.options)
         return await self._desk.take(digest, step, lines, principal)
 

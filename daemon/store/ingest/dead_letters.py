@@ -88,8 +88,10 @@ class DeadLetterStore:
 
         def work(cursor: Connection) -> tuple[list[DeadLetter], LetterCursor | None]:
             found = rows(cursor, _SQL["waiting_letters"], **values)
+            # Keys and sizes come first, so that no more bytes are read than fit.
             fitting = _take_fitting(found, max_bytes)
             letters = _load_letters(cursor, fitting)
+            # Fewer than `limit`, and all of them fit: there are no more.
             if not fitting or (len(fitting) == len(found) and len(found) < limit):
                 return letters, None
             last = fitting[-1]

@@ -37,7 +37,7 @@ class HaltStore:
         """Store a halt, unless one is in force."""
 
         def work(cursor: Connection) -> None:
-            if _load_current(cursor) is not None:
+            if _load_current(cursor) is not None:  # the first reason stays
                 return
             values = {
                 "now": self._clock(),

@@ -77,6 +77,7 @@ def check_spans(
     for span in spans:
         where = f"{source} {span.partition.topic}[{span.partition.number}]"
         if span.partition not in after:
+            # Reading began before `pin`: nobody knows what lies before the span.
             raise HaltError(
                 where,
                 f"records {span.start} to {span.end} came before the partition's start was stored",

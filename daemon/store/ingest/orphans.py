@@ -37,6 +37,7 @@ class OrphanCount:
         """Bring the count up to what is stored now. Safe to repeat."""
         mark = await self._database.read(lambda cursor: rows(cursor, _SQL["orphan_mark"])[0])
         fewer = mark["still_there"] != mark["feedback"]  # erased or past retention: count again
+        # The hashes do not say which feedback they came from, so deletions need a new count.
         since, until = (_BEGINNING if fewer else mark["since"]), mark["until"]
         if until == mark["since"] and not fewer:
             return

@@ -75,7 +75,7 @@ class ReplayStore:
             found = _load_replays(cursor, replay_id=replay_id)
             if not found:
                 raise _unknown_replay(replay_id)
-            if found[0].state is not ReplayState.RUNNING:
+            if found[0].state is not ReplayState.RUNNING:  # cancelled meanwhile, or a repeat
                 return False
             values = {
                 "replay_id": replay_id,

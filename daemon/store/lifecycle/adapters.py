@@ -84,6 +84,7 @@ class AdapterStore:
         """
 
         def work(cursor: Connection) -> AdapterRow:
+            # A killed stage repeats this call: its run's version must not get a second number.
             run_id = origin.run_id
             if run_id and (
                 known := _first_of(_read_versions(cursor, "adapter_of_run", run_id=run_id))
@@ -138,7 +139,7 @@ def move_adapter(
 ) -> AdapterRow:
     """Do what `AdapterStore.move` does, inside a transaction of the caller's."""
     row = _get_version(cursor, name)
-    if row.state == to:
+    if row.state == to:  # a repeat leaves no second transition
         return row
     check_adapter_move(name, row.state, to)
     cursor.execute(_SQL["move_adapter"], {"name": name, "state": to})

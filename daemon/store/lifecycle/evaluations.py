@@ -105,6 +105,7 @@ class EvaluationStore:
                 values = msgspec.structs.asdict(evaluation) | report
                 cursor.execute(_SQL["add_evaluation"], values)
             why = {"actor": actor, "reason": outcome.reason, "evidence": outcome.evidence}
+            # A version that an operator took past the gate meanwhile keeps its state.
             name, to = outcome.adapter, outcome.adapter_to
             if to is not None and rows(cursor, _SQL["is_candidate"], name=name):
                 move_adapter(cursor, name, to, **why)

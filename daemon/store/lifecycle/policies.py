@@ -44,7 +44,7 @@ def _apply_text(cursor: Connection, values: dict[str, Any]) -> StoredPolicy:
     known = _find_by_text(cursor, values)
     in_force = rows(cursor, _SQL["newest_applied"], model=model)
     same = known and in_force[0]["version"] == known.version and known.path == values["path"]
-    if known and same and known.withdrawn_at is None:
+    if known and same and known.withdrawn_at is None:  # in force: the audit gets no second link
         return known
     if known is None:
         cursor.execute(_SQL["add_policy"], values)

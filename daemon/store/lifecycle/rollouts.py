@@ -146,7 +146,7 @@ def _apply_change(cursor: Connection, change: Change, now: datetime) -> None:
     for move in change.rollouts:
         found = _get_rollout(cursor, move.before.rollout_id)
         _check_unchanged(found, move.before)
-        evidence = found.evidence | change.evidence
+        evidence = found.evidence | change.evidence  # the guard may have added some meanwhile
         _put_rollout(cursor, msgspec.structs.replace(move.after, evidence=evidence))
         _record_move(cursor, move.before, move.after, **why)
     for adapter in change.adapters:

@@ -48,6 +48,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Why(NamedTuple):
+    # The part of a transition that callers give.
     actor: str
     reason: str
     evidence: Any
@@ -205,7 +206,7 @@ def _create_run(cursor: Connection, values: dict[str, Any], actor: str) -> Run:
 
 
 def _move_run(cursor: Connection, run: Run, to: RunState, why: _Why) -> Run:
-    if run.state == to:
+    if run.state == to:  # a repeat leaves no second transition
         return run
     check_run_move(run.run_id, run.state, to)
     values = {"run_id": run.run_id, "state": to, "reason": why.reason, "final": to.is_final}

@@ -81,6 +81,7 @@ class SnapshotStore:
             cursor.execute(_SQL["add_snapshot"], values)
             cursor.execute(_SQL["drop_snapshot_rows"], key)
             _execute_over(cursor, "lineage", table, _SQL["add_snapshot_rows"], key)
+            # In the same transaction: an erasure may have deleted events since the rows were read.
             if rows(cursor, _SQL["rows_without_event"], **key)[0]["found"]:
                 problem = "events in it were erased while it was built"
                 raise RefusedError(f"snapshot {snapshot.snapshot_id}", problem, "Build it again")
@@ -175,6 +176,7 @@ def _current_versions(cursor: Connection, model: str, now: datetime) -> tuple[Ho
     ]
     if not found:
         found = [HoldoutVersion(_open_holdout(cursor, model, now), 0)]
+    # A version that candidates were scored on takes no more groups: those join the next one.
     if found[0].scored and len(found) == 1:
         found.append(HoldoutVersion(_open_holdout(cursor, model, now), 0))
     return found[0], found[-1].version
@@ -188,13 +190,13 @@ def _open_holdout(cursor: Connection, model: str, now: datetime) -> int:
 
 def _count_candidate(cursor: Connection, values: dict[str, str], now: datetime) -> int:
     known = rows(cursor, _SQL["get_score"], **values)
-    if known:
+    if known:  # a restart must not spend alpha twice
         return known[0]["k"]
     model, suite = values["model"], values["suite"]
     k = rows(cursor, _SQL["count_scores"], model=model, suite=suite)[0]["scored"] + 1
     cursor.execute(_SQL["add_score"], values | {"k": k, "now": now})
     kind, _, version = suite.partition(":")
-    if kind == "fresh":
+    if kind == "fresh":  # golden suites have no version that closes
         counted = {"model": model, "version": int(version), "k": k, "closes_after": CLOSES_AFTER}
         cursor.execute(_SQL["count_holdout"], counted | {"now": now})
     return k

@@ -58,6 +58,7 @@ def append_audit(
 ) -> None:
     """Add one link to the hash chain: each digest covers the row and the digest before it."""
     last = rows(cursor, _SQL["last_audit"])
+    # The writer is one thread, so nobody else appends between this read and the insert.
     sequence, previous = (last[0]["sequence"] + 1, last[0]["digest"]) if last else (1, "")
     body = _as_json(detail) or "null"
     digest = audit_digest(sequence, now, actor, action, subject, body, previous)

@@ -166,7 +166,7 @@ class ForgettingStore:
             cursor.execute(_SQL["drop_lineage"], values | {"erasure_id": erasure_id})
             for table in ("interactions", "feedback"):
                 cursor.execute(_SQL[f"drop_{table}"], {"erasure_id": erasure_id})
-            unseal(cursor)
+            unseal(cursor)  # sealed files hold the deleted rows; the service sweeps them
             cursor.execute(_SQL["drop_members"], {"members": list(members)})
             findings["mentions"] = rows(cursor, _SQL["mentions"], user=person.user)[0]
             cursor.execute(_SQL["drop_work"], {"erasure_id": erasure_id})

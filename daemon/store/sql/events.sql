@@ -1,6 +1,6 @@
 -- name: fresh_interactions
--- The rows of the chunk that are not stored yet: the first of each key in it, less those seen since $since. The key holds the
--- tenant and whether the gateway sent it, so that nobody can take an id of somebody else's. The id range lets zone maps prune, and so do
+-- Rows of the chunk that are not stored yet: the first of each key, less those stored since $since. The key holds the
+-- tenant and the trust in the sender, so that no sender can take another's id. The id range lets zone maps prune, and so do
 -- $known and $first: see IdRanges.
 SELECT c."row" FROM chunk_rows c ANTI JOIN (
   SELECT id, coalesce(tenant, '') AS tenant, trusted FROM interactions
@@ -47,7 +47,7 @@ SELECT min("time") AS first_at, max("time") AS last_at, max(ingested_at) AS last
 UNION ALL
 SELECT min("time"), max("time"), max(ingested_at), 'feedback' FROM feedback;
 -- name: count_orphans
--- Less those that are known: an anti-join on more than equality compares every pair.
+-- All less those with an interaction: an anti-join on more than equality compares every pair.
 SELECT (SELECT count(*) FROM feedback) - count(DISTINCT f.rowid) AS orphans FROM feedback f JOIN interactions i ON i.id = f.interaction
 WHERE f.tenant IS NULL OR i.tenant IS NULL OR f.tenant = i.tenant;
 -- name: orphans

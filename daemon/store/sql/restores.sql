@@ -7,7 +7,7 @@ UPDATE restores SET released_at = $now, released_by = $actor, reason = $reason, 
 -- name: set_caught_up
 UPDATE restores SET caught_up_at = $now WHERE caught_up_at IS NULL;
 -- name: look_back
--- What was stored before the oldest backup that is still being caught up with may come again.
+-- Rows stored before the oldest backup that is still catching up may come again.
 SELECT min(as_of) AS as_of FROM restores WHERE caught_up_at IS NULL;
 -- name: raise_floor
 INSERT INTO number_floors VALUES ($model, $number) ON CONFLICT DO UPDATE SET number = greatest(number, excluded.number);

@@ -32,7 +32,7 @@ UPDATE runs SET progress = $progress WHERE run_id = $run_id;
 -- name: set_process
 UPDATE runs SET pid = $pid, directory = $directory WHERE run_id = $run_id;
 -- name: begin_attempt
--- One that got further than all before it was not in vain.
+-- An attempt that got further than all before it resets `stalled`.
 UPDATE runs SET attempts = attempts + 1,
   stalled = CASE WHEN coalesce((progress ->> 'step')::INTEGER, 0) > coalesce(furthest_step, 0) THEN 1 ELSE coalesce(stalled, attempts) + 1 END,
   furthest_step = greatest(coalesce(furthest_step, 0), coalesce((progress ->> 'step')::INTEGER, 0)), micro_batch = $micro_batch, directory = $directory, pid = NULL

@@ -1,4 +1,4 @@
--- What status, watch and /metrics show. Every statement reads counters or small tables; none scans event texts.
+-- Rows for status, watch and /metrics. Every statement reads counters or small tables; none scans event texts.
 -- name: events
 SELECT (SELECT count(*) FROM interactions) AS interactions, (SELECT count(*) FROM feedback) AS feedback,
   (SELECT count(*) FROM dead_letters) AS dead_letters,
@@ -11,7 +11,7 @@ SELECT (SELECT count(*) FROM interactions) AS interactions, (SELECT count(*) FRO
 -- name: dead_letters_by_reason
 SELECT reason, letters AS "count" FROM dead_letter_totals ORDER BY reason;
 -- name: totals_by_source
--- Replays and imports have a source of their own each; what stands before the colon says which kind.
+-- Each replay and import has its own source; the word before the colon is its kind.
 SELECT split_part(source, ':', 1) AS source, sum(interactions)::BIGINT AS interactions, sum(feedback)::BIGINT AS feedback,
   sum(duplicates)::BIGINT AS duplicates
 FROM ingest_totals GROUP BY ALL ORDER BY ALL;
