@@ -103,7 +103,7 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     delays: list[Delay]
 
 
-class SurfaceStore:
+class StatusStore:
     """Everything that status, watch and /metrics show. Reads only."""
 
     def __init__(self, database: Database) -> None:

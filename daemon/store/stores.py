@@ -33,7 +33,7 @@ from adaptd.daemon.store.lifecycle.triggers import TriggerStore
 from adaptd.daemon.store.privacy.erasures import ErasureStore
 from adaptd.daemon.store.privacy.forgetting import ForgettingStore
 from adaptd.daemon.store.privacy.retention import RetentionStore
-from adaptd.daemon.store.status_reads import SurfaceStore
+from adaptd.daemon.store.status_reads import StatusStore
 from adaptd.daemon.wire.clock import utc_now
 
 
@@ -68,7 +68,7 @@ class Stores:
     forgetting: ForgettingStore
     retention: RetentionStore
     restores: RestoreStore
-    status: SurfaceStore
+    status: StatusStore
 
 
 def open_stores(
@@ -107,5 +107,5 @@ def open_stores(
         forgetting=ForgettingStore(database, erasure_secret),
         retention=RetentionStore(database),
         restores=RestoreStore(database),
-        status=SurfaceStore(database),
+        status=StatusStore(database),
     )

@@ -95,7 +95,7 @@ def made_whole(destination: Path) -> Iterator[Path]:
     held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         _lock_folder(held, where)
-        # The lock is ours, so whatever lies here is a killed backup's.
+        # The lock is held, so all files here are a killed backup's.
         for left in folder.iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         yield folder

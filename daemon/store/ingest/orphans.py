@@ -17,7 +17,7 @@ _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class OrphanCount:
-    """Keeps the count that `SurfaceStore` shows, at most `every_s` behind.
+    """Keeps the count that `StatusStore` shows, at most `every_s` behind.
 
     Each look costs one pass over the interactions' ids (0.3 s for 10 million) and reads only what
     is new of everything else. Nothing is read while nothing is new.

@@ -201,7 +201,8 @@ class EventStore:
         after = check_spans(decoded.source, decoded.spans, stored)
         now = self._next_time(cursor)
         unfenced, fenced = _drop_fenced(decoded, stored)
-        allowed, barred = unfenced, frozenset()
+        allowed = unfenced
+        barred: frozenset[Address] = frozenset()
         if self._tombstones is not None:
             allowed, barred = self._tombstones.bar(cursor, unfenced)
         # Copies were searched for up to `copies.until`: what was stored since is compared here.

@@ -20,7 +20,7 @@ def _product_files() -> Iterator[Path]:
         yield from sorted((ROOT / folder).rglob("*.py"))
 
 
-def _calls(path: Path) -> Iterator[tuple[str, int]]:
+def _called_names(path: Path) -> Iterator[tuple[str, int]]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call):
             function = node.func
@@ -45,7 +45,7 @@ def test_only_the_wiring_constructs_stores() -> None:
         f"{path.relative_to(ROOT)}:{line}: {name}"
         for path in _product_files()
         if path != MAKER and wiring not in path.parents
-        for name, line in _calls(path)
+        for name, line in _called_names(path)
         if name in NAMES
     ]
     assert found == []
@@ -57,7 +57,7 @@ def test_only_the_wiring_and_benchmarks_open_the_stores() -> None:
         str(path.relative_to(ROOT))
         for path in _product_files()
         if allowed.isdisjoint(path.relative_to(ROOT).parts)
-        and any(name == "open_stores" for name, _ in _calls(path))
+        and any(name == "open_stores" for name, _ in _called_names(path))
     ]
     assert found == []
 
