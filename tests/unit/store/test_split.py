@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pytest
 
+from adaptd.daemon.domain.ingest import Address
 from adaptd.daemon.store.database.database import Database
 from adaptd.daemon.store.ingest.split import addresses_of, split_by_statement
 
@@ -55,7 +56,7 @@ def test_a_table_without_rows_asks_nothing(database: Database) -> None:
 
 def test_the_table_is_let_go_of_when_the_statement_fails(database: Database) -> None:
     with pytest.raises(Exception, match="nowhere"):
-        split(database, "SELECT nowhere FROM chunk_rows")
+        split(database, "SELECT nowhere FROM chunk_rows WHERE id = $low")
     with pytest.raises(Exception, match="chunk_rows"):
         database.write_now(lambda c: c.execute("FROM chunk_rows"))
 
@@ -64,5 +65,4 @@ def test_addresses_are_the_places_of_the_rows() -> None:
     table = pa.table(
         {"topic": ["events"], "partition": [3], "position": [14], "batch_index": [0], "id": ["x"]}
     )
-    (address,) = addresses_of(table)
-    assert tuple(address) == ("events", 3, 14, 0)
+    assert addresses_of(table) == {Address("events", 3, 14, 0)}
