@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from adaptd.consumers.decoding.feedback import scaled_rating
 from adaptd.consumers.decoding.rows import Rows
+from adaptd.daemon.wire.feedback import scaled_rating
 
 _TIME = pa.timestamp("us", tz="UTC")
 _TAGS = pa.map_(pa.string(), pa.string())

@@ -15,7 +15,6 @@ from adaptd.consumers.decoding.arrow_tables import (
     feedback_table,
     interactions_table,
 )
-from adaptd.consumers.decoding.feedback import check_feedback
 from adaptd.consumers.decoding.json_events import (
     MAX_EVENT_BYTES,
     Parsed,
@@ -37,6 +36,7 @@ from adaptd.consumers.decoding.wire_types import (
 )
 from adaptd.daemon.domain.ingest import Decoded, Span
 from adaptd.daemon.wire.events import Feedback
+from adaptd.daemon.wire.feedback import problem_with
 
 __all__ = ["SIGNED", "Record", "Sender", "decode"]
 
@@ -177,7 +177,8 @@ def _check(parsed: Parsed, sender: Sender) -> None:
     check_time(event)
     if isinstance(event, Feedback):
         _permit("source", event.source, sender.sources)
-        check_feedback(event)
+        if (problem := problem_with(event)) is not None:
+            raise UnreadableError(*problem)
     else:
         _permit("model", event.model, sender.models)
 

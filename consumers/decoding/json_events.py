@@ -10,10 +10,13 @@ import msgspec
 from adaptd.daemon.wire.events import (
     FEEDBACK_SCHEMA,
     INTERACTION_SCHEMA,
+    MAX_BATCH,
     Feedback,
     Interaction,
     Usage,
 )
+from adaptd.daemon.wire.nesting import nests_deeper
+from adaptd.daemon.wire.texts import encodable
 
 Kind = Literal["interaction", "feedback"]
 Event = Interaction | Feedback
@@ -21,7 +24,6 @@ Event = Interaction | Feedback
 # Beyond these nothing is worth keeping as an event; the bytes stay in the dead letter.
 MAX_EVENT_BYTES = 5_000_000
 MAX_DEPTH = 64
-MAX_BATCH = 10_000  # a 5 MB batch of `1,1,1…` would otherwise become 2.5 M dead letters
 _LEAST_EVENT_BYTES = 40  # its id, time and subject alone need more
 EARLIEST_S = 0  # 1970
 LATEST_S = 7_258_118_400  # 2200
@@ -34,7 +36,7 @@ class UnreadableError(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
-        self.detail = detail[:_MAX_DETAIL]
+        self.detail = encodable(detail)[:_MAX_DETAIL]
 
 
 class Parsed(msgspec.Struct, frozen=True):
@@ -113,7 +115,7 @@ def parse(raw: bytes, kind: Kind | None) -> Parsed:
         raise UnreadableError(
             "not_an_object", f"an event is a JSON object, not {type(found).__name__}"
         )
-    if too_deep(found):
+    if nests_deeper(found, MAX_DEPTH):
         raise UnreadableError("too_deep", f"nested more than {MAX_DEPTH} levels")
     kind = _kind(found, kind)
     known = _TYPES[kind].__struct_fields__
@@ -125,16 +127,6 @@ def parse(raw: bytes, kind: Kind | None) -> Parsed:
     except (msgspec.ValidationError, ValueError, OverflowError) as error:
         raise UnreadableError("invalid", str(error)) from error
     return Parsed(event, _encoder.encode(extra) if extra else None)
-
-
-def too_deep(value: Any, limit: int = MAX_DEPTH) -> bool:
-    """Whether lists and objects nest more than `limit` levels."""
-    level = [value]
-    for _ in range(limit + 1):
-        level = [child for parent in level for child in _children(parent)]
-        if not level:
-            return False
-    return True
 
 
 def decode_json(raw: bytes) -> Any:
@@ -213,12 +205,6 @@ def _kind(found: dict[str, Any], kind: Kind | None) -> Kind:
 def _unknown_usage(usage: dict[str, Any]) -> dict[str, Any]:
     extra = {name: value for name, value in usage.items() if name not in Usage.__struct_fields__}
     return {"usage": extra} if extra else {}
-
-
-def _children(value: Any) -> Any:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
 
 
 def check_time(event: Event) -> None:

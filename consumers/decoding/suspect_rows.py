@@ -8,16 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from adaptd.consumers.decoding.feedback import check_feedback
-from adaptd.consumers.decoding.json_events import (
-    EARLIEST_S,
-    LATEST_S,
-    MAX_DEPTH,
-    UnreadableError,
-    too_deep,
-)
+from adaptd.consumers.decoding.json_events import EARLIEST_S, LATEST_S, MAX_DEPTH
 from adaptd.consumers.decoding.rows import Rows
 from adaptd.consumers.decoding.wire_types import UNCLEAR
+from adaptd.daemon.wire.feedback import problem_with
+from adaptd.daemon.wire.nesting import nests_deeper
 
 pc: Any = pyarrow.compute  # its functions are made at import, so no checker knows them
 # A double ends at 1.8e308: a number beyond it has an exponent of three digits, or very many digits.
@@ -60,11 +55,7 @@ def _says_something(event: Any) -> bool:
     """False also where it would take a look into the message to tell."""
     if event.kind == "correction" and not (event.text or "").strip():
         return False
-    try:
-        check_feedback(event)
-    except UnreadableError:
-        return False
-    return True
+    return problem_with(event) is None
 
 
 def _out_of_time(micros: np.ndarray) -> Iterable[int]:
@@ -104,7 +95,7 @@ def _has_many_braces(column: pa.Array) -> Any:
 def _is_sound(text: str, opening: str) -> bool:
     try:
         # One level less: the event itself is one.
-        return text.startswith(opening) and not too_deep(_any(text), MAX_DEPTH - 1)
+        return text.startswith(opening) and not nests_deeper(_any(text), MAX_DEPTH - 1)
     except UNCLEAR:
         return False
 

@@ -14,7 +14,6 @@ from adaptd.consumers.decoding.json_events import (
     MAX_EVENT_BYTES,
     UnreadableError,
     decode_json,
-    too_deep,
 )
 from adaptd.consumers.doors.import_options import ImportOptions, ImportStep
 from adaptd.consumers.doors.langfuse import score_events
@@ -22,6 +21,7 @@ from adaptd.consumers.doors.openai_chat import chat_events
 from adaptd.daemon.domain.ingest import Decoded, LogRange, Span
 from adaptd.daemon.domain.ports import EventSink
 from adaptd.daemon.wire.errors import RefusedError, TooLargeError
+from adaptd.daemon.wire.nesting import nests_deeper
 from adaptd.daemon.wire.tokens import Principal
 
 MAX_LINE_BYTES = MAX_EVENT_BYTES
@@ -157,7 +157,7 @@ def _converted(line: bytes, options: ImportOptions) -> tuple[bytes, UnreadableEr
         if len(line) > MAX_LINE_BYTES:
             raise UnreadableError("too_large", f"more than {MAX_LINE_BYTES} bytes")
         found = decode_json(line)
-        if too_deep(found):
+        if nests_deeper(found, MAX_DEPTH):
             raise UnreadableError("too_deep", f"nested more than {MAX_DEPTH} levels")
         events = _events(found, options)
     except UnreadableError as why:

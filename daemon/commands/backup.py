@@ -44,7 +44,7 @@ def backup(
     """
     destination = destination.absolute()
     if verify:
-        print_fields(_verified(destination), as_json=as_json)
+        print_fields(_verify_backup(destination), as_json=as_json)
         return
     settings = load_settings()
     try:
@@ -142,7 +142,7 @@ def _by_ourselves(settings: Settings, destination: Path, *, secrets: bool) -> di
     return {**summary(made), "took_s": round(time.monotonic() - began, 3)}
 
 
-def _verified(destination: Path) -> dict[str, Any]:
+def _verify_backup(destination: Path) -> dict[str, Any]:
     from adaptd.daemon.recovery.backups import summary  # noqa: PLC0415 - heavy
     from adaptd.daemon.store.backups.layout import verify_backup  # noqa: PLC0415
 

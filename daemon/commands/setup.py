@@ -31,7 +31,7 @@ def init(
     for name, target in _FILES.items():
         path = folder / target
         try:
-            written = _write_new(path, _example(name))
+            written = _write_new(path, _read_example(name))
         except OSError as error:
             problem = f"it cannot be written ({error.strerror})"
             raise RefusedError(str(path), problem, "Give a folder you may write in") from error
@@ -73,7 +73,7 @@ def _ask_daemon(path: str, **parameters: Any) -> Any:
         return None
 
 
-def _example(name: str) -> str:
+def _read_example(name: str) -> str:
     return (resources.files("adaptd.daemon.commands") / "examples" / name).read_text("utf-8")
 
 

@@ -42,14 +42,14 @@ def run_to_end(command: Sequence[str], *, what: str, log: Path, still_s: float =
             start_new_session=True,  # a Ctrl-C in the terminal is ours to pass on
         )
     try:
-        return _wait(child, what, log, still_s)
+        return _wait_for_child(child, what, log, still_s)
     except BaseException:
         kill_group(child)
         child.wait()
         raise
 
 
-def _wait(child: subprocess.Popen[bytes], what: str, log: Path, still_s: float) -> int:
+def _wait_for_child(child: subprocess.Popen[bytes], what: str, log: Path, still_s: float) -> int:
     patience = Patience(still_s)
     while True:
         with suppress(subprocess.TimeoutExpired):

@@ -17,11 +17,11 @@ ITEMS_PER_QUEUE = 14
 def golden_texts() -> set[str]:
     """The normalised texts of the golden file, for customers to stay away from."""
     taken: set[str] = set()
-    _draw(taken)
+    _draw_item(taken)
     return taken
 
 
-def _draw(taken: set[str]) -> list[dict[str, object]]:
+def _draw_item(taken: set[str]) -> list[dict[str, object]]:
     rng = random.Random(GOLDEN_SEED)  # noqa: S311 - made-up texts, no secret
     items: list[dict[str, object]] = []
     for queue in QUEUES:
@@ -37,7 +37,7 @@ def _draw(taken: set[str]) -> list[dict[str, object]]:
 
 def golden_file() -> str:
     """The whole file."""
-    lines = [json.dumps(item, ensure_ascii=False) for item in _draw(set())]
+    lines = [json.dumps(item, ensure_ascii=False) for item in _draw_item(set())]
     return "\n".join(lines) + "\n"
 
 

@@ -37,7 +37,7 @@ _MOST_STILL = 4.0  # a machine that seems slower still was busy when it was meas
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast this machine computes, in which number format, and what follows for the demo."""
+    """This machine's speed and number format, and the consequences for the demo."""
 
     calibration: Calibration
     dtype: str
@@ -63,11 +63,11 @@ def run_demo(*, seed: int, home: Path, stop: StopSignals) -> None:
     try:
         world.make_base(say)
         with shown("measuring how fast this machine is"):
-            pace = _measure(settings, home)
+            pace = _measure_pace(settings, home)
         say(_first_line(pace))
         with Screen(pace.forecast, started=began) as screen:
             story = _play_and_end(world, screen, pace, seed=seed, stop=stop)
-        figures = _figures(story, pace)
+        figures = _gather_figures(story, pace)
     finally:
         world.kill()  # nothing, unless a signal came just before the clean end
     report.write(figures, REPORT)
@@ -90,7 +90,7 @@ def _refuse_short_memory(dtype: str, *, limit: int, available: int) -> None:
         raise DemoError("demo", problem, "End other programs, or take a larger machine")
 
 
-def _measure(settings: Settings, home: Path) -> Pace:
+def _measure_pace(settings: Settings, home: Path) -> Pace:
     """Calibrate as the daemon would: it finds the answer in its home."""
     python = settings.vllm_python or Path(sys.executable)
     path = home / calibration.FILE
@@ -129,7 +129,7 @@ def _play_and_end(
         screen.begin("setup.start")
         screen.now("Kafka broker")
         world.start_broker(screen.news)
-        return asyncio.run(_run(world, screen, pace, seed=seed, stop=stop))
+        return asyncio.run(_run_world(world, screen, pace, seed=seed, stop=stop))
     except asyncio.CancelledError:
         stop.check()
         raise
@@ -141,7 +141,7 @@ def _play_and_end(
         stop.check()
 
 
-async def _run(
+async def _run_world(
     world: DemoWorld, screen: Screen, pace: Pace, *, seed: int, stop: StopSignals
 ) -> Story:
     task = asyncio.current_task()
@@ -150,14 +150,14 @@ async def _run(
     with stop.cancelling(task):
         try:
             async with asyncio.timeout(bound_s):
-                return await _story(world, screen, pace, seed)
+                return await _tell_story(world, screen, pace, seed)
         except TimeoutError as error:
             problem = f"it moves, and is not done after {bound_s / 60:.0f} min"
             remedy = "That is far more than this machine should take: see what else runs on it"
             raise DemoError("demo", problem, remedy) from error
 
 
-async def _story(world: DemoWorld, screen: Screen, pace: Pace, seed: int) -> Story:
+async def _tell_story(world: DemoWorld, screen: Screen, pace: Pace, seed: int) -> Story:
     token, _ = create_token(
         world.home / "tokens.json",
         tenant="helpdesk",
@@ -182,7 +182,7 @@ async def _story(world: DemoWorld, screen: Screen, pace: Pace, seed: int) -> Sto
     return story
 
 
-def _figures(story: Story, pace: Pace) -> dict[str, Any]:
+def _gather_figures(story: Story, pace: Pace) -> dict[str, Any]:
     desk, world, found = story.desk, story.world, pace.calibration
     sent = report.Sent(
         interactions=set(desk.tally.interactions),

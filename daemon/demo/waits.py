@@ -40,7 +40,7 @@ class Waits:
                 async with asyncio.timeout(self.look_s):
                     if (result := await found(patience)) is not None:
                         return result
-            self._check(what, patience)
+            self._check_stall(what, patience)
             await asyncio.sleep(self.poll_s)
 
     async def end_of(
@@ -56,12 +56,12 @@ class Waits:
         try:
             while not (await asyncio.wait([task], timeout=self.poll_s))[0]:
                 patience.saw(**seen())
-                self._check(what, patience)
+                self._check_stall(what, patience)
             return task.result()
         finally:
             task.cancel()
 
-    def _check(self, what: str, patience: Patience) -> None:
+    def _check_stall(self, what: str, patience: Patience) -> None:
         see = f"See {self.world.daemon_log}"
         if self.world.daemon_died():
             raise DemoError("daemon", "it ended by itself", see)

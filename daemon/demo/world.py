@@ -89,7 +89,7 @@ class DemoWorld:
         with self.daemon_log.open("ab") as log:
             self._daemon = subprocess.Popen(
                 [*DIE_WITH_PARENT, sys.executable, "-m", "adaptd.daemon.cli", "run"],
-                env=self._environment(),
+                env=self._child_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -129,7 +129,7 @@ class DemoWorld:
             "-m",
             "adaptd.daemon.cli",
             *words,
-            env=self._environment(),
+            env=self._child_environment(),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -148,7 +148,7 @@ class DemoWorld:
     async def get(self, path: str) -> Any:
         """A GET on the daemon's API; None while it is away."""
         try:
-            response = await self._client().get(path)
+            response = await self._make_client().get(path)
         except httpx.TransportError:
             return None
         if response.is_server_error:
@@ -206,7 +206,7 @@ class DemoWorld:
         self.home.mkdir(parents=True, mode=0o700)
         (self.home / _MARK).write_text("adaptd demo empties this folder\n")
 
-    def _client(self) -> httpx.AsyncClient:
+    def _make_client(self) -> httpx.AsyncClient:
         if self._api is None:
             token = (self.home / "control.token").read_text().strip()
             headers = {"Authorization": f"Bearer {token}"}
@@ -215,7 +215,7 @@ class DemoWorld:
             )
         return self._api
 
-    def _environment(self) -> dict[str, str]:
+    def _child_environment(self) -> dict[str, str]:
         settings = {
             "HOME": str(self.home),
             "POLICIES_DIR": str(self.home / "policies"),

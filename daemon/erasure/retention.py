@@ -1,4 +1,4 @@
-"""Once a day what is older than the operator keeps it goes."""
+"""Remove once a day what is older than the operator keeps it."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -18,7 +18,10 @@ _log = structlog.get_logger(__name__)
 
 
 class RetentionService:
-    """When each kind was last looked after is in the store: a restart neither repeats nor skips."""
+    """Daily removal by kind.
+
+    The store keeps the time of each run, so a restart repeats and skips none.
+    """
 
     def __init__(
         self,
@@ -50,11 +53,11 @@ class RetentionService:
             last = await self._store.last_run(kind)
             if last is not None and now - last < _EVERY:
                 continue
-            removed = await self._remove(kind, now - timedelta(seconds=keep_s))
+            removed = await self._remove_older(kind, now - timedelta(seconds=keep_s))
             await self._store.note_run(kind, removed, now=now)
-            _log.info("retention", kind=kind, removed=removed)
+            _log.info("retention_ran", kind=kind, removed=removed)
 
-    async def _remove(self, kind: Kind, before: datetime) -> int:
+    async def _remove_older(self, kind: Kind, before: datetime) -> int:
         if kind == "tombstones":
             await self._erasures.drop_old_tombstones(self._clock())
             return 0

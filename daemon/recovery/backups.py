@@ -1,4 +1,4 @@
-"""Makes backups while the daemon runs: one at a time, as a job that is asked about."""
+"""Make backups while the daemon runs: one at a time, as a job with a state."""
 
 import asyncio
 import time
@@ -54,13 +54,13 @@ class Backups:
         while True:
             await self._asked.get()
             try:
-                await self._make()
+                await self._make_backup()
             finally:
                 if self._job and self._job.state == "running":
-                    self._become(state="cancelled")
+                    self._update_job(state="cancelled")
 
     def start(self, destination: str, *, secrets: bool, actor: str) -> BackupJob:
-        """Ask for one at an absolute path on the daemon's machine.
+        """Ask for a backup at an absolute path on the daemon's machine.
 
         Raises:
             RefusedError: one is under way, or the path cannot be taken.
@@ -77,43 +77,46 @@ class Backups:
         return self._job
 
     def job(self) -> BackupJob:
-        """How the newest one goes. Raises RefusedError where none was asked for."""
+        """The state of the newest job. Raises RefusedError where none was asked for."""
         if self._job is None:
             raise RefusedError("backup", "none was made since the start", "Run `adaptd backup`")
         if self._job.state == "running" and self._job.phase == "store":
-            return msgspec.structs.replace(self._job, done_bytes=self._copied())
+            return msgspec.structs.replace(self._job, done_bytes=self._copied_bytes())
         return self._job
 
     def cancel(self) -> BackupJob:
-        """Stop the one under way and remove what it wrote. Safe to repeat."""
+        """Stop the running backup and remove what it wrote. Safe to repeat."""
         job = self.job()
         self._unwanted = True
         if self._working is not None:
             self._working.cancel()
         return job
 
-    async def _make(self) -> None:
+    async def _make_backup(self) -> None:
         job, began = self.job(), time.monotonic()
         self._unwanted = False
-        self._working = asyncio.create_task(self._work(job))
+        self._working = asyncio.create_task(self._copy_installation(job))
         try:
             manifest = await self._working
         except asyncio.CancelledError:
-            self._become(state="cancelled")
+            self._update_job(state="cancelled")
             self._unwanted = True
             if (task := asyncio.current_task()) and task.cancelling():
                 raise
         except AdaptdError as error:
-            self._become(state="failed", problem=str(error))
+            self._update_job(state="failed", problem=str(error))
             _log.error("backup_failed", destination=job.destination, problem=str(error))
+        except Exception as error:  # told in the job, too: else its command waits for ever
+            self._update_job(state="failed", problem=f"it failed ({type(error).__name__})")
+            raise
         else:
             took_s = round(time.monotonic() - began, 3)
-            self._become(state="done", took_s=took_s, manifest=summary(manifest))
+            self._update_job(state="done", took_s=took_s, manifest=summary(manifest))
             _log.info("backup_made", destination=job.destination, took_s=took_s, by=job.actor)
         finally:
             self._working = None
 
-    async def _work(self, job: BackupJob) -> BackupManifest:
+    async def _copy_installation(self, job: BackupJob) -> BackupManifest:
         return await self._database.run_beside(
             lambda cursor: back_up(
                 cursor,
@@ -121,21 +124,21 @@ class Backups:
                 Path(job.destination),
                 key=self._key,
                 secrets=job.secrets,
-                report=self._told,
+                report=self._note_progress,
             )
         )
 
-    def _told(self, phase: str, done: int, total: int) -> None:
+    def _note_progress(self, phase: str, done: int, total: int) -> None:
         """On the thread that works."""
         if self._unwanted:
             raise RefusedError("backup", "it is not wanted any more", "Nothing was left")
-        self._become(phase=phase, done_bytes=done, total_bytes=total)
+        self._update_job(phase=phase, done_bytes=done, total_bytes=total)
 
-    def _become(self, **values: Any) -> None:
+    def _update_job(self, **values: Any) -> None:
         if self._job is not None:
             self._job = msgspec.structs.replace(self._job, **values)
 
-    def _copied(self) -> int:
+    def _copied_bytes(self) -> int:
         assert self._job is not None
         path = Path(self._job.destination)
         try:

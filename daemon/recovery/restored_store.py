@@ -1,4 +1,4 @@
-"""Keeps a restored store from acting until it agrees with gateways, server and Kafka."""
+"""Hold a restored store until it agrees with gateways, server and Kafka."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -25,12 +25,12 @@ Asked = Callable[[], Awaitable[IngestStatus]]
 
 
 class Restoration:
-    """Released at once where the store was not restored, or has been released before.
+    """The hold on a restored store; released at once where the store was not restored.
 
-    It lets go by itself once every gateway and the server have answered, publishing would move no
-    traffic, and Kafka was read again up to where it ended. Where routes were changed after the
-    backup only a person may decide, and the rollouts of the backup then wait, their traffic on
-    live.
+    The hold ends by itself once every gateway and the server have answered, publishing would move
+    no traffic, and Kafka was read again up to its end at the first comparison. Where routes were
+    changed after the backup only a person may decide; the backup's rollouts then wait, with their
+    traffic on live.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Restoration:
 
     @property
     def problem(self) -> str | None:
-        """Why nothing moves, in words; None where everything may."""
+        """The reason that nothing moves; None where everything may."""
         if not self.holds or self.restore is None:
             return None
         why = "; ".join(f.what for f in self.findings) or "not compared yet"
@@ -83,7 +83,7 @@ class Restoration:
             raise RefusedError("store", self.problem, remedy)
 
     def hold(self, work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-        """The same service, begun once the store may act."""
+        """Wrap a service so that it begins once the store may act."""
 
         async def held() -> None:
             await self._released.wait()
@@ -100,33 +100,39 @@ class Restoration:
 
     async def tick(self) -> None:
         """Compare once; release where nothing disagrees. Safe to repeat."""
-        behind = await self._behind()
+        behind = await self._find_backlog()
         if behind is None and self.restore and self.restore.caught_up_at is None:
             await self._store.set_caught_up(now=datetime.now(UTC))
             self.restore = await self._store.newest()
         if not self.holds:
             return
-        found = [*await self._gateways(), *await self._server(), *([behind] if behind else [])]
+        found = [
+            *await self._ask_gateways(),
+            *await self._ask_server(),
+            *([behind] if behind else []),
+        ]
         if found != self.findings:
             _log.warning("restored_store_waits", findings=[finding.what for finding in found])
         self.findings = found
         if not found:
-            await self._release(actor=ACTOR, reason="it agrees with all that runs", trusted=True)
+            await self._release_store(
+                actor=ACTOR, reason="it agrees with all that runs", trusted=True
+            )
 
     async def release(self, *, actor: str, reason: str) -> Restore | None:
-        """Let the store act though it does not agree. Its rollouts wait for `rollout resume`.
+        """Let the store act although it does not agree. Its rollouts wait for `rollout resume`.
 
         Raises:
             RefusedError: it was not restored, or acts already.
         """
         if not self.holds:
             raise RefusedError("store", "it is not waiting after a restore", "Nothing to release")
-        await self._gateways()  # their numbers and the server's, as far as they answer
-        await self._server()
-        return await self._release(actor=actor, reason=reason, trusted=False)
+        await self._ask_gateways()  # their numbers and the server's, as far as they answer
+        await self._ask_server()
+        return await self._release_store(actor=actor, reason=reason, trusted=False)
 
     def document(self) -> dict[str, Any] | None:
-        """What status shows of it; None where this store was never restored."""
+        """The hold as status shows it; None where this store was never restored."""
         if self.restore is None:
             return None
         shown: dict[str, Any] = msgspec.to_builtins(self.restore)
@@ -134,7 +140,7 @@ class Restoration:
         findings = msgspec.to_builtins(self.findings) if self.holds else shown["findings"]
         return shown | {"holds": self.holds, "findings": findings}
 
-    async def _release(self, *, actor: str, reason: str, trusted: bool) -> Restore | None:
+    async def _release_store(self, *, actor: str, reason: str, trusted: bool) -> Restore | None:
         self.restore = await self._store.release(
             actor=actor,
             reason=reason,
@@ -146,33 +152,33 @@ class Restoration:
         self._released.set()
         return self.restore
 
-    async def _gateways(self) -> list[Disagreement]:
+    async def _ask_gateways(self) -> list[Disagreement]:
         try:
             async with asyncio.timeout(LOOK_LIMIT_S):
                 await self._publisher.states()  # for the surfaces
                 followed = await self._publisher.tables()
         except (HostError, TimeoutError) as error:
-            return [_silent("a gateway", error)]
+            return [_describe_silence("a gateway", error)]
         names = [name for table in followed for name in names_in(table)]
         await self._store.raise_floors(numbers_of(names))
         return disagreements(await self._routes.current(), followed)
 
-    async def _server(self) -> list[Disagreement]:
+    async def _ask_server(self) -> list[Disagreement]:
         """Numbers of the server and of the folder are never issued again (D1)."""
-        await self._store.raise_floors(numbers_of(await asyncio.to_thread(self._folders)))
+        await self._store.raise_floors(numbers_of(await asyncio.to_thread(self._list_folders)))
         try:
             async with asyncio.timeout(LOOK_LIMIT_S):
                 loaded = await self._host.loaded()
         except (HostError, TimeoutError) as error:
-            return [_silent("the server", error)]
+            return [_describe_silence("the server", error)]
         await self._store.raise_floors(numbers_of(loaded))
         return []
 
-    def _folders(self) -> list[str]:
+    def _list_folders(self) -> list[str]:
         return [path.name for path in self._adapters.iterdir()] if self._adapters.is_dir() else []
 
-    async def _behind(self) -> Disagreement | None:
-        """Until the log is stored again up to where it ended when it was first compared."""
+    async def _find_backlog(self) -> Disagreement | None:
+        """Name what is still to be read of the log, up to its end at the first comparison."""
         if self._ingest is None:
             return None
         status = await self._ingest()
@@ -191,6 +197,6 @@ class Restoration:
         return not self.holds and restore.caught_up_at is not None
 
 
-def _silent(who: str, error: HostError | TimeoutError) -> Disagreement:
+def _describe_silence(who: str, error: HostError | TimeoutError) -> Disagreement:
     problem = error.problem if isinstance(error, HostError) else "it does not answer"
     return Disagreement(what=f"{who} was not heard yet ({problem})", remedy=_REMEDY, waits=True)

@@ -1,4 +1,4 @@
-"""What each decision changes: rollouts and versions, as one change written at once. Pure."""
+"""Turn each decision into one change of rollouts and versions, written at once. Pure."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -16,7 +16,7 @@ replace = msgspec.structs.replace
 
 
 class By(msgspec.Struct, frozen=True, kw_only=True):
-    """Who or what decided, why, when, on what evidence."""
+    """The author of a decision, with reason, time and evidence."""
 
     actor: str
     reason: str
@@ -33,7 +33,7 @@ def carry_out(
     """
     alert = replace(by, evidence=by.evidence | {"alert": by.now.isoformat()})
     makers: dict[Act, Callable[[], Change]] = {
-        Act.VERIFY: lambda: _moved(rollout, by, state=RolloutState.VERIFIED),
+        Act.VERIFY: lambda: _change_rollout(rollout, by, state=RolloutState.VERIFIED),
         Act.STEP: lambda: step(world, rollout, action.step, by, frozen),
         Act.PROMOTE: lambda: promote(world, rollout, by),
         Act.ROLL_BACK: lambda: take_back(world, rollout, by),
@@ -41,32 +41,34 @@ def carry_out(
         Act.DROP: lambda: abort(rollout, AdapterState.RETIRED, by),
         Act.PAUSE: lambda: pause(rollout, by, withdraw=False),
         Act.WITHDRAW: lambda: pause(rollout, by, withdraw=True),
-        Act.ALERT: lambda: _moved(rollout, alert),
+        Act.ALERT: lambda: _change_rollout(rollout, alert),
     }
     return makers[action.act]()
 
 
 def step(world: RolloutFacts, rollout: Rollout, number: int, by: By, frozen: Frozen) -> Change:
-    """Give the canary a step's weight. It is compared with what is live when the first begins."""
+    """Give the canary a step's weight. Its first step fixes the version it is compared with."""
     values: dict[str, Any] = {
         "state": RolloutState.STEP,
         "step": number,
         "step_started_at": by.now,
     }
     if number > 1:
-        return _moved(rollout, by, **values)
+        return _change_rollout(rollout, by, **values)
     values |= {"previous": world.live(rollout.model), "frozen": frozen}
-    return _moved(rollout, by, [AdapterMove(rollout.candidate, AdapterState.CANARY)], **values)
+    return _change_rollout(
+        rollout, by, [AdapterMove(rollout.candidate, AdapterState.CANARY)], **values
+    )
 
 
 def promote(world: RolloutFacts, rollout: Rollout, by: By) -> Change:
     """Make the candidate live.
 
     Live becomes last-good, last-good retires, and the rollout that brought live is superseded. A
-    tainted version becomes nothing that could be returned to.
+    tainted version becomes `tainted`, which no rollback returns to.
     """
-    moves = _handover(world, rollout)
-    change = _moved(rollout, by, moves, state=RolloutState.LIVE, live_at=by.now)
+    moves = _hand_over(world, rollout)
+    change = _change_rollout(rollout, by, moves, state=RolloutState.LIVE, live_at=by.now)
     older = [r for r in world.rollouts.values() if r.model == rollout.model]
     superseded = [
         RolloutMove(r, replace(r, state=RolloutState.SUPERSEDED, finished_at=by.now))
@@ -76,7 +78,7 @@ def promote(world: RolloutFacts, rollout: Rollout, by: By) -> Change:
     return replace(change, rollouts=[*superseded, *change.rollouts])
 
 
-def _handover(world: RolloutFacts, rollout: Rollout) -> list[AdapterMove]:
+def _hand_over(world: RolloutFacts, rollout: Rollout) -> list[AdapterMove]:
     live, last_good = world.live(rollout.model), world.last_good(rollout.model)
     moves = []
     if last_good is not None and world.is_tainted(last_good):
@@ -98,60 +100,60 @@ def take_back(world: RolloutFacts, rollout: Rollout, by: By) -> Change:
     if rollout.state == RolloutState.LIVE and (good := world.last_good(rollout.model)) is not None:
         moves.append(AdapterMove(good, AdapterState.LIVE))
     ended = {"state": RolloutState.ROLLED_BACK, "finished_at": by.now}
-    return _moved(rollout, by, moves, **ended)
+    return _change_rollout(rollout, by, moves, **ended)
 
 
 def take_live_back(world: RolloutFacts, model: str, live: str, by: By) -> Change:
-    """The same for a live version, though its rollout may be over (after another rollback)."""
+    """Roll back a live version whose rollout may already be over, after another rollback."""
     if (promoted := world.promoted(model)) is not None:
         return take_back(world, promoted, by)
     moves = [AdapterMove(live, AdapterState.QUARANTINED)]
     if (good := world.last_good(model)) is not None:
         moves.append(AdapterMove(good, AdapterState.LIVE))
-    return _change(by, adapters=moves)
+    return _change_adapters(by, adapters=moves)
 
 
 def abort(rollout: Rollout, to: AdapterState, by: By) -> Change:
     """End a rollout before it is live."""
     ended = {"state": RolloutState.ABORTED, "finished_at": by.now}
-    return _moved(rollout, by, [AdapterMove(rollout.candidate, to)], **ended)
+    return _change_rollout(rollout, by, [AdapterMove(rollout.candidate, to)], **ended)
 
 
 def pause(rollout: Rollout, by: By, *, withdraw: bool) -> Change:
     """Stop advancing; with `withdraw` its traffic goes to live too."""
-    return _moved(rollout, by, paused=by.reason, withdrawn=withdraw or rollout.withdrawn)
+    return _change_rollout(rollout, by, paused=by.reason, withdrawn=withdraw or rollout.withdrawn)
 
 
 def resume(rollout: Rollout, by: By, *, waive_sample_ratio: bool) -> Change:
-    """Go on. After a withdrawal the step begins anew: it saw nothing meanwhile."""
+    """Resume. After a withdrawal the step starts again, since its canary saw no traffic."""
     values: dict[str, Any] = {"paused": None, "withdrawn": False}
     if rollout.withdrawn:
         values["step_started_at"] = by.now
     if waive_sample_ratio:
-        values["waivers"] = _with(rollout, Waiver.SAMPLE_RATIO)
-    return _moved(rollout, by, **values)
+        values["waivers"] = _add_waiver(rollout, Waiver.SAMPLE_RATIO)
+    return _change_rollout(rollout, by, **values)
 
 
 def approve(rollout: Rollout, by: By) -> Change:
     """Let a rollout begin."""
-    return _moved(rollout, by, approved_by=by.actor)
+    return _change_rollout(rollout, by, approved_by=by.actor)
 
 
 def waive_evidence(rollout: Rollout, by: By) -> Change:
     """Go on without the promotion test; every step keeps its time, its units and its guard."""
-    return _moved(rollout, by, waivers=_with(rollout, Waiver.EVIDENCE))
+    return _change_rollout(rollout, by, waivers=_add_waiver(rollout, Waiver.EVIDENCE))
 
 
-def _with(rollout: Rollout, waiver: Waiver) -> list[Waiver]:
+def _add_waiver(rollout: Rollout, waiver: Waiver) -> list[Waiver]:
     return sorted({*rollout.waivers, waiver})
 
 
-def _moved(
+def _change_rollout(
     rollout: Rollout, by: By, adapters: list[AdapterMove] | None = None, **values: Any
 ) -> Change:
     move = RolloutMove(rollout, replace(rollout, **values))
-    return replace(_change(by, adapters=adapters or []), rollouts=[move])
+    return replace(_change_adapters(by, adapters=adapters or []), rollouts=[move])
 
 
-def _change(by: By, *, adapters: list[AdapterMove]) -> Change:
+def _change_adapters(by: By, *, adapters: list[AdapterMove]) -> Change:
     return Change(adapters=adapters, actor=by.actor, reason=by.reason, evidence=by.evidence)

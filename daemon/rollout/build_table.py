@@ -15,7 +15,7 @@ from adaptd.daemon.wire.routes import Route
 
 
 class Alias(msgspec.Struct, frozen=True, kw_only=True):
-    """What a route needs to know of its alias besides versions and rollouts."""
+    """Facts of an alias that its route needs beside versions and rollouts."""
 
     name: str
     split: Literal["conversation", "user"] = "conversation"
@@ -33,13 +33,13 @@ def build_routes(
 ) -> dict[str, Route]:
     """Every alias's route. `plans` by rollout; `verified` are versions with a receipt (D3).
 
-    A version without one gets no traffic: a canary's share stays on live, an alias whose live
-    version lacks it is not ready.
+    A version without a receipt gets no traffic: a canary's share stays on live, and an alias whose
+    live version lacks one is not ready.
     """
-    return {alias.name: _route(world, alias, plans, verified, now) for alias in aliases}
+    return {alias.name: _build_route(world, alias, plans, verified, now) for alias in aliases}
 
 
-def _route(
+def _build_route(
     world: RolloutFacts,
     alias: Alias,
     plans: Mapping[str, Plan],
@@ -57,7 +57,7 @@ def _route(
         template_digest=alias.template_digest,
     )
     active, promoted = world.active(alias.name), world.promoted(alias.name)
-    if active and _serves(active) and active.candidate in verified:
+    if active and _takes_traffic(active) and active.candidate in verified:
         return _with_canary(route, active, plans.get(active.rollout_id))
     if promoted and (last_good is None or last_good in verified):
         return _with_holdback(route, promoted, plans.get(promoted.rollout_id), now)
@@ -65,12 +65,14 @@ def _route(
 
 
 def named_paths(world: RolloutFacts, routes: Mapping[str, Route]) -> dict[str, str]:
-    """Where the versions that routes name lie, for a gateway that starts without us."""
+    """Directories of the versions that routes name, for a gateway that starts without the
+    daemon.
+    """
     names = {n for r in routes.values() for n in (r.live, r.last_good, r.canary) if n}
     return {name: world.adapters[name].path for name in sorted(names) if name in world.adapters}
 
 
-def _serves(rollout: Rollout) -> bool:
+def _takes_traffic(rollout: Rollout) -> bool:
     return rollout.state == RolloutState.STEP and not rollout.withdrawn
 
 

@@ -1,4 +1,4 @@
-"""Reads the world, writes decisions, and keeps the routes in line with them: one at a time."""
+"""Read rollouts and versions, write decisions, keep the routes in line with them, one at a time."""
 
 import asyncio
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ class RolloutDesk:
         return self.world
 
     def plan(self, rollout: Rollout) -> Plan | None:
-        """What its policy version asks of it; None where that version cannot be had."""
+        """Return the plan of its policy version; None where that version is not available."""
         try:
             version = self._policies.version(rollout.model, rollout.policy_version)
         except RefusedError:
@@ -67,7 +67,7 @@ class RolloutDesk:
     async def read_bases(self) -> None:
         """Read the digests of the policies' bases, once each.
 
-        A second a GB, so never under `lock`: a rollback would wait for it.
+        Takes a second a GB, so it never runs under `lock`: a rollback would wait for it.
         """
         for base in {version.policy.base for version in self._policies.all()}:
             directory = self._bases.get(base)
@@ -76,69 +76,70 @@ class RolloutDesk:
             try:
                 self._digests[base] = await asyncio.to_thread(_digests, directory)
             except SettingsError as error:  # a policy may name it; routes do not depend on it
-                _log.error("base cannot be read", base=base, error=str(error))
+                _log.error("base_unreadable", base=base, error=str(error))
 
     async def apply(self, change: Change) -> bool:
         """Write a change with its routes, then publish them. Call it under `lock`, after `look`.
 
-        Nothing else lies between: what a rollback costs is one write and one round trip. True
-        where every gateway has the routes by now; else the heartbeat goes on trying.
+        A rollback costs one write and one round trip. Returns True where every gateway has the
+        routes by now; otherwise the heartbeat keeps trying.
 
         Raises:
-            RefusedError: something changed meanwhile.
+            RefusedError: another change came first.
         """
         after = self.world.after(change)
-        table = self._table(after)
-        await self._rollouts.apply(msgspec.structs.replace(change, table=table), now=_now())
+        table = self._build_table(after)
+        await self._rollouts.apply(msgspec.structs.replace(change, table=table), now=_utc_now())
         self.world = after
         for move in change.rollouts:
             ids = {"rollout": move.after.rollout_id, "adapter": move.after.candidate}
-            _log.info("rollout", **ids, state=move.after.state, step=move.after.step)
+            _log.info("rollout_changed", **ids, state=move.after.state, step=move.after.step)
         return await self._keeper.adopt(table) if table else True
 
     async def reconcile(self, reason: str) -> None:
         """Bring the routes in line with the store, the host and the clock. Call it under `lock`."""
-        if (table := self._table(await self.look())) is not None:
+        if (table := self._build_table(await self.look())) is not None:
             await self._keeper.write(table, reason=reason)
             await self._keeper.adopt(table)
 
-    def _table(self, world: RolloutFacts) -> RouteTable | None:
-        """The table a world asks for; None where the one in force says the same."""
+    def _build_table(self, world: RolloutFacts) -> RouteTable | None:
+        """Build the table for these facts; None where the one in force says the same."""
         if (base := self._base_name()) is None:
             return None
         plans = {key: self.plan(rollout) for key, rollout in world.rollouts.items()}
         routes = build_routes(
             world,
-            self._aliases(),
+            self._known_aliases(),
             {key: plan for key, plan in plans.items() if plan},
-            verified=self._verified(),
-            now=_now(),
+            verified=self._proven_versions(),
+            now=_utc_now(),
         )
         return self._keeper.following(routes, base=base, paths=named_paths(world, routes))
 
     def _base_name(self) -> str | None:
         if self._residency.info is not None:
             return self._residency.info.base
-        newest = self._newest()
+        newest = self._newest_table()
         return newest.base if newest else None
 
-    def _verified(self) -> frozenset[str]:
-        """Versions with a receipt. Those that had one stay while the host is silent at start.
+    def _proven_versions(self) -> frozenset[str]:
+        """Versions with a receipt. At start, while the host is silent, those that had one stay.
 
-        No canary does: live never expires (D11), and a silent host is most likely a busy one.
+        Canaries do not stay. Live does, since live never expires (D11) and a silent host is most
+        likely a busy one.
         """
         if self._residency.info is not None:
             return self._residency.verified
-        newest = self._newest()
+        newest = self._newest_table()
         routes = [r for r in newest.routes.values() if r.ready] if newest else []
         return frozenset(name for r in routes for name in (r.live, r.last_good) if name)
 
-    def _aliases(self) -> list[Alias]:
+    def _known_aliases(self) -> list[Alias]:
         """One per policy, and those already served: a policy that is gone takes no service away.
 
         Digests that are still being read stay as they were served.
         """
-        newest = self._newest()
+        newest = self._newest_table()
         found = {
             name: _alias_of(route) for name, route in (newest.routes if newest else {}).items()
         }
@@ -154,7 +155,7 @@ class RolloutDesk:
             )
         return [found[name] for name in sorted(found)]
 
-    def _newest(self) -> RouteTable | None:
+    def _newest_table(self) -> RouteTable | None:
         return self._keeper.table or self._keeper.stored
 
 
@@ -171,5 +172,5 @@ def _alias_of(route: Route) -> Alias:
     )
 
 
-def _now() -> datetime:
+def _utc_now() -> datetime:
     return datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""What a rollout does next, from its state, the facts and its plan. Pure."""
+"""Choose what a rollout does next, from its state, the facts and its plan. Pure."""
 
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -26,7 +26,7 @@ class Act(StrEnum):
 
 
 class NextAction(msgspec.Struct, frozen=True):
-    """`asks`: only a person can move it on. `step` is set for STEP only."""
+    """An act with its reason. `asks`: only a person can move the rollout on. `step`: STEP only."""
 
     act: Act
     reason: str
@@ -35,11 +35,11 @@ class NextAction(msgspec.Struct, frozen=True):
 
 
 class Situation(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one rollout now.
+    """The present facts of one rollout.
 
-    `receipt` is of the host's present process, `problem` why there is none yet. `behind` names what
-    has the server's one place. `outdated` says why its verdict no longer counts, and `blind` why
-    the guard cannot see what the canary does.
+    `receipt` belongs to the host's present process; `problem` says why there is none yet. `behind`
+    names the rollout that holds the server's one place. `outdated` says why the verdict no longer
+    counts, and `blind` why the guard cannot see what the canary does.
     """
 
     problem: str | None = None
@@ -51,7 +51,7 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def next_action(rollout: Rollout, situation: Situation, plan: Plan, *, now: datetime) -> NextAction:
-    """Say what to do next. Asked again with the same facts it answers the same."""
+    """Choose the next action. The same facts give the same action."""
     if rollout.state == RolloutState.LOADING:
         return _before_receipt(rollout, situation)
     if rollout.state == RolloutState.VERIFIED:
@@ -108,15 +108,17 @@ def _on_step(rollout: Rollout, situation: Situation, plan: Plan, now: datetime) 
     waived = Waiver.SAMPLE_RATIO in rollout.waivers
     if health.verdict == GuardRuling.PAUSE and not waived:
         return NextAction(Act.PAUSE, health.reason or "the guard says so")
-    return _waiting(rollout, health, plan, now) or _advance(rollout, health, plan)
+    return _unmet_minimum(rollout, health, plan, now) or _next_step(rollout, health, plan)
 
 
-def _waiting(rollout: Rollout, health: Health, plan: Plan, now: datetime) -> NextAction | None:
-    """Minimum time, minimum units, no veto: what every step needs (D10)."""
+def _unmet_minimum(
+    rollout: Rollout, health: Health, plan: Plan, now: datetime
+) -> NextAction | None:
+    """Hold for the minimum time, the minimum units and a veto, which every step needs (D10)."""
     step = plan.steps[rollout.step - 1]
     left = (rollout.step_started_at or now) + step.at_least - now
     if left > timedelta(0):
-        return NextAction(Act.HOLD, f"step {rollout.step} takes {_seconds(left)} more")
+        return NextAction(Act.HOLD, f"step {rollout.step} takes {_in_seconds(left)} more")
     if health.units_this_step < step.units:
         seen = f"{health.units_this_step} of {step.units}"
         return NextAction(Act.HOLD, f"step {rollout.step} has seen {seen} units")
@@ -125,18 +127,18 @@ def _waiting(rollout: Rollout, health: Health, plan: Plan, now: datetime) -> Nex
     return None
 
 
-def _advance(rollout: Rollout, health: Health, plan: Plan) -> NextAction:
-    """The next step, if it needs no evidence or there is enough (D10)."""
+def _next_step(rollout: Rollout, health: Health, plan: Plan) -> NextAction:
+    """Advance where the next step needs no evidence, or where there is enough (D10)."""
     following = rollout.step + 1
     free = plan.weight(following) <= plan.guard.evidence_above
     if not (free or health.promotable or Waiver.EVIDENCE in rollout.waivers):
-        return _inconclusive(health, plan)
+        return _hold_inconclusive(health, plan)
     if following > len(plan.steps):
         return NextAction(Act.PROMOTE, "every step is done")
     return NextAction(Act.STEP, f"step {rollout.step} is done", step=following)
 
 
-def _inconclusive(health: Health, plan: Plan) -> NextAction:
+def _hold_inconclusive(health: Health, plan: Plan) -> NextAction:
     evidence = f"promotion e {health.promotion_e:.2g} of {1 / plan.guard.alpha:.0f}"
     ask = plan.when_inconclusive == "ask"
     return NextAction(Act.HOLD, f"inconclusive: {evidence}", asks=ask)
@@ -145,7 +147,7 @@ def _inconclusive(health: Health, plan: Plan) -> NextAction:
 def _after_promotion(
     rollout: Rollout, situation: Situation, plan: Plan, now: datetime
 ) -> NextAction:
-    """Watch against the holdback; a bad sign alerts, a person decides (D12)."""
+    """Watch a live version against the holdback. A bad sign alerts; a person decides (D12)."""
     health = situation.health
     if not is_watched(rollout, plan, now=now) or health is None:
         return NextAction(Act.HOLD, "live")
@@ -161,5 +163,5 @@ def is_watched(rollout: Rollout, plan: Plan, *, now: datetime) -> bool:
     return now < rollout.live_at + plan.keep_watching
 
 
-def _seconds(left: timedelta) -> str:
+def _in_seconds(left: timedelta) -> str:
     return f"{left.total_seconds():.0f} s"

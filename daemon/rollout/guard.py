@@ -1,4 +1,4 @@
-"""The guard's judgement of a canary from counted facts (D9, D10, D12). Pure."""
+"""The guard: judges a canary from counted facts; a rollback starts here (D9, D10, D12). Pure."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -29,7 +29,7 @@ class ArmCounts(msgspec.Struct, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """What the guard sees, with the evidence. An e-value is compared with 1/alpha.
+    """The guard's ruling with its evidence. An e-value is compared with 1/alpha.
 
     `rollback_e` is the mean of `worse`, one e-value per watched metric against "no worse than live"
     (latency: against "at most ratio times as slow"). `promotion_e` is the mean of `better`, one
@@ -60,14 +60,14 @@ def judge(facts: GuardFacts, rules: GuardRules, latency_limits: Sequence[Latency
     the others. That is known before the first unit, so it costs no validity.
     """
     watch = [m for m in rules.watch if m != GuardMetric.LATENCY or latency_limits]
-    worse = {m.value: _worse(facts.tallies, m, rules) for m in watch}
-    better = {m.value: _better(facts.tallies, m, rules) for m in rules.promote_on}
-    rollback_e, promotion_e = _mean(worse), _mean(better)
+    worse = {m.value: _e_of_worse(facts.tallies, m, rules) for m in watch}
+    better = {m.value: _e_of_better(facts.tallies, m, rules) for m in rules.promote_on}
+    rollback_e, promotion_e = _mean_e(worse), _mean_e(better)
     sample_ratio_e = e_value(
-        _of(facts.tallies, GuardMetric.ASSIGNMENT), null_ratio=1.0, grid=TWO_SIDED_GRID
+        _of_metric(facts.tallies, GuardMetric.ASSIGNMENT), null_ratio=1.0, grid=TWO_SIDED_GRID
     )
     fuse = _fuse_blown(facts)
-    verdict, reason = _verdict(rules, fuse, rollback_e, sample_ratio_e, worse)
+    verdict, reason = _rule_on(rules, fuse, rollback_e, sample_ratio_e, worse)
     return Health(
         verdict=verdict,
         reason=reason,
@@ -78,7 +78,7 @@ def judge(facts: GuardFacts, rules: GuardRules, latency_limits: Sequence[Latency
         better=better,
         sample_ratio_e=sample_ratio_e,
         promotable=promotion_e >= 1 / rules.alpha,
-        counts={m.value: _counts(facts, m) for m in watch},
+        counts={m.value: _count_arms(facts, m) for m in watch},
         units_live=facts.units_live,
         units_canary=facts.units_canary,
         units_this_step=facts.units_this_step,
@@ -87,7 +87,7 @@ def judge(facts: GuardFacts, rules: GuardRules, latency_limits: Sequence[Latency
     )
 
 
-def _verdict(
+def _rule_on(
     rules: GuardRules, fuse: bool, rollback_e: float, sample_ratio_e: float, worse: dict[str, float]
 ) -> tuple[GuardRuling, str | None]:
     if fuse:
@@ -110,36 +110,45 @@ def _verdict(
     return GuardRuling.CLEAR, None
 
 
-def _worse(tallies: Sequence[ArmTally], metric: GuardMetric, rules: GuardRules) -> float:
+def _e_of_worse(tallies: Sequence[ArmTally], metric: GuardMetric, rules: GuardRules) -> float:
     null_ratio = rules.ratio if metric == GuardMetric.LATENCY else 1.0
-    return e_value(_of(tallies, metric), null_ratio=null_ratio, grid=worse_grid(null_ratio))
+    return e_value(_of_metric(tallies, metric), null_ratio=null_ratio, grid=worse_grid(null_ratio))
 
 
-def _better(tallies: Sequence[ArmTally], metric: GuardMetric, rules: GuardRules) -> float:
-    return e_value(_of(tallies, metric), null_ratio=rules.ratio, grid=better_grid(rules.ratio))
+def _e_of_better(tallies: Sequence[ArmTally], metric: GuardMetric, rules: GuardRules) -> float:
+    return e_value(
+        _of_metric(tallies, metric), null_ratio=rules.ratio, grid=better_grid(rules.ratio)
+    )
 
 
-def _mean(e_values: dict[str, float]) -> float:
-    """An average of e-values is one, however the metrics depend on each other (D9)."""
+def _mean_e(e_values: dict[str, float]) -> float:
+    """Average e-values. The average is an e-value whatever the dependence of the metrics (D9)."""
     return sum(e_values.values()) / len(e_values) if e_values else 1.0
 
 
 def _fuse_blown(facts: GuardFacts) -> bool:
-    """Live must have answered meanwhile: where both fail, the server is down, not the canary."""
+    """Blow only where live answered meanwhile: where both fail, the server is down, not the
+    canary.
+    """
     broken = facts.canary_errors_in_a_row >= FUSE_ERRORS
     return broken and facts.live_ok_since > 0 and facts.live_errors_since == 0
 
 
-def _of(tallies: Sequence[ArmTally], metric: GuardMetric) -> list[ArmTally]:
+def _of_metric(tallies: Sequence[ArmTally], metric: GuardMetric) -> list[ArmTally]:
     return [tally for tally in tallies if tally.metric == metric]
 
 
-def _counts(facts: GuardFacts, metric: GuardMetric) -> ArmCounts:
-    found = _of(facts.tallies, metric)
+def _count_arms(facts: GuardFacts, metric: GuardMetric) -> ArmCounts:
+    found = _of_metric(facts.tallies, metric)
     canary = sum(tally.events for tally in found if tally.on_canary)
     live = sum(tally.events for tally in found) - canary
-    return ArmCounts(live, canary, _rate(live, facts.units_live), _rate(canary, facts.units_canary))
+    return ArmCounts(
+        live,
+        canary,
+        _rate_per_unit(live, facts.units_live),
+        _rate_per_unit(canary, facts.units_canary),
+    )
 
 
-def _rate(events: int, units: int) -> float | None:
+def _rate_per_unit(events: int, units: int) -> float | None:
     return events / units if units else None

@@ -1,4 +1,4 @@
-"""Keeps the host as the rollouts need it: wanted versions loaded and proven, unwanted ones gone."""
+"""Load and prove the versions that rollouts need, and unload those out of use."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -25,10 +25,10 @@ _log = structlog.get_logger(__name__)
 
 
 class Residency:
-    """Slow work, so it runs in a task of its own: the guard and the heartbeat never wait for it.
+    """Versions on the host. A task of its own: the guard and the heartbeat never wait for it.
 
     `verified` are the versions that the host's present process has loaded and has a receipt of.
-    `changed` is set whenever it or the process changes.
+    `changed` is set whenever `verified` or the process changes.
     """
 
     def __init__(
@@ -54,26 +54,29 @@ class Residency:
         self._away = False
 
     async def look(self) -> bool:
-        """See which process the host is, and what is proven on it. False where it is away."""
+        """Read which process the host is, and what is proven on it.
+
+        False where it does not answer.
+        """
         try:
             info = await self._host.describe()
             if self.info is None or info.instance != self.info.instance:
-                await self._begin(info)
+                await self._take_up_process(info)
         except HostError as error:
             if not self._away:  # once, not at every tick of a start that takes a minute
-                _log.info("host does not answer", error=str(error))
+                _log.info("host_silent", error=str(error))
             self._away = True
             return False
         self._away = False
         return True
 
-    async def _begin(self, info: HostInfo) -> None:
+    async def _take_up_process(self, info: HostInfo) -> None:
         """Take up another process of the host."""
         loaded = await self._host.loaded()
         self.verified = loaded & await self._receipts.passed_on(info.instance)
         self.info = info
         self.changed.set()
-        _log.info("host", instance=info.instance, base=info.base)
+        _log.info("host_process_found", instance=info.instance, base=info.base)
 
     async def run(self, every_s: float) -> None:
         """Work until cancelled."""
@@ -88,17 +91,20 @@ class Residency:
         try:
             loaded = await self._host.loaded()
             self._note_numbers(loaded)
-            self._forget(self.verified - loaded)
+            self._drop_verified(self.verified - loaded)
             wanted = self._wanted()
             self.problems = {name: self.problems[name] for name in wanted if name in self.problems}
             for name in wanted:
-                await self._ensure(name, loaded)
-            await self._unload(loaded)
+                await self._load_and_prove(name, loaded)
+            await self._unload_unused(loaded)
         except HostError as error:
-            _log.warning("host", error=str(error))
+            _log.warning("host_failed", error=str(error))
 
-    async def _ensure(self, name: str, loaded: frozenset[str]) -> None:
-        """One version that the host refuses must not keep the others from being loaded."""
+    async def _load_and_prove(self, name: str, loaded: frozenset[str]) -> None:
+        """Load and prove one version.
+
+        A version that the host refuses does not hold up the others.
+        """
         if name in loaded and name in self.verified:
             return
         try:
@@ -119,20 +125,23 @@ class Residency:
     def _note_problem(self, name: str, problem: str) -> None:
         if self.problems.get(name) == problem:  # told once, not at every tick
             return
-        _log.error("version not served", adapter=name, problem=problem)
+        _log.error("version_not_served", adapter=name, problem=problem)
         self.problems[name] = problem
         self.changed.set()
 
-    async def _unload(self, loaded: frozenset[str]) -> None:
+    async def _unload_unused(self, loaded: frozenset[str]) -> None:
         wanted = set(self._wanted())
         for row in await self._adapters.list():
             if row.name in loaded - wanted and self._is_done(row):
                 await self._host.unload(row.name)
-                self._forget({row.name})
-                _log.info("unloaded", adapter=row.name, state=row.state)
+                self._drop_verified({row.name})
+                _log.info("version_unloaded", adapter=row.name, state=row.state)
 
-    def _forget(self, names: AbstractSet[str]) -> None:
-        """The host does not have these any more: no traffic before they are loaded again."""
+    def _drop_verified(self, names: AbstractSet[str]) -> None:
+        """Drop versions that the host no longer has.
+
+        They get no traffic until they are loaded again.
+        """
         if gone := self.verified & names:
             self.verified -= gone
             self.changed.set()
@@ -142,7 +151,9 @@ class Residency:
         return row.state in OUT_OF_USE and self._in_flight(row.name) == 0
 
     def _note_numbers(self, loaded: frozenset[str]) -> None:
-        """A restored store must not issue a number again that the host still knows (D1)."""
+        """Raise the floors: a restored store must not issue a number that the host still knows
+        (D1).
+        """
         for name in loaded:
             if match := VERSION_NAME.match(name):
                 self._adapters.raise_floor(match["alias"], int(match["number"]))

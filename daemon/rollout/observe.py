@@ -1,4 +1,4 @@
-"""Finds out what `steps` needs to know: facts, receipt, place, and whether we can see."""
+"""Gather the facts that `decide` needs: counts, receipt, place, and whether the guard can see."""
 
 import time
 from datetime import datetime, timedelta
@@ -26,7 +26,7 @@ RECORD_EVERY_S = 5.0  # how often unchanged states' evidence is written
 
 
 class GuardWatch:
-    """Looks at one rollout. Reads the store only; never waits for the host or a gateway."""
+    """Looks at one rollout. It reads the store only and never waits for the host or a gateway."""
 
     def __init__(
         self,
@@ -47,22 +47,22 @@ class GuardWatch:
     async def situation(
         self, world: RolloutFacts, rollout: Rollout, plan: Plan, *, now: datetime
     ) -> Situation:
-        """Everything that decides the rollout's next action."""
+        """Gather everything that decides the rollout's next action."""
         if rollout.state in (RolloutState.LOADING, RolloutState.VERIFIED):
             return await self._before_traffic(world, rollout)
         if rollout.state == RolloutState.LIVE and not is_watched(rollout, plan, now=now):
             return Situation()
-        facts = await self._facts(rollout, plan, now)
+        facts = await self._gather_facts(rollout, plan, now)
         limits = rollout.frozen.latency_limits if rollout.frozen else []
         health = judge(facts, plan.guard, limits)
         if rollout.state == RolloutState.LIVE:
             return Situation(health=health)
-        return Situation(health=health, blind=await self._blind(rollout, facts, now))
+        return Situation(health=health, blind=await self._find_blindness(rollout, facts, now))
 
     async def record(
         self, rollout: Rollout, health: Health | None, *, waits: str, asks: bool, now: datetime
     ) -> None:
-        """Keep what was seen, at most every few seconds."""
+        """Store the evidence, at most every few seconds."""
         last = self._recorded.get(rollout.rollout_id, float("-inf"))
         evidence: dict[str, Any] = {"waits": waits, "asks": asks}
         news = {key: rollout.evidence.get(key) for key in evidence} != evidence
@@ -75,23 +75,29 @@ class GuardWatch:
 
     async def _before_traffic(self, world: RolloutFacts, rollout: Rollout) -> Situation:
         return Situation(
-            receipt=await self._receipt(rollout.candidate),
+            receipt=await self._find_receipt(rollout.candidate),
             problem=self._residency.problems.get(rollout.candidate),
             behind=world.behind(rollout),
-            outdated=_outdated(world, rollout),
-            blind=await self._halted(),
+            outdated=_find_outdated(world, rollout),
+            blind=await self._find_halt(),
         )
 
-    async def _receipt(self, name: str) -> Receipt | None:
-        """Of the host's present process. One that passed counts only while the version is there."""
+    async def _find_receipt(self, name: str) -> Receipt | None:
+        """Read the receipt of the host's present process.
+
+        A passed one counts while the version is loaded.
+        """
         if (info := self._residency.info) is None:
             return None
         receipt = await self._receipts.get(name, info.instance)
         gone = receipt is not None and receipt.passed and name not in self._residency.verified
         return None if gone else receipt
 
-    async def _facts(self, rollout: Rollout, plan: Plan, now: datetime) -> GuardFacts:
-        """The fuse counts from when the canary was last put on: a host's end is not its fault."""
+    async def _gather_facts(self, rollout: Rollout, plan: Plan, now: datetime) -> GuardFacts:
+        """Count the guard's facts.
+
+        The fuse counts from when the canary was last put on, since a host's
+        end is not the canary's fault."""
         armed_at = self._keeper.enabled_at.get(rollout.rollout_id, now)
         return await self._guard.facts(
             rollout,
@@ -101,18 +107,21 @@ class GuardWatch:
             now=now,
         )
 
-    async def _blind(self, rollout: Rollout, facts: GuardFacts, now: datetime) -> str | None:
-        return await self._halted() or self._stuck(rollout, facts, now)
+    async def _find_blindness(
+        self, rollout: Rollout, facts: GuardFacts, now: datetime
+    ) -> str | None:
+        return await self._find_halt() or self._find_silence(rollout, facts, now)
 
-    async def _halted(self) -> str | None:
+    async def _find_halt(self) -> str | None:
         reason = await self._guard.halted()
         return f"ingestion is halted ({reason}): the guard sees nothing" if reason else None
 
-    def _stuck(self, rollout: Rollout, facts: GuardFacts, now: datetime) -> str | None:
-        """A request was seen with the canary, and for long nothing of the alias has been stored.
+    def _find_silence(self, rollout: Rollout, facts: GuardFacts, now: datetime) -> str | None:
+        """Say where the canary answers and nothing of the alias was stored for `SILENCE`.
 
-        The time counts from that request, never over a quiet hour before it. One that ended with
-        its host leaves nothing to store, so it counts only while the same canary is on.
+        The time counts from the first request seen, never over a quiet hour before it. A request
+        that ended with its host leaves nothing to store, so it counts only while the same canary
+        is on.
         """
         if not self._keeper.in_flight(rollout.candidate):
             return None
@@ -126,15 +135,17 @@ class GuardWatch:
         return f"no event stored since {since:%H:%M} UTC though the canary answers"
 
 
-def _outdated(world: RolloutFacts, rollout: Rollout) -> str | None:
-    """An operator's override needs no verdict."""
+def _find_outdated(world: RolloutFacts, rollout: Rollout) -> str | None:
+    """Say why the verdict no longer counts. An operator's override needs no verdict."""
     if rollout.override_reason:
         return None
     return outdated(rollout.previous, world.live(rollout.model))
 
 
 def outage(rollout: Rollout, *, now: datetime) -> str | None:
-    """Why a canary found at start may not simply go on: nobody has watched it for long."""
+    """Say why a canary found at start may not go on: the guard has not looked for longer than
+    OUTAGE.
+    """
     looked_at = rollout.evidence.get("looked_at")
     last = datetime.fromisoformat(looked_at) if looked_at else rollout.step_started_at
     if rollout.state != RolloutState.STEP or rollout.withdrawn or last is None:

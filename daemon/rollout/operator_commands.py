@@ -1,4 +1,4 @@
-"""What an operator may do with rollouts. Each command is one change, with who and why."""
+"""The operator's commands on rollouts. Each is one change, with actor and reason."""
 
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
@@ -22,7 +22,10 @@ RolloutAction = Literal["pause", "resume", "promote", "abort"]
 
 
 class RolledBack(msgspec.Struct, frozen=True, kw_only=True):
-    """What a rollback did. `to` None is the base. Not `published`: a gateway did not answer yet."""
+    """The result of a rollback.
+
+    `to` None: the base. Not `published`: a gateway did not answer yet.
+    """
 
     model: str
     version: str
@@ -33,13 +36,13 @@ class RolledBack(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TookBack(Protocol):
-    """Told after a rollback was written."""
+    """Called after a rollback was written."""
 
     async def __call__(self, rollout_id: str | None, *, published: bool) -> None: ...
 
 
 class RolloutOperator:
-    """Commands raise RefusedError where the state or a rule does not allow them."""
+    """The operator's commands. They raise RefusedError where the state or a rule forbids them."""
 
     def __init__(
         self,
@@ -60,11 +63,14 @@ class RolloutOperator:
     async def start_rollout(
         self, adapter: str, *, override_reason: str | None, actor: str
     ) -> Rollout:
-        """Begin a rollout: of an accepted version, or of any with a reason. It takes every step."""
+        """Begin a rollout of an accepted version, or of any version with a reason.
+
+        No step is skipped.
+        """
         async with self._desk.lock:
             world, row = await self._desk.look(), await self._adapters.get(adapter)
             live = world.live(row.model)
-            why_not = objection(await self._verdicts(row), live)
+            why_not = objection(await self._evaluations_of(row), live)
             _check_startable(row, why_not=why_not, reason=override_reason)
             if (version := self._policies.current(row.model)) is None:
                 where = f"model {row.model}"
@@ -87,7 +93,12 @@ class RolloutOperator:
     ) -> Rollout:
         """Pause, resume, promote or abort; see the functions of those names below."""
         by = By(actor=actor, reason=reason, now=datetime.now(UTC))
-        make = {"pause": _pause, "resume": _resume, "promote": _promote, "abort": _abort}[action]
+        make = {
+            "pause": _pause_rollout,
+            "resume": _resume_rollout,
+            "promote": _promote_rollout,
+            "abort": _abort_rollout,
+        }[action]
         async with self._desk.lock:
             await self._desk.look()
             rollout = await self._rollouts.get(rollout_id)
@@ -114,7 +125,7 @@ class RolloutOperator:
             published=published,
         )
 
-    async def _verdicts(self, row: AdapterRow) -> list[Evaluation]:
+    async def _evaluations_of(self, row: AdapterRow) -> list[Evaluation]:
         return await self._evaluations.of_run(row.run_id) if row.run_id else []
 
 
@@ -139,25 +150,25 @@ def _rollback_change(world: RolloutFacts, model: str, by: By) -> tuple[str, Chan
     return live, changes.take_live_back(world, model, live, by)
 
 
-def _pause(rollout: Rollout, by: By) -> Change:
+def _pause_rollout(rollout: Rollout, by: By) -> Change:
     """Stop advancing. The canary keeps its share and the guard goes on."""
     _check_active(rollout)
     if rollout.paused:
-        raise _refused(rollout, f"it is paused already: {rollout.paused}", "Resume it")
+        raise _make_refusal(rollout, f"it is paused already: {rollout.paused}", "Resume it")
     return changes.pause(rollout, by, withdraw=False)
 
 
-def _resume(rollout: Rollout, by: By) -> Change:
-    """Go on. After a sample-ratio pause this also says that its cause is known and harmless."""
+def _resume_rollout(rollout: Rollout, by: By) -> Change:
+    """Resume. After a sample-ratio pause this also states that its cause is known and harmless."""
     _check_active(rollout)
     if not rollout.paused:
-        raise _refused(rollout, "it is not paused", "There is nothing to resume")
+        raise _make_refusal(rollout, "it is not paused", "There is nothing to resume")
     guard: dict[str, Any] = rollout.evidence.get("guard") or {}
     return changes.resume(rollout, by, waive_sample_ratio=guard.get("verdict") == "pause")
 
 
-def _promote(rollout: Rollout, by: By) -> Change:
-    """Approve a rollout that waits for it, or let it go on though its evidence is inconclusive.
+def _promote_rollout(rollout: Rollout, by: By) -> Change:
+    """Approve a rollout that waits for approval, or let one go on without conclusive evidence.
 
     Its steps keep their time, their units and their guard (D11).
     """
@@ -165,11 +176,11 @@ def _promote(rollout: Rollout, by: By) -> Change:
     if rollout.approved_by is None:
         return changes.approve(rollout, by)
     if Waiver.EVIDENCE in rollout.waivers:
-        raise _refused(rollout, "it goes on without evidence already", "Wait for its steps")
+        raise _make_refusal(rollout, "it goes on without evidence already", "Wait for its steps")
     return changes.waive_evidence(rollout, by)
 
 
-def _abort(rollout: Rollout, by: By) -> Change:
+def _abort_rollout(rollout: Rollout, by: By) -> Change:
     """End it: its units return to live, its version retires."""
     _check_active(rollout)
     return changes.abort(rollout, AdapterState.RETIRED, by)
@@ -177,8 +188,10 @@ def _abort(rollout: Rollout, by: By) -> Change:
 
 def _check_active(rollout: Rollout) -> None:
     if not is_active(rollout):
-        raise _refused(rollout, f"it is {label(rollout)}", "Only one on its way can be changed")
+        raise _make_refusal(
+            rollout, f"it is {label(rollout)}", "Only one on its way can be changed"
+        )
 
 
-def _refused(rollout: Rollout, problem: str, remedy: str) -> RefusedError:
+def _make_refusal(rollout: Rollout, problem: str, remedy: str) -> RefusedError:
     return RefusedError(f"rollout {rollout.rollout_id}", problem, remedy)

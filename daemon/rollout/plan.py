@@ -1,4 +1,4 @@
-"""A rollout's plan: what its policy version asks of it, as plain values for the pure rules."""
+"""A rollout's plan: the demands of its policy version, as plain values for the pure rules."""
 
 from datetime import timedelta
 from typing import Literal
@@ -22,7 +22,10 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GuardRules(msgspec.Struct, frozen=True, kw_only=True):
-    """What the guard watches and how sure it must be. `ratio` is what promotion must rule out."""
+    """Metrics that the guard watches, and its error rates.
+
+    `ratio`: what promotion must rule out.
+    """
 
     watch: tuple[GuardMetric, ...] = (GuardMetric.NEGATIVE, GuardMetric.ERROR, GuardMetric.LATENCY)
     promote_on: tuple[GuardMetric, ...] = (GuardMetric.NEGATIVE,)

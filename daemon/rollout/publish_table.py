@@ -1,4 +1,4 @@
-"""Holds the route table in force, publishes it, and repeats it as the heartbeat."""
+"""Hold the route table in force, publish it, and repeat it as the heartbeat."""
 
 import asyncio
 import time
@@ -19,11 +19,11 @@ _log = structlog.get_logger(__name__)
 
 
 class RouteKeeper:
-    """The only one that publishes. Publishing needs neither the store nor any slow work.
+    """The only publisher of routes. Publishing needs neither the store nor any slow work.
 
-    While a canary is on, the heartbeat goes on only if the guard has looked within `blind_limit_s`:
-    a guard that hangs must not keep a bad canary alive. Without it the lease runs out and the
-    canary's units return to live.
+    While a canary is on, the heartbeat continues only if the guard has looked within
+    `blind_limit_s`: a guard that hangs must not keep a bad canary alive. Without the heartbeat the
+    lease runs out and the canary's units return to live.
     """
 
     def __init__(
@@ -56,13 +56,15 @@ class RouteKeeper:
         try:
             self.states = await self._publisher.states()
         except HostError as error:
-            _log.info("gateways do not answer yet", error=str(error))
+            _log.info("gateways_silent", error=str(error))
         self._found_epoch = max([self._found_epoch, *(state.epoch for state in self.states)])
 
     def following(
         self, routes: Mapping[str, Route], *, base: str, paths: Mapping[str, str]
     ) -> RouteTable | None:
-        """The table to change to; None where the one in force says the same and is not behind."""
+        """Build the next table; None where the one in force says the same and its epoch is not
+        behind.
+        """
         epoch = self._found_epoch
         if (table := self.table) is not None:
             same = (table.routes, table.base, table.paths) == (routes, base, paths)
@@ -78,11 +80,11 @@ class RouteKeeper:
         )
 
     async def write(self, table: RouteTable, *, reason: str) -> None:
-        """Keep a table that no other change brings along."""
+        """Store a table that no other change brings along."""
         await self._routes.add(table, reason=reason, now=datetime.now(UTC))
 
     async def adopt(self, table: RouteTable) -> bool:
-        """Put a stored table in force. True where every gateway has it by now."""
+        """Put a stored table in force. Returns True where every gateway has it by now."""
         now = datetime.now(UTC)
         on = {r.rollout: now for r in table.routes.values() if r.canary_on and r.rollout}
         self.enabled_at = {key: self.enabled_at.get(key, since) for key, since in on.items()}
@@ -90,7 +92,7 @@ class RouteKeeper:
         return await self.publish()
 
     def looked(self) -> None:
-        """The guard has looked at every canary just now."""
+        """Note that the guard has looked at every canary."""
         self._looked = self._clock()
 
     async def publish(self) -> bool:
@@ -105,7 +107,7 @@ class RouteKeeper:
             return False
         except HostError as error:
             if not self._unanswered:  # once, not at every heartbeat
-                _log.warning("routes not published", epoch=table.epoch, error=str(error))
+                _log.warning("routes_not_published", epoch=table.epoch, error=str(error))
             self._unanswered = True
             return False
         self._unanswered = False
@@ -132,15 +134,15 @@ class RouteKeeper:
             return False
         age_s = self._clock() - self._looked
         if age_s > self._blind_limit_s:
-            _log.error("the guard does not look: lease not renewed", age_s=round(age_s, 1))
+            _log.error("lease_not_renewed", age_s=round(age_s, 1))
         return age_s > self._blind_limit_s
 
     def _note_epoch(self, sent: RouteTable, epoch: int) -> None:
-        """A gateway is ahead: the next change goes above it.
+        """Note a gateway's higher epoch: the next change goes above it.
 
-        Not so where a table of our own, sent meanwhile, overtook this one.
+        A table of our own that was sent meanwhile and overtook this one does not count.
         """
         ours = self.table.epoch if self.table else 0
         if epoch > ours or (epoch == ours and sent is self.table):
-            _log.warning("a gateway follows newer routes", epoch=epoch, ours=ours)
+            _log.warning("gateway_ahead", epoch=epoch, ours=ours)
             self._found_epoch = max(self._found_epoch, epoch)

@@ -1,4 +1,4 @@
-"""The swap receipt's judgement (D3): does the host change log-probs as the trainer says? Pure.
+"""Judge swap receipts (D3): does the host change log-probs as the trainer says? Pure.
 
 Only context tokens count. Answer tokens are near 0 with any version that learned them, right or
 wrongly scaled, and hide the difference.
@@ -47,7 +47,7 @@ class MeasuredProbes(msgspec.Struct, frozen=True):
 
 
 class ReceiptFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """What was measured, in nats per token (root mean square), and what follows from it."""
+    """Measured differences in nats per token (root mean square), and the conclusion."""
 
     reason: str | None
     slope: float | None = None
@@ -73,18 +73,18 @@ def judge_receipt(probes: Sequence[Probe], measured: MeasuredProbes) -> ReceiptF
     Refuses, in this order: too little to judge; another base; no effect; a wrong slope (scaling);
     a residual that bf16 does not explain (a part is missing).
     """
-    trainer_base = _context(probes, [probe.base for probe in probes])
-    trainer_adapter = _context(probes, [probe.adapter for probe in probes])
-    base = _context(probes, measured.base)
-    noise = _rms(base - _context(probes, measured.base_again))
-    adapter = _context(probes, measured.adapter)
+    trainer_base = _context_values(probes, [probe.base for probe in probes])
+    trainer_adapter = _context_values(probes, [probe.adapter for probe in probes])
+    base = _context_values(probes, measured.base)
+    noise = _rms(base - _context_values(probes, measured.base_again))
+    adapter = _context_values(probes, measured.adapter)
     wanted, change, off = trainer_adapter - trainer_base, adapter - base, adapter - trainer_adapter
     base_residual, adapter_residual = _rms(base - trainer_base), _rms(off)
-    slope = _slope(wanted, change, rounding=base_residual)
+    slope = _fit_slope(wanted, change, rounding=base_residual)
     ratio = adapter_residual / max(base_residual, NOISE_FLOOR_NATS)
     effect_ratio = _rms(change) / max(noise, NOISE_FLOOR_NATS)
     return ReceiptFigures(
-        reason=_refusal(
+        reason=_find_refusal(
             tokens=len(base),
             base_residual=base_residual,
             effect_ratio=effect_ratio,
@@ -105,7 +105,7 @@ def judge_receipt(probes: Sequence[Probe], measured: MeasuredProbes) -> ReceiptF
     )
 
 
-def _slope(wanted: Array, change: Array, *, rounding: float) -> float:
+def _fit_slope(wanted: Array, change: Array, *, rounding: float) -> float:
     """The host's change on the trainer's, by least squares, corrected for the trainer's rounding.
 
     Rounding in `wanted` alone flattens the line: a right adapter of 0.12 nats measured 0.96 on a
@@ -117,7 +117,7 @@ def _slope(wanted: Array, change: Array, *, rounding: float) -> float:
     return float(np.mean(wanted * change)) / signal if len(wanted) else 0.0
 
 
-def _refusal(
+def _find_refusal(
     *, tokens: int, base_residual: float, effect_ratio: float, slope: float, ratio: float
 ) -> str | None:
     if tokens < MIN_TOKENS:
@@ -139,7 +139,7 @@ def _refusal(
     return None
 
 
-def _context(probes: Sequence[Probe], logprobs: Sequence[Sequence[float]]) -> Array:
+def _context_values(probes: Sequence[Probe], logprobs: Sequence[Sequence[float]]) -> Array:
     """The context tokens' values after the first (which has none before it), in probe order.
 
     Raises:

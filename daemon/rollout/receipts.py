@@ -1,4 +1,4 @@
-"""Takes swap receipts: load a version, score its probes with and without it, judge, keep (D3)."""
+"""Take swap receipts: load a version, score its probes with and without it, judge, store (D3)."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -21,6 +21,8 @@ from adaptd.daemon.store.lifecycle.adapter_seal import broken_seal
 from adaptd.daemon.store.lifecycle.adapters import AdapterRow, AdapterStore
 from adaptd.daemon.store.lifecycle.receipts import ReceiptStore
 from adaptd.daemon.wire.errors import HostError
+from adaptd.daemon.wire.files import read_regular
+from adaptd.daemon.wire.texts import NOT_DECODED
 
 PROBES_FILE = "probes.json"
 _ATTEMPTS = 3  # other requests share the host's steps and change its rounding; a fault stays
@@ -54,10 +56,10 @@ class ReceiptService:
                 if known.passed and name not in await self._host.loaded():
                     await self._host.load(name, Path(row.path))
                 return known
-            figures = await self._figures(row, info)
-            return await self._keep(name, info, figures)
+            figures = await self._take_figures(row, info)
+            return await self._store_receipt(name, info, figures)
 
-    async def _figures(self, row: AdapterRow, info: HostInfo) -> ReceiptFigures:
+    async def _take_figures(self, row: AdapterRow, info: HostInfo) -> ReceiptFigures:
         served = await asyncio.to_thread(base_digest, self._base_dir)
         if row.base_digest != served:
             trained, running = row.base_digest[:8], served[:8]
@@ -66,12 +68,12 @@ class ReceiptService:
             return ReceiptFigures(reason=broken)
         try:
             probes = await asyncio.to_thread(_read_probes, Path(row.path))
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, *NOT_DECODED) as error:
             return ReceiptFigures(reason=f"its probes cannot be read ({error})")
         await self._host.load(row.name, Path(row.path))
         figures = ReceiptFigures(reason="it was not measured")
         for attempt in range(1, _ATTEMPTS + 1):
-            measured = await self._measure(row.name, probes)
+            measured = await self._measure_probes(row.name, probes)
             if (await self._host.describe()).instance != info.instance:
                 problem = f"the host restarted while {row.name} was measured"
                 raise HostError("receipt", problem, "It is tried again")
@@ -83,7 +85,7 @@ class ReceiptService:
             )
         return figures
 
-    async def _measure(self, name: str, probes: list[Probe]) -> MeasuredProbes:
+    async def _measure_probes(self, name: str, probes: list[Probe]) -> MeasuredProbes:
         sequences = [probe.ids for probe in probes]
         return MeasuredProbes(
             base=await self._host.logprobs(None, sequences),
@@ -91,7 +93,7 @@ class ReceiptService:
             adapter=await self._host.logprobs(name, sequences),
         )
 
-    async def _keep(self, name: str, info: HostInfo, figures: ReceiptFigures) -> Receipt:
+    async def _store_receipt(self, name: str, info: HostInfo, figures: ReceiptFigures) -> Receipt:
         receipt = Receipt(
             adapter=name,
             instance=info.instance,
@@ -103,10 +105,10 @@ class ReceiptService:
             report=msgspec.to_builtins(figures),
             created_at=datetime.now(UTC),
         )
-        _log.info("receipt", adapter=name, instance=info.instance, **receipt.report)
+        _log.info("receipt_taken", adapter=name, instance=info.instance, **receipt.report)
         return await self._receipts.add(receipt)
 
 
 def _read_probes(directory: Path) -> list[Probe]:
-    text = (directory / PROBES_FILE).read_bytes()
+    text = read_regular(directory / PROBES_FILE)
     return msgspec.json.decode(text, type=ProbeFile).probes

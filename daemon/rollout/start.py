@@ -1,4 +1,4 @@
-"""Begins rollouts of accepted versions: the newest of each alias, once."""
+"""Begin rollouts of accepted versions: the newest of each alias, once."""
 
 from datetime import UTC, datetime
 
@@ -44,22 +44,22 @@ class Intake:
             for older in runs[:-1]:
                 await self._pass_over(older)
             if runs and world.active(version.model) is None:
-                await self._start(runs[-1], version)
+                await self._start_rollout(runs[-1], version)
 
     async def _pass_over(self, run: Run) -> None:
-        """A newer version was accepted before this one's turn: it keeps no place on the host."""
-        if (row := await self._waiting(run)) is not None:
-            await self._retire(row, "a newer version was accepted before its turn")
+        """Retire a version where a newer one was accepted before its turn."""
+        if (row := await self._waiting_version(run)) is not None:
+            await self._retire_version(row, "a newer version was accepted before its turn")
 
-    async def _retire(self, row: AdapterRow, reason: str) -> None:
+    async def _retire_version(self, row: AdapterRow, reason: str) -> None:
         await self._adapters.move(row.name, AdapterState.RETIRED, actor=ACTOR, reason=reason)
 
-    async def _start(self, run: Run, version: PolicyVersion) -> None:
-        if (row := await self._waiting(run)) is None:
+    async def _start_rollout(self, run: Run, version: PolicyVersion) -> None:
+        if (row := await self._waiting_version(run)) is None:
             return
         live = self._desk.world.live(run.model)
         if why_not := objection(await self._evaluations.of_run(run.run_id), live):
-            await self._retire(row, why_not)
+            await self._retire_version(row, why_not)
             return
         automatic = version.policy.rollout.approval == "automatic"
         rollout = Rollout(
@@ -73,7 +73,7 @@ class Intake:
         )
         await self._rollouts.create(rollout, actor=ACTOR, reason=f"run {run.run_id} was accepted")
 
-    async def _waiting(self, run: Run) -> AdapterRow | None:
+    async def _waiting_version(self, run: Run) -> AdapterRow | None:
         """The run's version, where it is still to be rolled out."""
         row = self._desk.world.adapters.get(run.adapter or "")
         if row is None or row.state != AdapterState.CANDIDATE or row.tainted_by:

@@ -1,4 +1,4 @@
-"""Versions and rollouts as they are, and as a change would leave them. Pure."""
+"""Versions and rollouts as they are, and as a change leaves them. Pure."""
 
 from collections.abc import Iterable, Mapping
 
@@ -25,25 +25,27 @@ class RolloutFacts(msgspec.Struct, frozen=True):
         return self._in_state(model, AdapterState.LIVE)
 
     def last_good(self, model: str) -> str | None:
-        """What a rollback of live returns to; None is the base."""
+        """The version that a rollback of live returns to; None is the base."""
         return self._in_state(model, AdapterState.LAST_GOOD)
 
     def is_tainted(self, name: str) -> bool:
-        """Whether a version learnt from a person who was erased."""
+        """True for a version that learnt from an erased person."""
         return self.adapters[name].tainted_by is not None
 
     def active(self, model: str) -> Rollout | None:
         """The alias's rollout that is neither live nor final."""
-        return next((r for r in self._of(model) if is_active(r)), None)
+        return next((r for r in self._rollouts_of(model) if is_active(r)), None)
 
     def promoted(self, model: str) -> Rollout | None:
         """The rollout that brought the present live version, where it is not final."""
         live = self.live(model)
-        found = (r for r in self._of(model) if r.state == RolloutState.LIVE)
+        found = (r for r in self._rollouts_of(model) if r.state == RolloutState.LIVE)
         return next((r for r in found if r.candidate == live), None)
 
     def behind(self, rollout: Rollout) -> str | None:
-        """What holds the server's one place (D2) before it: one on its steps, or an older one."""
+        """Name the rollout that holds the server's one place (D2): one on its steps, or an older
+        one.
+        """
         for other in sorted(self.rollouts.values(), key=lambda r: (r.created_at, r.rollout_id)):
             if other.rollout_id == rollout.rollout_id or not is_active(other):
                 continue
@@ -61,7 +63,7 @@ class RolloutFacts(msgspec.Struct, frozen=True):
         return list(dict.fromkeys(name for name in names if name in self.adapters))
 
     def after(self, change: Change) -> "RolloutFacts":
-        """The same with a change made."""
+        """The facts after a change."""
         adapters, rollouts = dict(self.adapters), dict(self.rollouts)
         for adapter in change.adapters:
             row = adapters[adapter.name]
@@ -77,7 +79,7 @@ class RolloutFacts(msgspec.Struct, frozen=True):
         newest = max(found, key=lambda a: a.number, default=None)
         return newest.name if newest else None
 
-    def _of(self, model: str) -> list[Rollout]:
+    def _rollouts_of(self, model: str) -> list[Rollout]:
         return [r for r in self.rollouts.values() if r.model == model]
 
 

@@ -1,6 +1,6 @@
 """Reads for people and scrapers: counts, the newest rows, histories."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -47,7 +47,8 @@ class EventTotals(msgspec.Struct, frozen=True, kw_only=True):
     """Counts of events. `last_minute`: interactions and feedback ingested in the last 60 s.
 
     `duplicates` were dropped since the store was made. `orphans`: feedback stored by
-    `orphans_until` that waits for its interaction.
+    `orphans_until` that waits for its interaction. `unscaled_ratings`: stored by older releases,
+    neither -1 nor 1 and without a scale, so that training sets leave them out.
     """
 
     interactions: int
@@ -58,6 +59,7 @@ class EventTotals(msgspec.Struct, frozen=True, kw_only=True):
     duplicates: int = 0
     orphans: int = 0
     orphans_until: datetime | None = None
+    unscaled_ratings: int = 0
     last_interaction_at: datetime | None
     last_feedback_at: datetime | None
 
@@ -114,9 +116,17 @@ class StatusStore:
         return await self._database.read(lambda cursor: _read_facts(cursor, now))
 
     async def evaluations(
-        self, *, model: str | None = None, run_id: str | None = None, limit: int = 50
+        self,
+        *,
+        model: str | None = None,
+        run_id: str | None = None,
+        limit: int = 50,
+        seen: Collection[str] | None = None,
     ) -> list[Row]:
-        return await self._read_rows("evaluations_of", model=model, run_id=run_id, limit=limit)
+        """Return evaluations, newest first. `seen` limits them to those aliases; None: no limit."""
+        values = {"model": model, "run_id": run_id, "limit": limit}
+        only = None if seen is None else sorted(seen)
+        return await self._read_rows("evaluations_of", **values, seen=only)
 
     async def receipts(self, adapter: str) -> list[Row]:
         return await self._read_rows("receipts_of", adapter=adapter)

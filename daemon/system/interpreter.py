@@ -1,4 +1,4 @@
-"""How Python runs in a process of many threads and many small objects."""
+"""Tune Python for a process of many threads and many small objects."""
 
 import gc
 import sys

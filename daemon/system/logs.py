@@ -71,7 +71,10 @@ def _last_steps(*, as_json: bool) -> list[structlog.typing.Processor]:
 def frames_only(
     exc_info: tuple[type[BaseException], BaseException, TracebackType | None],
 ) -> str:
-    """Where it was raised, and of what kind. No message and no variable: they may hold a prompt."""
+    """Place and kind of an exception.
+
+    Message and variables are left out: they may hold a prompt.
+    """
     kind, error, frames = exc_info
     causes = []
     while (cause := error.__cause__) is not None and len(causes) < _MOST_CAUSES:

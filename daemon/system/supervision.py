@@ -82,7 +82,7 @@ def describe(error: BaseException) -> str:
 
 
 def frames(error: BaseException) -> list[str]:
-    """Where it happened, innermost last: file and line only."""
+    """Frames of a traceback, innermost last: file and line only."""
     found = traceback.extract_tb(error.__traceback__)
     return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in found]
 

@@ -7,6 +7,7 @@ import msgspec
 
 from adaptd.daemon.domain.states import FailureCause
 from adaptd.daemon.wire.files import replace_file
+from adaptd.daemon.wire.texts import NOT_DECODED
 
 JOB_FILE = "job.json"
 LOCK_FILE = "lock"
@@ -121,5 +122,5 @@ def decode_line(line: bytes) -> Line | None:
     """None for a line that is not ours: a child's output is never trusted to be clean."""
     try:
         return msgspec.json.decode(line, type=Line)
-    except msgspec.MsgspecError:
+    except NOT_DECODED:
         return None

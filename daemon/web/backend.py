@@ -9,9 +9,8 @@ from adaptd.daemon.store.lifecycle.adapters import AdapterStore
 from adaptd.daemon.store.lifecycle.rollouts import RolloutStore
 from adaptd.daemon.store.lifecycle.runs import RunStore
 from adaptd.daemon.store.status_reads import StatusStore
-from adaptd.daemon.web.auth import Tokens
 from adaptd.daemon.web.bodies import Bodies
-from adaptd.daemon.web.ports import Door, Live, Operator, Upkeep
+from adaptd.daemon.web.ports import Door, Live, Operator, Tokens, Upkeep
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,12 @@ class Upkeep(Protocol):
         ...
 
 
+class Tokens(Protocol):
+    def lookup(self, bearer: str) -> Principal | None:
+        """Whose token this is; None where it is nobody's."""
+        ...
+
+
 class Door(Protocol):
     """Takes events over HTTP; see consumers.doors.http_door. The results say `result`: stored, …"""
 

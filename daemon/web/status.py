@@ -1,6 +1,6 @@
 """The status document: one answer for `adaptd status`, `adaptd watch` and scripts. Pure."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -33,6 +33,8 @@ _ROLLOUT_FIELDS = (
     "created_at",
     "step_started_at",
 )
+_LIMITED_KEYS = ("version", "time", "started_at", "ready", "not_ready", "alerts", "models")
+_UNTOLD = "a token of every alias is told why"
 Document = dict[str, Any]
 
 
@@ -55,6 +57,21 @@ def status_document(facts: StoreFacts, live: LiveFacts, now: datetime) -> Docume
         "models": [_model(name, facts, live) for name in model_names(facts, live)],
     }
     return msgspec.to_builtins(document)
+
+
+def limited_document(
+    facts: StoreFacts, live: LiveFacts, now: datetime, models: Collection[str]
+) -> Document:
+    """The part of the status that concerns some aliases alone.
+
+    Problems in words may name other aliases, so only the names of parts are told.
+    """
+    rollouts = [row for row in facts.newest_rollouts if row["model"] in models]
+    own = msgspec.structs.replace(facts, newest_rollouts=rollouts, open_halts=[])
+    parts = [PartState(part=part.part, problem=_UNTOLD) for part in not_ready(live.parts)]
+    found = status_document(own, msgspec.structs.replace(live, parts=parts, problems=[]), now)
+    found["models"] = [model for model in found["models"] if model["model"] in models]
+    return {key: found[key] for key in _LIMITED_KEYS}
 
 
 def not_ready(parts: Iterable[PartState]) -> list[PartState]:

@@ -1,14 +1,26 @@
 """Errors a person may see: where, what was found, what to do."""
 
+from adaptd.daemon.wire.texts import encodable
+
+_SENTENCE_ENDS = (".", "?", "!", "…")
+
+
+def join_sentences(*parts: str) -> str:
+    """Parts as sentences, each exactly as given; one that ends already gets no full stop."""
+    ended = (part if part.endswith(_SENTENCE_ENDS) else f"{part}." for part in parts if part)
+    return " ".join(ended)
+
 
 class AdaptdError(Exception):
     """Anything adaptd refuses or cannot do, told without a stack trace.
 
-    The message reads `where: problem. remedy.`; code reads the fields.
+    The message reads `where: problem. remedy.`; code reads the fields. All of them can be written
+    as UTF-8, whatever they quote.
     """
 
     def __init__(self, where: str, problem: str, remedy: str) -> None:
-        super().__init__(f"{where}: {problem}. {remedy}.".replace("..", "."))
+        where, problem, remedy = encodable(where), encodable(problem), encodable(remedy)
+        super().__init__(f"{where}: {join_sentences(problem, remedy)}")
         self.where = where
         self.problem = problem
         self.remedy = remedy
@@ -64,6 +76,10 @@ class EpochError(HostError):
 
 class RefusedError(AdaptdError):
     """A command asks for what the state or a rule does not allow. Exit code 1."""
+
+
+class NotPermittedError(RefusedError):
+    """The token does not reach so far. Over HTTP: 403."""
 
 
 class TooLargeError(RefusedError):

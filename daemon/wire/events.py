@@ -1,4 +1,4 @@
-"""The event contract (design §3): what travels in Kafka and through POST /v1/events.
+"""The event contract: what travels in Kafka and through POST /v1/events. See docs/events.md.
 
 One JSON object an event, or `{"batch": [event, ...]}`. Times are RFC 3339 with an offset. Field
 names are also the column names that policies use.
@@ -14,6 +14,7 @@ FEEDBACK_SCHEMA = "adaptd.feedback/1"
 INTERACTIONS_TOPIC = "interactions.v1"
 FEEDBACK_TOPIC = "feedback.v1"
 DEAD_LETTERS_TOPIC = "dead-letters.v1"
+MAX_BATCH = 10_000  # a 5 MB batch of `1,1,1…` would otherwise become 2.5 M dead letters
 SIGNATURE_HEADER = "adaptd-signature"  # Kafka header: hex HMAC-SHA256 of the value, see signing.py
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from adaptd.daemon.wire.errors import SettingsError
+from adaptd.daemon.wire.files import open_regular, read_regular
 
 PASSWORD_VARIABLE = "ADAPTD_KAFKA_PASSWORD"  # noqa: S105 - its name, not the password
 
@@ -61,7 +62,7 @@ class KafkaSecurity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             found = (os.environ if environment is None else environment).get(PASSWORD_VARIABLE)
         else:
             try:
-                found = self.password_path.read_text("utf-8").rstrip("\r\n")
+                found = read_regular(self.password_path).decode().rstrip("\r\n")
             except (OSError, UnicodeDecodeError) as error:
                 problem = f"the password cannot be read ({type(error).__name__})"
                 raise SettingsError(str(self.password_path), problem, remedy) from error
@@ -73,6 +74,8 @@ class KafkaSecurity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         """Checks the broker's certificate and its name; there is no way to turn that off."""
         remedy = "Give PEM files: ADAPTD_KAFKA_CA_PATH, _CERTIFICATE_PATH, _KEY_PATH"
         try:
+            for path in filter(None, (self.ca_path, self.certificate_path, self.key_path)):
+                open_regular(path).close()  # OpenSSL would wait at a pipe for ever
             context = ssl.create_default_context(cafile=self.ca_path)
             if self.certificate_path is not None:
                 context.load_cert_chain(self.certificate_path, self.key_path, password=_refuse)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from adaptd.daemon.wire.errors import SettingsError
-from adaptd.daemon.wire.files import replace_file, sync_directory
+from adaptd.daemon.wire.files import read_regular, replace_file, sync_directory
 
 _SECRET_BYTES = 32
 _MAC_BITS = 48
@@ -25,7 +25,7 @@ def load_secret(path: Path) -> bytes:
     """
     if not path.exists():
         _make_secret(path)
-    secret = path.read_bytes()
+    secret = read_regular(path)
     if len(secret) != _SECRET_BYTES:
         problem = f"it holds {len(secret)} bytes, not {_SECRET_BYTES}"
         remedy = (

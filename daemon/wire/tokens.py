@@ -13,7 +13,8 @@ import msgspec
 
 from adaptd.daemon.wire.errors import RefusedError, SettingsError
 from adaptd.daemon.wire.events import AwareTime, Source
-from adaptd.daemon.wire.files import replace_file
+from adaptd.daemon.wire.files import read_regular, replace_file, shown_path
+from adaptd.daemon.wire.texts import NOT_DECODED
 
 Scope = Literal["chat", "feedback", "events", "operate", "read", "control"]
 SCOPES: tuple[str, ...] = get_args(Scope)
@@ -38,7 +39,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     models: frozenset[str] | None = None
 
     def may(self, scope: Scope) -> bool:
-        return scope in self.scopes
+        """True where the token has the scope. `control` reaches every alias: never with `models`."""
+        return scope in self.scopes and (scope != "control" or self.models is None)
 
     def sees(self, model: str) -> bool:
         return self.models is None or model in self.models
@@ -70,7 +72,7 @@ class TokenBook:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen: tuple[int, int, int] | None = None
+        self._seen: tuple[int, int, int] | None = (0, 0, 0)  # of no file: it is read first
         self._entries: dict[str, TokenEntry] = {}
         self.problem: SettingsError | None = None
 
@@ -112,10 +114,10 @@ def list_tokens(path: Path) -> tuple[TokenEntry, ...]:
         SettingsError: the file is not what `create_token` writes.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=TokenFile).tokens
+        return msgspec.json.decode(read_regular(path), type=TokenFile).tokens
     except FileNotFoundError:
         return ()
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *NOT_DECODED) as error:
         raise SettingsError(
             str(path), f"the tokens cannot be read ({error})", "Mend the file or restore a copy"
         ) from error
@@ -135,6 +137,9 @@ def create_token(
     Raises:
         RefusedError: a scope, a source or the tenant's name is not allowed.
     """
+    if models is not None and "control" in scopes:
+        problem = "the scope control reaches every alias"
+        raise RefusedError("token", problem, "Give read and operate, or leave out the aliases")
     token = f"adt_{secrets.token_urlsafe(32)}"
     entry = _entry(token, tenant, scopes, sources=sources, models=models, expires_at=expires_at)
     _edit(path, lambda tokens: ((*tokens, entry), None))
@@ -204,36 +209,49 @@ def _edit(
     path: Path,
     change: Callable[[tuple[TokenEntry, ...]], tuple[tuple[TokenEntry, ...], T]],
 ) -> T:
-    """Change the file as a whole, one process at a time."""
+    """Change the file as a whole, one process at a time.
+
+    Raises:
+        SettingsError: it cannot be read or written.
+    """
     with _locked(path):
         before = list_tokens(path)
         after, result = change(before)
         if after != before:
             replace_file(path, msgspec.json.format(msgspec.json.encode(TokenFile(after))) + b"\n")
-        return result
+    return result
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_name(f".{path.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        problem = f"it cannot be read or written ({error.strerror})"
+        remedy = "See what lies there and who owns it, or set ADAPTD_HOME to another folder"
+        raise SettingsError(shown_path(error.filename or path), problem, remedy) from error
 
 
 def _read_token(path: Path) -> str | None:
     try:
-        return path.read_text().strip() or None
+        return read_regular(path).decode().strip() or None
     except FileNotFoundError:
         return None
+    except UnicodeDecodeError as error:
+        remedy = "Delete it: a new one is made"
+        raise SettingsError(str(path), "it holds no token", remedy) from error
 
 
 def _fingerprint(path: Path) -> tuple[int, int, int] | None:
+    """The ctime is in it, since a change of rights leaves the mtime as it is."""
     try:
         found = path.stat()
-    except FileNotFoundError:
+    except OSError:  # missing, or links in a circle: reading it says which
         return None
-    return found.st_mtime_ns, found.st_ino, found.st_size
+    return found.st_ctime_ns, found.st_ino, found.st_size
 
 
 def _expired(entry: TokenEntry, now: datetime) -> bool:

@@ -4,13 +4,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptd.daemon.policy.load import load_policy
+from adaptd.daemon.policy.files import policy_paths
+from adaptd.daemon.policy.load import named_base
 from adaptd.daemon.settings import Settings
 from adaptd.daemon.store.database.database import Database
 from adaptd.daemon.store.database.encryption import StoreKey, read_key
 from adaptd.daemon.training import calibration
 from adaptd.daemon.training.calibration import Calibrator
-from adaptd.daemon.wire.errors import SettingsError
+from adaptd.daemon.wire.errors import PolicyError, SettingsError
 from adaptd.daemon.wire.signing import load_secret
 from adaptd.daemon.wire.tokens import ensure_control_token
 from adaptd.serving.gateway.settings import GatewaySettings
@@ -32,14 +33,14 @@ class Keys:
         """Read the keys; the first call makes them.
 
         Raises:
-            SettingsError: the folder cannot be written, or the secret is not whole.
+            SettingsError: the folder cannot be read or written, or the secret is not whole.
         """
         try:
             settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
             secret = load_secret(settings.secret_path)
             token = ensure_control_token(settings.control_token_path, settings.tokens_path)
         except OSError as error:
-            problem = f"it cannot be written ({error.strerror})"
+            problem = f"it cannot be used ({error.strerror}: {error.filename})"
             remedy = "Change its owner, or set ADAPTD_HOME to another folder"
             raise SettingsError(str(settings.home), problem, remedy) from error
         return cls(secret, token)
@@ -76,6 +77,8 @@ class Base:
 def find_base(settings: Settings) -> Base:
     """Find the base that the policies name, otherwise the first one set.
 
+    A policy with a problem keeps nothing from starting, and counts here by the base it names.
+
     Raises:
         SettingsError: there is none, or its directory holds no model.
     """
@@ -86,17 +89,27 @@ def find_base(settings: Settings) -> Base:
             return Base("base", settings.home)  # nothing is ever trained or proven without one
         problem, remedy = "no base model is set", "Add one to adaptd.toml under [bases]"
         raise SettingsError("bases", problem, remedy)
-    if not (settings.bases[name] / "config.json").is_file():
+    if not _is_model(settings.bases[name]):
         problem = f"{settings.bases[name]} holds no model (there is no config.json)"
         remedy = "Give the directory of a model with its tokenizer, or make the base model first"
         raise SettingsError(f"bases.{name}", problem, remedy)
     return Base(name, settings.bases[name])
 
 
+def _is_model(directory: Path) -> bool:
+    try:
+        return (directory / "config.json").is_file()
+    except OSError:  # a name that is too long, say
+        return False
+
+
 def _bases_of_policies(settings: Settings) -> list[str]:
     folder = settings.policies_dir
-    loaded = [load_policy(path, folder=folder) for path in sorted(folder.glob("*.y*ml"))]
-    return [file.policy.base for file in loaded if file.policy is not None]
+    try:
+        found = [named_base(path, folder=folder) for path in policy_paths(folder)]
+    except PolicyError:  # the folder cannot be listed: the part that follows it says so
+        return []
+    return [base for base in found if base is not None]
 
 
 def engine_settings(settings: Settings, base: Base) -> EngineSettings:

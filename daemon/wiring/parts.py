@@ -103,6 +103,7 @@ async def build(settings: Settings, keys: Keys, database: Database, stack: Async
     pipeline = _build_stages(settings, stores, book, sandbox, serving, key)
     ingestion = _build_ingestion(settings, keys, stores)
     restoration = await _load_restoration(settings, stores, serving, ingestion)
+    tokens = TokenBook(settings.tokens_path)
     live = LiveParts(
         services=supervisor.problems,
         policies=book,
@@ -113,13 +114,17 @@ async def build(settings: Settings, keys: Keys, database: Database, stack: Async
         meters=ingestion.meters,
         decisions=pipeline.triggers.decisions,
         restoration=restoration,
-        notices=lambda: [*_list_notices(serving, book), *ingestion.rereading.notices()],
+        notices=lambda: [
+            *_list_notices(serving, book),
+            *ingestion.rereading.notices(),
+            *_token_problem(tokens),
+        ],
     )
     place = Place(settings.home, settings.policies_dir)
     backups = Backups(database, place, key=store_key(settings))
     privacy = build_privacy(settings, stores, rollouts.operator)
     backend = _build_backend(
-        settings, stores, live, rollouts, ingestion, backups, restoration, privacy
+        settings, stores, tokens, live, rollouts, ingestion, backups, restoration, privacy
     )
     services = _list_services(rollouts, policies, serving, ingestion, pipeline, restoration)
     services |= {"backups": backups.run, "orphans": stores.orphans.run}
@@ -261,9 +266,10 @@ async def _load_restoration(
     )
 
 
-def _build_backend(
+def _build_backend(  # noqa: PLR0913, PLR0917 - one argument a part
     settings: Settings,
     stores: Stores,
+    tokens: TokenBook,
     live: LiveParts,
     rollouts: RolloutService,
     ingestion: _Ingestion,
@@ -272,7 +278,7 @@ def _build_backend(
     privacy: PrivacyParts,
 ) -> Backend:
     return Backend(
-        tokens=TokenBook(settings.tokens_path),
+        tokens=tokens,
         surfaces=stores.status,
         runs=stores.runs,
         adapters=stores.adapters,
@@ -343,3 +349,10 @@ def _list_notices(serving: _Serving, book: PolicyBook) -> list[StatusProblem]:
         what = "vLLM runs with other settings than those given now"
         found.append(StatusProblem(level="warning", what=what, remedy="adaptd engine restart"))
     return found
+
+
+def _token_problem(tokens: TokenBook) -> list[StatusProblem]:
+    if (found := tokens.problem) is None:
+        return []
+    what = f"{found.where}: {found.problem}; tokens read before stay valid, revoked ones too"
+    return [StatusProblem(level="error", what=what, remedy=found.remedy)]

@@ -12,9 +12,11 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError
 
 from adaptd.daemon.wire.errors import AdaptdError, SettingsError
 from adaptd.daemon.wire.events import SIGNATURE_HEADER
+from adaptd.daemon.wire.files import read_regular
 from adaptd.daemon.wire.kafka import KafkaSecurity
 from adaptd.daemon.wire.kafka_clients import connect
 from adaptd.daemon.wire.signing import sign
+from adaptd.daemon.wire.texts import NOT_DECODED
 
 
 class DeliveryError(AdaptdError):
@@ -184,7 +186,7 @@ class HttpDelivery:
         """Raises DeliveryError where it does not say of every event what became of it."""
         try:
             results = msgspec.json.decode(content, type=_Results).results
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except NOT_DECODED as error:
             raise self._refusal("the answer is not a daemon's") from error
         if len(results) != events:
             raise self._refusal(f"the answer tells of {len(results)} events, not of {events}")
@@ -195,13 +197,13 @@ class HttpDelivery:
     def _post(self, events: Sequence[Event]) -> httpx.Response:
         body = b"".join(event.value + b"\n" for event in events)
         try:
-            token = self._token_path.read_text().strip()
+            token = read_regular(self._token_path).decode().strip()
             headers = {
                 "Authorization": f"Bearer {token}",
                 "Content-Type": "application/x-ndjson",
             }
             return self._client.post(self._url, content=body, headers=headers)
-        except (OSError, httpx.HTTPError) as error:
+        except (OSError, UnicodeError, httpx.HTTPError) as error:
             problem = f"the daemon does not take events ({type(error).__name__})"
             raise self._refusal(problem) from error
 

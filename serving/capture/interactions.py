@@ -1,11 +1,13 @@
 """Exchange → interaction. Pure, and slow enough to be kept off the request's path."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from adaptd.daemon.wire.events import Interaction, Usage
+from adaptd.daemon.wire.nesting import nests_deeper
+from adaptd.daemon.wire.texts import NOT_DECODED
 from adaptd.serving.gateway.allowlist import RENDERED
 from adaptd.serving.gateway.exchange import Exchange
 from adaptd.serving.gateway.rewrite import Fields
@@ -26,26 +28,10 @@ def to_interaction(exchange: Exchange) -> Interaction:
         return _interaction(exchange)
 
 
-def nests_deeper(value: Any, limit: int) -> bool:
-    """True where lists and objects nest in more than `limit` levels."""
-    level = [value]
-    for _ in range(limit):
-        level = [child for parent in level for child in _children(parent)]
-        if not level:
-            return False
-    return bool(level)
-
-
 def without_texts(interaction: Interaction) -> Interaction:
     return msgspec.structs.replace(
         interaction, request=None, choices=None, params=None, texts="dropped"
     )
-
-
-def _children(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
 
 
 def _interaction(exchange: Exchange) -> Interaction:
@@ -88,7 +74,7 @@ def _decoded(fields: Fields | None, wanted: Callable[[str], bool]) -> dict[str, 
 def _usage(document: bytes | None) -> Usage | None:
     try:
         return None if document is None else msgspec.json.decode(document, type=Usage)
-    except msgspec.MsgspecError:
+    except NOT_DECODED:
         return None
 
 

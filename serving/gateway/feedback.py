@@ -21,10 +21,12 @@ from adaptd.daemon.wire.events import (
 )
 from adaptd.daemon.wire.feedback import problem_with
 from adaptd.daemon.wire.identity import own_name
+from adaptd.daemon.wire.nesting import nests_deeper
 from adaptd.daemon.wire.signing import belongs_to
+from adaptd.daemon.wire.texts import NOT_DECODED
 from adaptd.daemon.wire.tokens import Principal
 from adaptd.serving.capture.delivery import Delivery, DeliveryError, Event
-from adaptd.serving.capture.interactions import MAX_DEPTH, nests_deeper
+from adaptd.serving.capture.interactions import MAX_DEPTH
 from adaptd.serving.gateway.refusals import RefusalError, bad_request, not_permitted, not_ready
 from adaptd.serving.gateway.request import Tags
 
@@ -66,7 +68,7 @@ def read_feedback(
     """
     try:
         found = msgspec.json.decode(body, type=Given | list[Given])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_DECODED as error:
         raise bad_request(f"The feedback is not valid: {error}") from error
     given = found if isinstance(found, list) else [found]
     if not 0 < len(given) <= MAX_ITEMS:
@@ -94,14 +96,19 @@ def _event(given: Given, principal: Principal, *, ids_key: bytes, now: datetime)
         "time": min(given.time or now, now),
     }
     feedback = Feedback(**fields)
-    problem = problem_with(feedback)
+    if (problem := problem_with(feedback)) is not None:
+        raise _unusable(problem.detail, code=problem.reason)
     if nests_deeper(feedback.message, MAX_DEPTH):
-        problem = f"the message nests in more than {MAX_DEPTH} levels"
+        raise _unusable(f"the message nests in more than {MAX_DEPTH} levels", code="too_deep")
     if feedback.time < _EARLIEST:
-        problem = "its time is before 1970"
-    if problem:
-        raise bad_request(f"The feedback is not valid: {problem}.", param="kind")
+        raise _unusable("its time is before 1970", code="time_out_of_range")
     return feedback
+
+
+def _unusable(problem: str, *, code: str) -> RefusalError:
+    """`code` is the reason that a dead letter with the same fault has."""
+    message = f"The feedback is not valid: {problem}."
+    return RefusalError(400, message, param="kind", code=code)
 
 
 def _source(given: Given, principal: Principal) -> str:

@@ -5,11 +5,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import structlog
 
 from adaptd.daemon.wire.errors import SettingsError
+from adaptd.daemon.wire.files import read_regular
 from adaptd.serving.gateway.app import Gateway
 from adaptd.serving.gateway.asgi import Message, Receive, Scope, Send, read_body, send_refusal
 from adaptd.serving.gateway.log import make_log
@@ -101,7 +103,7 @@ class Upstream:
                 async for part in _raw_parts(answer):
                     await send({"type": "http.response.body", "body": part, "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, SettingsError) as error:
             self._log.error("upstream_failed", error=type(error).__name__)
             if started:
                 raise
@@ -115,8 +117,8 @@ class Upstream:
         """Everything but hops and the caller's token; the upstream's own key where it has one."""
         drop = _HOP_HEADERS | {b"authorization", b"accept-encoding"}
         headers = [(name, value) for name, value in scope["headers"] if name not in drop]
-        if key_path := self._settings.upstream_key_path:
-            headers.append((b"authorization", f"Bearer {key_path.read_text().strip()}".encode()))
+        if (key_path := self._settings.upstream_key_path) is not None:
+            headers.append((b"authorization", b"Bearer " + _read_key(key_path)))
         return [*headers, (b"accept-encoding", b"identity")]  # the gateway reads the answer
 
 
@@ -131,7 +133,19 @@ async def _until_disconnect(receive: Receive) -> Message:
     return message
 
 
-def _failure(error: httpx.HTTPError) -> RefusalError:
+def _read_key(path: Path) -> bytes:
+    try:
+        return read_regular(path).strip()
+    except OSError as error:
+        problem = f"the upstream's key cannot be read ({error.strerror})"
+        raise SettingsError(str(path), problem, "Name a plain file with it") from error
+
+
+def _failure(error: httpx.HTTPError | SettingsError) -> RefusalError:
+    if isinstance(error, SettingsError):
+        return RefusalError(
+            502, "The gateway has no key for the model server.", kind="server_error"
+        )
     if isinstance(error, httpx.TimeoutException):
         return RefusalError(504, "The model server did not answer in time.", kind="timeout_error")
     return RefusalError(502, "The model server is away.", kind="server_error")

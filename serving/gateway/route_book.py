@@ -8,7 +8,7 @@ import msgspec
 
 from adaptd.daemon.wire.errors import RefusedError
 from adaptd.daemon.wire.events import UnitKind
-from adaptd.daemon.wire.files import replace_file
+from adaptd.daemon.wire.files import read_regular, replace_file
 from adaptd.daemon.wire.identity import own_name
 from adaptd.daemon.wire.routes import VERSION_NAME, Arm, Choice, Route, RouteTable, choose
 from adaptd.daemon.wire.tokens import Principal
@@ -38,7 +38,7 @@ class RouteBook:
             OSError, msgspec.MsgspecError: the file is there and cannot be used.
         """
         if self._path.exists():
-            self.table = msgspec.json.decode(self._path.read_bytes(), type=RouteTable)
+            self.table = msgspec.json.decode(read_regular(self._path), type=RouteTable)
             self._on_disk = self.table
 
     @property

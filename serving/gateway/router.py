@@ -5,10 +5,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
-from adaptd.daemon.wire.routes import GatewayState
+from adaptd.daemon.wire.routes import GatewayState, ThreadState
 from adaptd.daemon.wire.signing import derive, load_secret
+from adaptd.daemon.wire.texts import NOT_DECODED
 from adaptd.daemon.wire.tokens import Principal, TokenBook
 from adaptd.serving.capture.delivery import Delivery, HttpDelivery, KafkaDelivery, NoDelivery
 from adaptd.serving.capture.recorder import Capture
@@ -71,7 +70,7 @@ class Station:
     def start(self) -> None:
         try:
             self.book.load()
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, *NOT_DECODED) as error:
             self.log.error("saved_table_unusable", problem=str(error))
         self._capture.start()
         self.log.info("gateway_started", epoch=self.book.epoch)
@@ -149,7 +148,12 @@ class Station:
             rows_lost=self._capture.rows_lost,
             lease_held=self.book.lease_held(),
             table_saved=self.book.saved,
+            threads=self._threads(),
         )
+
+    def _threads(self) -> tuple[ThreadState, ...]:
+        shipping = (self._shipping.state(),) if self._shipping else ()
+        return (self._capture.state(), *shipping)
 
     def _render_metrics(self) -> bytes:
         shipping = self._shipping
@@ -167,10 +171,14 @@ class Station:
     def _ship_from(self, spool: Spool) -> None:
         settings = self._settings
         delivery = self._new_delivery(settings.interactions_topic, SHIP_LIMIT_S)
-        self._spool = spool
-        self._shipping = Shipping(spool, delivery, log=self.log)
-        self._capture.on_append = self._shipping.wake
-        self._shipping.start()
+        shipping = Shipping(spool, delivery, log=self.log)
+        try:
+            shipping.start()
+        except RuntimeError:  # no thread to be had: called again
+            delivery.close()
+            raise
+        self._spool, self._shipping = spool, shipping
+        self._capture.on_append = shipping.wake
 
     def _new_delivery(self, topic: str, limit_s: float) -> Delivery:
         settings = self._settings

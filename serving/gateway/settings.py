@@ -9,8 +9,9 @@ import msgspec
 
 from adaptd.daemon.wire.errors import SettingsError
 from adaptd.daemon.wire.events import FEEDBACK_TOPIC, INTERACTIONS_TOPIC, Id
-from adaptd.daemon.wire.files import replace_file
+from adaptd.daemon.wire.files import read_regular, replace_file
 from adaptd.daemon.wire.kafka import KafkaSecurity
+from adaptd.daemon.wire.texts import NOT_DECODED
 from adaptd.serving.gateway.allowlist import CHAT_FIELDS, COMPLETION_FIELDS
 
 CONFIG_VARIABLE = "ADAPTD_GATEWAY_CONFIG"
@@ -70,9 +71,9 @@ def load_settings(environment: Mapping[str, str] | None = None) -> GatewaySettin
             CONFIG_VARIABLE, "it is not set", "Name the gateway's JSON settings file in it"
         )
     try:
-        content = Path(name).read_bytes()
+        content = read_regular(Path(name))
         return msgspec.json.decode(content, type=GatewaySettings, dec_hook=_to_path)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *NOT_DECODED) as error:
         raise SettingsError(
             name, f"the gateway's settings cannot be used ({error})", "See docs/gateway.md"
         ) from error

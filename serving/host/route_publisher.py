@@ -10,7 +10,9 @@ import httpx
 import msgspec
 
 from adaptd.daemon.wire.errors import EpochError, HostError
+from adaptd.daemon.wire.files import read_regular
 from adaptd.daemon.wire.routes import GatewayState, RouteTable
+from adaptd.daemon.wire.texts import NOT_DECODED
 
 LIMIT_S = 2.0  # a gateway that needs longer is reported; the next heartbeat tries again
 
@@ -79,12 +81,14 @@ class HttpPublisher:
 
     async def _answer(self, method: str, url: str, body: bytes | None) -> tuple[int, bytes]:
         try:
-            token = self._token_path.read_text().strip()  # a few bytes, in the page cache
+            token = (
+                read_regular(self._token_path).decode().strip()
+            )  # a few bytes, in the page cache
             headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
             answer = await self._client.request(method, url, content=body, headers=headers)
             if answer.status_code != httpx.codes.CONFLICT:
                 answer.raise_for_status()
-        except (OSError, httpx.HTTPError) as error:
+        except (OSError, UnicodeError, httpx.HTTPError) as error:
             raise _silent(url, error) from error
         return answer.status_code, answer.content
 
@@ -92,7 +96,7 @@ class HttpPublisher:
 def _read(url: str, content: bytes, kind: Any) -> Any:
     try:
         return msgspec.json.decode(content, type=kind)
-    except msgspec.MsgspecError as error:
+    except NOT_DECODED as error:
         raise _silent(url, error) from error
 
 

@@ -13,6 +13,7 @@ import msgspec
 from adaptd.daemon.domain.patience import Patience
 from adaptd.daemon.domain.ports import HostInfo
 from adaptd.daemon.wire.errors import HostError
+from adaptd.daemon.wire.texts import NOT_DECODED
 
 # A scoring call builds a [tokens, vocabulary] table of logits outside vLLM's memory profile; past a
 # few thousand tokens it has killed engines. Eight sequences leave half of 16 seats to customers.
@@ -120,7 +121,7 @@ class VllmHost:
         except httpx.HTTPError as error:
             problem = f"its gateway did not answer ({type(error).__name__})"
             raise HostError(self._url, problem, "See whether vLLM runs: adaptd doctor") from error
-        except msgspec.MsgspecError:
+        except NOT_DECODED:
             return None
 
     async def slots(self) -> int | None:
@@ -234,7 +235,8 @@ class VllmHost:
         try:
             answer = await self._answer(method, path, body)
         except httpx.HTTPError as error:
-            problem = f"{path} was not answered ({type(error).__name__} {error})".replace(" )", ")")
+            words = " ".join(filter(None, (type(error).__name__, str(error))))
+            problem = f"{path} was not answered ({words})"
             raise HostError(self._url, problem, "See whether vLLM runs: adaptd doctor") from error
         if answer.is_error:
             said = f"{path} was answered {answer.status_code}: {_words_of(answer)}"

@@ -53,8 +53,10 @@ class Sources:
         }
 
     def mixed(self) -> Iterator[str]:
-        """Every definition that reaches both, with where."""
+        """Every definition that reaches both, with where. Programs only gather others."""
         for module, name in self._definitions:
+            if module.endswith(".__main__"):
+                continue
             reached = [self._definitions[place] for place in self._reached((module, name))]
             fixed = next((found.fixed for found in reached if found.fixed), None)
             real = next((found.real for found in reached if found.real), None)
@@ -78,7 +80,14 @@ class Sources:
                     left.append(found)
 
     def _find(self, module: str, name: str) -> Place | None:
-        """Where a name is defined: here, where it is imported from, or in a conftest above."""
+        """Where a name is defined: here, where it is imported from, or in a conftest above.
+
+        `name` may be dotted: what a module that is imported defines.
+        """
+        owner, _, last = name.rpartition(".")
+        if owner:
+            source = self._imports.get(module, {}).get(owner)
+            return self._find(".".join(source) if source else owner, last)
         if (module, name) in self._definitions:
             return module, name
         source = self._imports.get(module, {}).get(name)
@@ -90,12 +99,41 @@ class Sources:
         return (f"{above}.conftest", name) if above else None
 
 
+def canonical(tree: ast.Module) -> ast.Module:
+    """A module with the names of modules and clocks spelled out: `t.time()` → `time.time()`."""
+    return ast.fix_missing_locations(_Spelling(tree).visit(tree))
+
+
+class _Spelling(ast.NodeTransformer):
+    """Replaces aliases that `import … as` and `from time import time` make."""
+
+    def __init__(self, tree: ast.Module) -> None:
+        self._modules = {
+            alias.asname: alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import)
+            for alias in node.names
+            if alias.asname
+        }
+        self._clocks = {
+            name: ".".join(place)
+            for name, place in _imports(tree).items()
+            if ".".join(place) in _CLOCKS
+        }
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        spelled = self._modules.get(node.id) or self._clocks.get(node.id)
+        if spelled is None or not isinstance(node.ctx, ast.Load):
+            return node
+        return ast.copy_location(ast.parse(spelled, mode="eval").body, node)
+
+
 def read_modules(root: Path, *folders: str, mentioning: tuple[str, ...] = ("",)) -> Trees:
     """Modules below these folders of the repository, by dotted name, that hold one of the words."""
     files = [path for folder in folders for path in sorted((root / folder).rglob("*.py"))]
     texts = {path: path.read_text("utf-8") for path in files}
     return {
-        ".".join(path.relative_to(root).with_suffix("").parts): ast.parse(text)
+        ".".join(path.relative_to(root).with_suffix("").parts): canonical(ast.parse(text))
         for path, text in texts.items()
         if any(word in text for word in mentioning)
     }
@@ -161,6 +199,8 @@ def _names(parts: list[ast.AST]) -> Iterator[str]:
     for part in parts:
         if isinstance(part, ast.Name):
             yield part.id
+        elif isinstance(part, ast.Attribute):
+            yield _dotted(part)
         elif isinstance(part, ast.arg):
             yield part.arg
 
@@ -211,7 +251,12 @@ def _reads(node: ast.AST, readers: frozenset[str]) -> bool:
 
 def _called(node: ast.Call) -> str:
     """The dotted name of what is called; empty where it is no name."""
-    parts, part = list[str](), node.func
+    return _dotted(node.func)
+
+
+def _dotted(node: ast.expr) -> str:
+    """The dotted name that an expression is; empty where it is none."""
+    parts, part = list[str](), node
     while isinstance(part, ast.Attribute):
         parts.append(part.attr)
         part = part.value

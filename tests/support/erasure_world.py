@@ -17,14 +17,14 @@ from adaptd.daemon.dataset.groups import message_key
 from adaptd.daemon.dataset.snapshot import Contents, SuiteRow, train_row, write_snapshot
 from adaptd.daemon.domain.erasures import Erasure, ErasureState, Person
 from adaptd.daemon.domain.states import AdapterState, RunState
-from adaptd.daemon.erasure.service import ErasureService, ErasureStores, Places
+from adaptd.daemon.erasure.service import ErasureService, Places
 from adaptd.daemon.store.database.database import Database
 from adaptd.daemon.store.lifecycle.adapters import AdapterRow, Origin
 from adaptd.daemon.store.lifecycle.snapshots import HoldoutStore, Member, Snapshot
 from adaptd.daemon.wire.errors import RefusedError
 from tests.support.event_samples import NOON, a_correction, a_rating, an_interaction
 from tests.support.ingesting import UNSIGNED, Ingesting
-from tests.support.stores import stores_over
+from tests.support.stores import erasure_stores, stores_over
 
 SECRET = "5ec2e7" * 8
 PERSON, OTHER = "person-zq7f", "person-kept"
@@ -60,14 +60,7 @@ class ErasureWorld:
         self.runs = self.all_stores.runs
         self.snapshots = self.all_stores.snapshots
         self.examples = self.all_stores.examples
-        self.stores = ErasureStores(
-            database=self.database,
-            examples=self.examples,
-            erasures=self.all_stores.erasures,
-            people=self.all_stores.forgetting,
-            snapshots=self.snapshots,
-            runs=self.runs,
-        )
+        self.stores = erasure_stores(self.all_stores)
         places = Places(
             home=home,
             spool_dir=home / SPOOL,

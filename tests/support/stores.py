@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from adaptd.daemon.erasure.service import ErasureStores
 from adaptd.daemon.store.database.database import Database
 from adaptd.daemon.store.stores import Stores, open_stores
 from adaptd.daemon.wire.clock import utc_now
@@ -14,13 +15,26 @@ def stores_over(
     folder: Path = Path("/nowhere"),
     *,
     secret: str = "5e",
+    dedupe_window: timedelta = timedelta(days=1),
     clock: Callable[[], datetime] = utc_now,
 ) -> Stores:
-    """`folder` is where files of examples would lie. Events are compared with one day's."""
+    """`folder` is where files of examples would lie."""
     return open_stores(
         database,
         examples_folder=folder,
         erasure_secret=secret,
-        dedupe_window=timedelta(days=1),
+        dedupe_window=dedupe_window,
         clock=clock,
+    )
+
+
+def erasure_stores(stores: Stores) -> ErasureStores:
+    """Those of them that an erasure works on."""
+    return ErasureStores(
+        database=stores.database,
+        examples=stores.examples,
+        erasures=stores.erasures,
+        people=stores.forgetting,
+        snapshots=stores.snapshots,
+        runs=stores.runs,
     )

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from adaptd.daemon.wire.errors import RefusedError, StoreError
-from adaptd.daemon.wire.files import replace_file, sync_directory
+from adaptd.daemon.wire.files import open_regular, read_regular, replace_file, sync_directory
+from adaptd.daemon.wire.texts import NOT_DECODED
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -97,7 +98,7 @@ def made_whole(destination: Path) -> Iterator[Path]:
         _lock_folder(held, where)
         # The lock is held, so all files here are a killed backup's.
         for left in folder.iterdir():
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
         yield folder
         for path in (folder, *folder.rglob("*")):
             if path.is_dir():
@@ -120,10 +121,10 @@ def read_manifest(folder: Path) -> BackupManifest:
     """Read a manifest. Raises RefusedError where it is damaged or of a newer release."""
     where, remedy = str(folder), "Name a folder that `adaptd backup` made"
     try:
-        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=BackupManifest)
+        manifest = msgspec.json.decode(read_regular(folder / MANIFEST), type=BackupManifest)
     except OSError as error:
         raise RefusedError(where, f"it is no whole backup ({error.strerror})", remedy) from error
-    except msgspec.MsgspecError as error:
+    except NOT_DECODED as error:
         raise RefusedError(where, f"its {MANIFEST} is damaged ({error})", remedy) from error
     if manifest.format > FORMAT:
         raise RefusedError(where, f"it has format {manifest.format}", "Use the newer adaptd")
@@ -188,7 +189,7 @@ def copy_file(source: Path, target: Path, *, mode: int | None = None, link: bool
             return
     fresh = target.with_name(f".{target.name}.part")
     fresh.unlink(missing_ok=True)  # of a killed process
-    with source.open("rb") as reading:
+    with open_regular(source) as reading:
         kept = os.fstat(reading.fileno()).st_mode & 0o777 if mode is None else mode
         number = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(number, "wb") as writing:
@@ -206,7 +207,7 @@ def cannot_write(where: Path, error: Exception) -> StoreError:
 def fact_of(path: Path) -> FileFact | None:
     """Return size and SHA-256; None where there is no such plain file."""
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+        with open_regular(path, follow_links=False) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             return FileFact(os.fstat(file.fileno()).st_size, digest)
     except OSError:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adaptd.daemon.wire.errors import SettingsError
+from adaptd.daemon.wire.errors import SettingsError, StoreError
+from adaptd.daemon.wire.files import open_regular
 
 KEY_VARIABLE = "ADAPTD_STORE_KEY"
 _PATH_SETTING = "store_key_path"
@@ -81,10 +82,15 @@ def is_encrypted(path: Path) -> bool:
 
 def _read_header(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(_FLAGS + 1)
     except FileNotFoundError:
         return b""
+    except OSError as error:
+        problem = f"it cannot be read ({error.strerror})"
+        raise StoreError(
+            str(path), problem, "Move away what lies there, or see its rights"
+        ) from error
 
 
 def _run_command(command: Sequence[str]) -> str:

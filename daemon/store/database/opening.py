@@ -98,13 +98,17 @@ def check_key(path: Path | str, key: StoreKey | None) -> None:
 
     Raises:
         SettingsError: with the command that changes the file.
+        StoreError: it is no plain file, or cannot be read.
     """
-    if path == MEMORY or not Path(path).exists() or Path(path).stat().st_size == 0:
+    if path == MEMORY or not Path(path).exists():
         return
-    if is_encrypted(Path(path)) and key is None:
+    encrypted = is_encrypted(Path(path))
+    if Path(path).stat().st_size == 0:
+        return
+    if encrypted and key is None:
         remedy = f"Set ADAPTD_STORE_KEY_PATH, ADAPTD_STORE_KEY_COMMAND or {KEY_VARIABLE}"
         raise SettingsError(str(path), "the store is encrypted and no key is set", remedy)
-    if not is_encrypted(Path(path)) and key is not None:
+    if not encrypted and key is not None:
         remedy = "Encrypt it with the daemon stopped: adaptd store rekey"
         raise SettingsError(str(path), "a key is set and the store is not encrypted", remedy)
 

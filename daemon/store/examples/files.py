@@ -78,7 +78,7 @@ class ExampleFiles:
         named = {self._folder / row["path"] for row in rows(cursor, _SQL["all_files"])}
         for path in self._folder.glob("*/*"):
             if path not in named:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def _gather_files(
         self, cursor: Connection, model: str, as_of: datetime, into: Path

@@ -54,6 +54,7 @@ def _write_count(
 ) -> None:
     if since == _BEGINNING:
         cursor.execute(_SQL["forget_orphans"])
+        cursor.execute(_SQL["count_unscaled"])
     else:
         cursor.execute(_SQL["drop_found"], {"since": since, "until": until})
     with registered(cursor, "orphans", found):

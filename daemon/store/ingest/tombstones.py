@@ -19,6 +19,7 @@ from adaptd.daemon.store.database.database import Connection, arrow, registered,
 from adaptd.daemon.store.database.statements import statements
 from adaptd.daemon.store.ingest.split import addresses_of, split_by_statement
 from adaptd.daemon.wire.clock import utc_now
+from adaptd.daemon.wire.texts import NOT_DECODED
 
 BARRED = "erased"  # the reason of their dead letters
 _SQL = statements("tombstones")
@@ -120,7 +121,7 @@ def _is_json_container(content: bytes) -> bool:
         return False
     try:
         msgspec.json.decode(content, type=msgspec.Raw)
-    except (msgspec.DecodeError, RecursionError):
+    except NOT_DECODED:
         return False
     return True
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import msgspec
 
 from adaptd.daemon.store.lifecycle.adapters import AdapterRow
+from adaptd.daemon.wire.files import open_regular, read_regular
+from adaptd.daemon.wire.texts import NOT_DECODED
 
 MANIFEST = "manifest.json"
 
@@ -25,11 +27,11 @@ def broken_seal(row: AdapterRow) -> str | None:
     """Say what is wrong with the files of a version; None: nothing. Blocks, reading them all."""
     directory = Path(row.path)
     try:
-        seal = msgspec.json.decode((directory / MANIFEST).read_bytes(), type=AdapterSeal)
+        seal = msgspec.json.decode(read_regular(directory / MANIFEST), type=AdapterSeal)
         wrong = [
             name for name, digest in seal.files.items() if _hash_file(directory / name) != digest
         ]
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *NOT_DECODED) as error:
         return f"its files cannot be read ({error})"
     if wrong:
         return f"{', '.join(sorted(wrong))} is not what the trainer wrote"
@@ -39,5 +41,5 @@ def broken_seal(row: AdapterRow) -> str | None:
 
 
 def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

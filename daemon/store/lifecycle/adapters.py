@@ -1,5 +1,6 @@
 """Adapter versions: immutable files (D1), one row each, and their states."""
 
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -101,9 +102,12 @@ class AdapterStore:
         """Return a version. Raises RefusedError where there is no such version."""
         return await self._database.read(lambda c: _get_version(c, name))
 
-    async def list(self, model: str | None = None) -> list[AdapterRow]:
-        """Return versions, newest first."""
-        return await self._database.read(lambda c: _read_versions(c, "list_adapters", model=model))
+    async def list(
+        self, model: str | None = None, *, seen: Collection[str] | None = None
+    ) -> list[AdapterRow]:
+        """Return versions, newest first. `seen` limits them to those aliases; None: no limit."""
+        values = {"model": model, "seen": None if seen is None else sorted(seen)}
+        return await self._database.read(lambda c: _read_versions(c, "list_adapters", **values))
 
     async def move(
         self,

@@ -1,5 +1,6 @@
 """Rollouts: one row each. One transaction changes rollouts, versions and routes together."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -68,9 +69,12 @@ class RolloutStore:
         """Return a rollout. Raises RefusedError where there is no such rollout."""
         return await self._database.read(lambda c: _get_rollout(c, rollout_id))
 
-    async def list(self, model: str | None = None, limit: int = 50) -> list[Rollout]:
-        """Return rollouts, newest first."""
-        return await self._list_rollouts("list_rollouts", model=model, limit=limit)
+    async def list(
+        self, model: str | None = None, limit: int = 50, *, seen: Collection[str] | None = None
+    ) -> list[Rollout]:
+        """Return rollouts, newest first. `seen` limits them to those aliases; None: no limit."""
+        only = None if seen is None else sorted(seen)
+        return await self._list_rollouts("list_rollouts", model=model, limit=limit, seen=only)
 
     async def unfinished(self) -> "list[Rollout]":
         """Return all rollouts that are not final, live ones too, oldest first."""

@@ -1,6 +1,7 @@
 """Training runs: one row each, moved through its states with a reason."""
 
 import secrets
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,9 +92,12 @@ class RunStore:
         """Return a run. Raises RefusedError where there is no such run."""
         return await self._database.read(lambda c: _get_run(c, run_id))
 
-    async def list(self, model: str | None = None, limit: int = 50) -> list[Run]:
-        """Return runs, newest first."""
-        return await self._list_runs("list_runs", model=model, limit=limit)
+    async def list(
+        self, model: str | None = None, limit: int = 50, *, seen: Collection[str] | None = None
+    ) -> list[Run]:
+        """Return runs, newest first. `seen` limits them to those aliases; None: no limit."""
+        only = None if seen is None else sorted(seen)
+        return await self._list_runs("list_runs", model=model, limit=limit, seen=only)
 
     async def active(self, model: str) -> Run | None:
         """Return the alias's run that is not final."""

@@ -10,6 +10,7 @@ import msgspec
 from adaptd.daemon.training.adapter_files import file_hash
 from adaptd.daemon.training.job import Job
 from adaptd.daemon.wire.files import sync_directory
+from adaptd.daemon.wire.texts import NOT_DECODED
 
 _SEAL = "adaptd.json"
 _PREFIX = "checkpoint-"
@@ -81,6 +82,6 @@ def _whole(path: Path) -> CheckpointSeal | None:
     try:
         content = msgspec.json.decode((path / _SEAL).read_bytes(), type=CheckpointSeal)
         intact = all(file_hash(path / name) == hash_ for name, hash_ in content.files.items())
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *NOT_DECODED):
         return None
     return content if intact else None

@@ -1,7 +1,9 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from adaptd.serving.capture.disk import Disk
 from adaptd.serving.capture.recorder import Capture
 from adaptd.serving.capture.spool import Spool
 from adaptd.serving.gateway.allowlist import Kind
@@ -11,7 +13,14 @@ from adaptd.serving.gateway.settings import GatewaySettings
 from tests.support.waiting import until_blocking
 
 
-def a_capture(home: Path, spools: list[Spool], **changes: Any) -> Capture:
+def a_capture(
+    home: Path,
+    spools: list[Spool],
+    *,
+    disk: Disk | None = None,
+    on_spool: Callable[[Spool], None] | None = None,
+    **changes: Any,
+) -> Capture:
     settings = GatewaySettings(
         gateway="g1",
         tokens_path=home,
@@ -21,7 +30,7 @@ def a_capture(home: Path, spools: list[Spool], **changes: Any) -> Capture:
         spool_dir=home / "spool",
         **changes,
     )
-    return Capture(settings, on_spool=spools.append, log=make_log("g1"))
+    return Capture(settings, on_spool=on_spool or spools.append, log=make_log("g1"), disk=disk)
 
 
 def an_exchange(name: str, *, texts: bytes = b"") -> Exchange:

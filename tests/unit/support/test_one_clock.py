@@ -5,7 +5,7 @@ import ast
 import pytest
 
 from tests.support.broker import ROOT
-from tests.support.clock_rule import Sources, read_modules
+from tests.support.clock_rule import Sources, canonical, read_modules
 
 WORLD = """
 from datetime import UTC, datetime
@@ -42,7 +42,7 @@ def mixed(test: str) -> list[str]:
     tests = {"tests.world": WORLD, "tests.unit.test_x": IMPORTS + test}
     return list(
         Sources(
-            {name: ast.parse(text) for name, text in tests.items()},
+            {name: canonical(ast.parse(text)) for name, text in tests.items()},
             {"daemon.sinks": ast.parse(PRODUCT)},
         ).mixed()
     )
@@ -68,6 +68,12 @@ def test_no_test_mixes_a_fixed_date_with_the_machines_clock() -> None:
         "SINK = partial(Sink, 1)\ndef test_x(world):\n    SINK()",
         "def test_x(world):\n    Backups(clock).start()",
         "def later():\n    return datetime.now(UTC)\ndef test_x():\n    later() > NOW",
+        "from time import time\ndef test_x():\n    assert time() > NOW.timestamp()",
+        "from time import time as now\ndef test_x():\n    assert now() > NOW.timestamp()",
+        "import time as t\ndef test_x():\n    assert t.time() > NOW.timestamp()",
+        "from tests import world as w\ndef test_x():\n    assert time.time() > w.NOW.timestamp()",
+        "import tests.world\ndef test_x():\n    assert time.time() > tests.world.NOW.timestamp()",
+        "import tests.world as w\ndef test_x():\n    assert time.time() > w.NOW.timestamp()",
     ],
 )
 def test_a_mixture_is_found(test: str) -> None:
