@@ -80,7 +80,7 @@ class Redriver:
             for index, (letter, sender) in enumerate(zip(letters, senders, strict=True))
         ]
         again = [_letter_id(address) for address in written.unstorable | written.barred]
-        await self._book.settle(results, buried_again=again)
+        await self._book.settle(results, dead_again=again)
         return results
 
     def _decode(

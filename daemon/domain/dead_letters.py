@@ -68,8 +68,8 @@ class LetterBook(Protocol):
         """Letters with their bytes, oldest first, less those redriven; and where to go on."""
         ...
 
-    async def settle(self, results: Sequence[Redriven], *, buried_again: Sequence[str]) -> None:
-        """Keep what became of letters; drop the copies that the sink made of `buried_again`."""
+    async def settle(self, results: Sequence[Redriven], *, dead_again: Sequence[str]) -> None:
+        """Keep what became of letters; drop the copies that the sink made of `dead_again`."""
         ...
 
     async def unpublished(self, *, limit: int, max_bytes: int) -> Sequence[DeadLetter]:

@@ -36,7 +36,7 @@ from adaptd.daemon.store.examples.files import ExampleFiles
 from adaptd.daemon.store.lifecycle.runs import RunStore
 from adaptd.daemon.store.lifecycle.snapshots import SnapshotStore
 from adaptd.daemon.store.privacy.erasures import ErasureStore
-from adaptd.daemon.store.privacy.forgetting import ForgettingStore, SnapshotFiles
+from adaptd.daemon.store.privacy.person_rows import PersonRowsStore, SnapshotFiles
 from adaptd.daemon.wire.clock import utc_now
 from adaptd.daemon.wire.errors import AdaptdError, RefusedError
 
@@ -74,7 +74,7 @@ class ErasureStores(msgspec.Struct, frozen=True, kw_only=True):
     database: Database
     examples: ExampleFiles
     erasures: ErasureStore
-    people: ForgettingStore
+    people: PersonRowsStore
     snapshots: SnapshotStore
     runs: RunStore
 

@@ -187,7 +187,7 @@ class TriggerService:
         jobs = _jobs(version)
         known = {state.job: state for state in await self._store.crons(model)}
         if set(known) - set(jobs):
-            await self._store.forget_crons(model, kept=list(jobs))
+            await self._store.drop_crons(model, kept=list(jobs))
         for job, expression in jobs.items():
             if job not in known:
                 await self._store.begin_cron(model, job, now=now)
@@ -204,7 +204,7 @@ class TriggerService:
         if not in_force:
             return
         for model in set(await self._store.cron_models()) - in_force:
-            await self._store.forget_crons(model, kept=[])
+            await self._store.drop_crons(model, kept=[])
 
     def _may_count(self, model: str) -> bool:
         return time.monotonic() >= self._count_after.get(model, 0.0)

@@ -31,7 +31,7 @@ from adaptd.daemon.store.lifecycle.runs import RunStore
 from adaptd.daemon.store.lifecycle.snapshots import HoldoutStore, SnapshotStore
 from adaptd.daemon.store.lifecycle.triggers import TriggerStore
 from adaptd.daemon.store.privacy.erasures import ErasureStore
-from adaptd.daemon.store.privacy.forgetting import ForgettingStore
+from adaptd.daemon.store.privacy.person_rows import PersonRowsStore
 from adaptd.daemon.store.privacy.retention import RetentionStore
 from adaptd.daemon.store.status_reads import StatusStore
 from adaptd.daemon.wire.clock import utc_now
@@ -65,7 +65,7 @@ class Stores:
     # Privacy, restores and what is shown.
     tombstones: Tombstones
     erasures: ErasureStore
-    forgetting: ForgettingStore
+    person_rows: PersonRowsStore
     retention: RetentionStore
     restores: RestoreStore
     status: StatusStore
@@ -104,7 +104,7 @@ def open_stores(
         examples=ExampleFiles(database, examples_folder),
         tombstones=tombstones,
         erasures=ErasureStore(database, erasure_secret, tombstones),
-        forgetting=ForgettingStore(database, erasure_secret),
+        person_rows=PersonRowsStore(database, erasure_secret),
         retention=RetentionStore(database),
         restores=RestoreStore(database),
         status=StatusStore(database),

@@ -200,7 +200,7 @@ def build_privacy(settings: Settings, stores: Stores, rollouts: Rollouts) -> Pri
         database=stores.database,
         examples=stores.examples,
         erasures=stores.erasures,
-        people=stores.forgetting,
+        people=stores.person_rows,
         snapshots=stores.snapshots,
         runs=stores.runs,
     )

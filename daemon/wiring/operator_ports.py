@@ -53,7 +53,7 @@ class OperatorCommands:
         return await self._ingest.status()
 
 
-class UpkeepCommands:
+class RecoveryCommands:
     """Implements `Upkeep`: backups, and the release of a restored store."""
 
     def __init__(self, backups: Backups, restoration: Restoration) -> None:

@@ -41,7 +41,7 @@ from adaptd.daemon.wiring.installation import (
 )
 from adaptd.daemon.wiring.live_status import HostWatch, LiveParts, SeenPublisher
 from adaptd.daemon.wiring.loop import Pipeline, PrivacyParts, build_pipeline, build_privacy
-from adaptd.daemon.wiring.operator_ports import OperatorCommands, UpkeepCommands
+from adaptd.daemon.wiring.operator_ports import OperatorCommands, RecoveryCommands
 from adaptd.daemon.wiring.rereading import Rereading, build_rereading
 from adaptd.serving.gateway.settings import write_settings
 from adaptd.serving.host.launch import command
@@ -297,7 +297,7 @@ def _build_backend(  # noqa: PLR0913, PLR0917 - one argument a part
             ingest=ingestion.consumer,
             restoration=restoration,
         ),
-        upkeep=UpkeepCommands(backups, restoration),
+        upkeep=RecoveryCommands(backups, restoration),
         forgetting=privacy.erasures,
     )
 

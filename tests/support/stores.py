@@ -34,7 +34,7 @@ def erasure_stores(stores: Stores) -> ErasureStores:
         database=stores.database,
         examples=stores.examples,
         erasures=stores.erasures,
-        people=stores.forgetting,
+        people=stores.person_rows,
         snapshots=stores.snapshots,
         runs=stores.runs,
     )

@@ -65,7 +65,7 @@ class ExampleFiles:
             path.unlink(missing_ok=True)
         return True
 
-    async def forget(self) -> None:
+    async def remove_all(self) -> None:
         """Remove all files. Later seals make them again from the store."""
         await self._database.write(unseal)
         await self.sweep()

@@ -101,8 +101,8 @@ class DeadLetterStore:
 
         return await self._database.read(work)
 
-    async def settle(self, results: Sequence[Redriven], *, buried_again: Sequence[str]) -> None:
-        """Store the results of redriving; drop the copies that the sink made of `buried_again`."""
+    async def settle(self, results: Sequence[Redriven], *, dead_again: Sequence[str]) -> None:
+        """Store the results of redriving; drop the copies that the sink made of `dead_again`."""
         keys = [
             {
                 "id": result.id,
@@ -117,8 +117,8 @@ class DeadLetterStore:
         def work(cursor: Connection) -> None:
             _with_keys(cursor, keys, _SQL["mark_redriven"], now=self._clock())
             _with_keys(cursor, keys, _SQL["mark_dead_again"])
-            if buried_again:
-                copies = {"source": REDRIVE, "ids": list(buried_again)}
+            if dead_again:
+                copies = {"source": REDRIVE, "ids": list(dead_again)}
                 cursor.execute(_SQL["uncount_copies"], copies)
                 cursor.execute(_SQL["drop_copies"], copies)
 

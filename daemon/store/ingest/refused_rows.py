@@ -14,7 +14,7 @@ from adaptd.daemon.store.ingest.split import addresses_of, split_by_statement
 _SQL = statements("events")
 
 
-def bury_refused_rows(cursor: Connection, decoded: Decoded) -> tuple[Decoded, frozenset[Address]]:
+def divert_refused_rows(cursor: Connection, decoded: Decoded) -> tuple[Decoded, frozenset[Address]]:
     """Return the chunk with the refused rows as dead letters, and the addresses of these."""
     bad, interactions = split_by_statement(
         cursor, _SQL["unstorable_interactions"], decoded.interactions
@@ -26,14 +26,14 @@ def bury_refused_rows(cursor: Connection, decoded: Decoded) -> tuple[Decoded, fr
     letters = pa.Table.from_pylist(
         [_make_letter(row) for row in refused], schema=decoded.dead_letters.schema
     )
-    buried = Decoded(
+    diverted = Decoded(
         source=decoded.source,
         interactions=interactions,
         feedback=feedback,
         dead_letters=pa.concat_tables([decoded.dead_letters, letters]),
         spans=decoded.spans,
     )
-    return buried, addresses_of(bad) | addresses_of(bad_feedback)
+    return diverted, addresses_of(bad) | addresses_of(bad_feedback)
 
 
 def _make_letter(row: dict[str, object]) -> dict[str, object]:

@@ -32,7 +32,7 @@ from adaptd.daemon.store.ingest.offsets import (
     pin_offsets,
     replace_offsets,
 )
-from adaptd.daemon.store.ingest.refused_rows import bury_refused_rows
+from adaptd.daemon.store.ingest.refused_rows import divert_refused_rows
 from adaptd.daemon.store.ingest.split import TABLES, addresses_of, split_by_statement
 from adaptd.daemon.store.ingest.tombstones import Tombstones
 from adaptd.daemon.store.lifecycle.transitions import record_transition
@@ -108,7 +108,7 @@ class EventStore:
         7. The rows and letters that are left are inserted; offsets and totals move on; the
            transaction commits.
         8. Where DuckDB refuses a row, nothing was stored: steps 2 to 7 are repeated with every
-           refused row as a dead letter (`bury_refused_rows`), since nothing a sender sends may
+           refused row as a dead letter (`divert_refused_rows`), since nothing a sender sends may
            stop the stream.
         9. Every so many rows a checkpoint, or a refresh of the file, follows (`_tidy_file`).
 
@@ -169,7 +169,7 @@ class EventStore:
                 lambda cursor: self._write_chunk(cursor, decoded, copies)
             )
         except (duckdb.DataError, duckdb.InvalidInputException):
-            # The slow way: find what the store refused, bury it, store the rest.
+            # The slow way: make letters of refused rows, store the rest.
             return await self._database.write(
                 lambda cursor: self._write_storable(cursor, decoded, copies)
             )
@@ -186,7 +186,7 @@ class EventStore:
             self._rows_since_opened = 0
 
     def _write_storable(self, cursor: Connection, decoded: Decoded, copies: Copies) -> Written:
-        sound, refused = bury_refused_rows(cursor, decoded)
+        sound, refused = divert_refused_rows(cursor, decoded)
         return self._write_chunk(cursor, sound, copies, refused)
 
     def _write_chunk(

@@ -55,10 +55,12 @@ class Tombstones:
             cursor, "barred_feedback", decoded.feedback, _WHOSE_FEEDBACK
         )
         letters = self._blank_letters(cursor, decoded.dead_letters)
-        unburied = _find_unburied(
+        without_letter = _find_without_letter(
             cursor, pa.concat_tables([gone.select(_PLACE), said.select(_PLACE)])
         )
-        barred = pa.Table.from_pylist([_make_letter(at) for at in unburied], schema=letters.schema)
+        barred = pa.Table.from_pylist(
+            [_make_letter(at) for at in without_letter], schema=letters.schema
+        )
         rest = Decoded(
             source=decoded.source,
             interactions=interactions,
@@ -130,7 +132,7 @@ def _blank_letter(letter: dict[str, object]) -> dict[str, object]:
     return letter | {"reason": BARRED, "detail": _DETAIL, "bytes": None}
 
 
-def _find_unburied(cursor: Connection, barred: pa.Table) -> list[dict[str, object]]:
+def _find_without_letter(cursor: Connection, barred: pa.Table) -> list[dict[str, object]]:
     """Return the addresses of rows that have no letter yet: a replay brings them each time."""
     if barred.num_rows == 0:
         return []

@@ -58,9 +58,9 @@ class TriggerStore:
         """Note that a run has started: no cron of the alias waits any longer."""
         await self._run_statement("settle_crons", model=model)
 
-    async def forget_crons(self, model: str, *, kept: Collection[str]) -> None:
+    async def drop_crons(self, model: str, *, kept: Collection[str]) -> None:
         """Drop the crons that the policy no longer has."""
-        await self._run_statement("forget_crons", model=model, kept=list(kept))
+        await self._run_statement("drop_crons", model=model, kept=list(kept))
 
     async def cron_models(self) -> list[str]:
         """Return every alias that has or had a cron."""

@@ -1,6 +1,6 @@
 """Dead letters of a person: found, reported with their places in Kafka, and blanked.
 
-Stands alone: the letters' rules are apart from the rows' in `forgetting`.
+Stands alone: the letters' rules are apart from the rows' in `person_rows`.
 """
 
 from collections.abc import Collection

@@ -12,7 +12,7 @@ INSERT OR IGNORE INTO fired_jobs VALUES ($model, $job, $now, false);
 UPDATE fired_jobs SET fired_at = $now, waiting = true WHERE model = $model AND job = $job AND fired_at < $now;
 -- name: settle_crons
 UPDATE fired_jobs SET waiting = false WHERE model = $model AND waiting;
--- name: forget_crons
+-- name: drop_crons
 DELETE FROM fired_jobs WHERE model = $model AND NOT list_contains($kept, job);
 -- name: cron_models
 SELECT DISTINCT model FROM fired_jobs ORDER BY model;

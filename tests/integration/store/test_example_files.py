@@ -115,7 +115,7 @@ async def test_what_is_forgotten_leaves_no_file_and_is_read_from_the_store(
     await ingesting.add(an_interaction(id="i1"), a_rating("i1"), at=NOON)
     await files.seal("support", now=NOON + DAY)
 
-    await files.forget()
+    await files.remove_all()
 
     assert not list((tmp_path / "examples").glob("*/*"))
     assert [row["id"] for row in await gathered(files, tmp_path / "g", NOON + DAY)] == ["i1"]

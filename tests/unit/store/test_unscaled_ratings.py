@@ -63,8 +63,9 @@ def test_the_migration_counts_those_that_are_there() -> None:
         connection.execute("DROP TABLE unscaled_ratings")
         connection.execute("DELETE FROM migrations WHERE number = 80")
         connection.execute(
-            "INSERT INTO feedback BY NAME SELECT 'f' || i AS id, now() AS \"time\", now() AS ingested_at, "
-            "now() AS effective_at, 'i' AS interaction, 0 AS choice, 'user' AS origin, 'rating' AS kind, "
+            "INSERT INTO feedback BY NAME SELECT 'f' || i AS id, now() AS \"time\", "
+            "now() AS ingested_at, now() AS effective_at, 'i' AS interaction, 0 AS choice, "
+            "'user' AS origin, 'rating' AS kind, "
             '[1, -1, 0.5, 0.5, NULL][i]::DOUBLE AS "value", '
             "[NULL, NULL, NULL, '{\"scale\":[0,1]}', NULL][i]::JSON AS extra, "
             "true AS trusted, 'kafka' AS source FROM range(1, 6) t(i)"

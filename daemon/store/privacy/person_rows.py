@@ -75,7 +75,7 @@ class RunFiles(msgspec.Struct, frozen=True, kw_only=True):
     directory: str | None = None
 
 
-class ForgettingStore:
+class PersonRowsStore:
     """The database's part of an erasure."""
 
     def __init__(self, database: Database, secret: str) -> None:
