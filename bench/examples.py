@@ -23,7 +23,7 @@ from adaptd.daemon.store.database.opening import open_store
 from adaptd.daemon.store.database.statements import split_statements
 from adaptd.daemon.store.examples.files import ExampleFiles
 from adaptd.daemon.store.examples.sandbox import Sandbox
-from adaptd.daemon.store.ingest.event_reads import EventReads
+from adaptd.daemon.store.stores import open_stores
 from bench.machine import machine
 
 ROOT = Path(__file__).parent.parent
@@ -60,16 +60,22 @@ def fill(path: Path, now: datetime) -> int:
 async def measure(path: Path, expected: int, now: datetime) -> dict[str, Any]:
     database = Database.open(path)
     try:
-        files = ExampleFiles(database, path.parent / "examples")
+        stores = open_stores(
+            database,
+            examples_folder=path.parent / "examples",
+            erasure_secret="",
+            dedupe_window=timedelta(days=1),
+        )
+        files = stores.examples
         began_s = time.monotonic()
         while await files.seal("support", now=now):
             _say(f"sealed a day ({time.monotonic() - began_s:.0f} s)")
         seal_s = time.monotonic() - began_s
         runs = [await _select(files, now, expected) for _ in range(_RUNS)]
         began_s = time.monotonic()
-        orphans = await EventReads(database).orphan_count()
+        orphans = await stores.event_reads.orphan_count()
         orphans_s = time.monotonic() - began_s
-        counts = await EventReads(database).counts()
+        counts = await stores.event_reads.counts()
     finally:
         database.close()
     if orphans != _ORPHANS:

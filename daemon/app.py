@@ -1,4 +1,4 @@
-"""The composition root: opens the store and the port, builds every part, runs all in one group."""
+"""The daemon's main function: opens store and port, has every part built, runs all in one group."""
 
 import asyncio
 import os
@@ -21,22 +21,22 @@ from adaptd.daemon.wiring.parts import Parts, build
 
 HALTED = 70
 
-_log = structlog.get_logger("adaptd")
+_log = structlog.get_logger(__name__)
 
 
 def serve(settings: Settings, *, stop_vllm: bool = False) -> None:
-    """Run until SIGINT or SIGTERM. A halt ends the process with 70, its reason in the store.
+    """Run until SIGINT or SIGTERM. A halt ends the process with 70 and its reason in the store.
 
     Raises:
         SettingsError: a setting, a base or the port cannot be used.
-        StoreError: the store cannot be opened; another daemon holds it, most likely.
+        StoreError: the store cannot be opened; most likely another daemon holds it.
     """
-    os.umask(0o077)  # what people asked and were answered is for this user's eyes only
+    os.umask(0o077)  # only this user may read people's requests and answers
     tune_interpreter()
-    asyncio.run(_serve(settings, stop_vllm))
+    asyncio.run(_open_and_run(settings, stop_vllm))
 
 
-async def _serve(settings: Settings, stop_vllm: bool) -> None:
+async def _open_and_run(settings: Settings, stop_vllm: bool) -> None:
     keys = Keys.ensure(settings)
     database = open_database(settings)
     with ForcedEnd(settings.stop_grace_s) as forced_end:
@@ -45,15 +45,15 @@ async def _serve(settings: Settings, stop_vllm: bool) -> None:
                 async with AsyncExitStack() as stack:
                     parts = await build(settings, keys, database, stack)
                     parts.services["api"] = HttpServer(make_api(parts.backend), listening).run
-                    await _run(parts, forced_end, address=settings.url)
+                    await _run_services(parts, forced_end, address=settings.url)
                     if stop_vllm and parts.engine is not None:
                         await parts.engine.stop()
         finally:
             database.close()
 
 
-async def _run(parts: Parts, forced_end: ForcedEnd, *, address: str) -> None:
-    """All services until a signal comes; then they put down their work."""
+async def _run_services(parts: Parts, forced_end: ForcedEnd, *, address: str) -> None:
+    """Run all services until a signal comes, then cancel them."""
     await parts.policies.recall()
     stop = asyncio.Event()
     with stop_signals(stop):
@@ -72,10 +72,10 @@ async def _run(parts: Parts, forced_end: ForcedEnd, *, address: str) -> None:
 
 
 async def _end_on_halt(service: Coroutine[Any, Any, None]) -> None:
-    """Leave at once on a halt: threads may hang, and all is in the store."""
     try:
         await service
     except HaltError as error:
+        # Leave at once: threads may hang, and all state is in the store.
         sys.stderr.write(f"{error}\n")
         sys.stderr.flush()
         os._exit(HALTED)

@@ -9,8 +9,8 @@ from adaptd.consumers.kafka.topic_admin import Topics
 from adaptd.daemon.domain.ingest import Decoded, Written
 from adaptd.daemon.settings import Settings
 from adaptd.daemon.store.database.database import Database
-from adaptd.daemon.store.ingest.halts import HaltStore
 from adaptd.daemon.store.ingest.sink import EventStore
+from adaptd.daemon.store.stores import open_stores
 from adaptd.daemon.system.interpreter import tune_interpreter
 from bench.job import Job, Progress, read_job
 
@@ -29,7 +29,11 @@ class _WatchedStore(EventStore):
 async def main(job: Job) -> None:
     tune_interpreter()
     database = Database.open(job.store)
-    store = _WatchedStore(database, dedupe_window=timedelta(days=1))
+    window = timedelta(days=1)
+    stores = open_stores(
+        database, examples_folder=job.store.parent, erasure_secret="", dedupe_window=window
+    )
+    store = _WatchedStore(database, dedupe_window=window)
     store.progress = progress = Progress(job)
     defaults = Settings.model_construct()
     settings = IngestSettings(
@@ -44,7 +48,7 @@ async def main(job: Job) -> None:
         unsigned_sources=frozenset(defaults.kafka_unsigned_sources),
         dedupe_window_s=defaults.dedupe_window_s,
     )
-    service = IngestService(settings, sink=store, halts=HaltStore(database), key=b"bench")
+    service = IngestService(settings, sink=store, halts=stores.halts, key=b"bench")
     running = asyncio.create_task(service.run())
     while not (progress.is_done() or running.done()):  # noqa: ASYNC110 - a thread counts
         await asyncio.sleep(_POLL_S)

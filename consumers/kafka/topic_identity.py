@@ -17,7 +17,7 @@ The same steps hold for another cluster, a missing partition, and offsets that a
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 import structlog
@@ -35,7 +35,7 @@ _LOOKS = 5  # until two in a row agree
 GapKind = Literal["expired", "recreated", "other_cluster", "truncated", "missing"]
 # While a topic is read, offsets alone may lag behind. Its identity may not change.
 IDENTITY_KINDS: frozenset[GapKind] = frozenset({"recreated", "other_cluster", "missing"})
-ALL_KINDS: frozenset[GapKind] = IDENTITY_KINDS | {"expired", "truncated"}
+ALL_KINDS: frozenset[GapKind] = frozenset(get_args(GapKind))
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):

@@ -89,7 +89,7 @@ def restore(
         place = Place(home.absolute(), home.absolute() / "policies")
     progress = _Progress()
     done = restore_backup(
-        source.absolute(), place, key=store_key(settings), replace=replace, told=progress.tell
+        source.absolute(), place, key=store_key(settings), replace=replace, report=progress.tell
     )
     for path in done.kept:
         say(f"kept: {path} differs from the backup's")
@@ -134,7 +134,9 @@ def _by_ourselves(settings: Settings, destination: Path, *, secrets: bool) -> di
     )
     try:
         place = Place(settings.home, settings.policies_dir)
-        made = back_up(connection, place, destination, key=key, secrets=secrets, told=progress.tell)
+        made = back_up(
+            connection, place, destination, key=key, secrets=secrets, report=progress.tell
+        )
     finally:
         connection.close()
     return {**summary(made), "took_s": round(time.monotonic() - began, 3)}

@@ -57,7 +57,7 @@ def schema() -> None:
 def _check_policy(path: Path, settings: Settings) -> Any:
     from adaptd.daemon.doctor.policies import check_policy  # noqa: PLC0415 - brings scipy
     from adaptd.daemon.policy.load import Limits, line_of, load_policy  # noqa: PLC0415
-    from adaptd.daemon.store.examples.where_check import where_problem  # noqa: PLC0415
+    from adaptd.daemon.wiring.empty_store import where_problem  # noqa: PLC0415
 
     limits = Limits(
         bases=frozenset(settings.bases) or None, max_rank=settings.upstream.max_lora_rank

@@ -12,8 +12,8 @@ import structlog
 from adaptd.daemon.dataset.build import SnapshotBuilder
 from adaptd.daemon.domain.states import FailureCause, RunState
 from adaptd.daemon.policy.book import PolicyBook
-from adaptd.daemon.store.ingest.sink import utc_now
 from adaptd.daemon.store.lifecycle.runs import Run, RunStore
+from adaptd.daemon.wire.clock import utc_now
 from adaptd.daemon.wire.errors import AdaptdError, RefusedError
 
 _log = structlog.get_logger(__name__)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from adaptd.daemon.domain.calibration import Calibration
 
-# Of one core, as calibrated. The times below are of two such cores (AMD EPYC with AVX2, float32): 12 s
-# a training step of 16 rows beside vLLM, 2.9 requests a second. With AVX-512 a step takes 3.4 s: the
-# demo ends sooner there than forecast, and the time left follows what was measured.
+# Of one core, as calibrated. The times below are of two such cores (AMD EPYC with AVX2, float32):
+# 12 s a training step of 16 rows beside vLLM, 2.9 requests a second. With AVX-512 a step takes
+# 3.4 s: the demo ends sooner there than forecast, and the time left follows what was measured.
 REFERENCE_GFLOPS = 36.0
 _REFERENCE_CORES = 2
 # More cores count for nothing here; nothing was timed on them. Two thirds of the computing is

@@ -2,22 +2,19 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
 from adaptd.daemon.erasure.leftovers import remove_run, remove_tree
 from adaptd.daemon.store.privacy.erasures import ErasureStore
 from adaptd.daemon.store.privacy.retention import Kind, RetentionStore
+from adaptd.daemon.wire.clock import utc_now
 
 _EVERY = timedelta(days=1)
 _LOOK_S = 60.0
 _BATCH_ROWS = 20_000
 _log = structlog.get_logger(__name__)
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class RetentionService:

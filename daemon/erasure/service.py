@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,7 +36,8 @@ from adaptd.daemon.store.examples.files import ExampleFiles
 from adaptd.daemon.store.lifecycle.runs import RunStore
 from adaptd.daemon.store.lifecycle.snapshots import SnapshotStore
 from adaptd.daemon.store.privacy.erasures import ErasureStore
-from adaptd.daemon.store.privacy.forgetting import ForgettingStore, SnapshotFiles
+from adaptd.daemon.store.privacy.person_rows import PersonRowsStore, SnapshotFiles
+from adaptd.daemon.wire.clock import utc_now
 from adaptd.daemon.wire.errors import AdaptdError, RefusedError
 
 _ACTOR = "erasure"
@@ -67,21 +68,15 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
     letters_topic: str | None = None
 
 
-class Stores:
-    """The tables an erasure works on."""
+class ErasureStores(msgspec.Struct, frozen=True, kw_only=True):
+    """The repositories an erasure works on."""
 
-    def __init__(self, database: Database, secret: str, examples: ExampleFiles) -> None:
-        """`secret`: hex, derived for erasures; see `pseudonym`."""
-        self.database = database
-        self.examples = examples
-        self.erasures = ErasureStore(database, secret)
-        self.people = ForgettingStore(database, secret)
-        self.snapshots = SnapshotStore(database)
-        self.runs = RunStore(database)
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
+    database: Database
+    examples: ExampleFiles
+    erasures: ErasureStore
+    people: PersonRowsStore
+    snapshots: SnapshotStore
+    runs: RunStore
 
 
 class ErasureService:
@@ -89,7 +84,7 @@ class ErasureService:
 
     def __init__(
         self,
-        stores: Stores,
+        stores: ErasureStores,
         places: Places,
         *,
         rollouts: Rollouts,
@@ -241,7 +236,7 @@ class ErasureService:
             )
         await self._remove_lost_snapshots()
         told = await self._search_files(matcher)
-        await stores.erasures.move(erasure_id, ErasureState.FILES, told=told, now=self._clock())
+        await stores.erasures.move(erasure_id, ErasureState.FILES, findings=told, now=self._clock())
         members = await self._list_members(erasure_id)
         done = await stores.people.remove_rows(
             erasure_id, person, members=members, now=self._clock()
@@ -295,7 +290,7 @@ class ErasureService:
         for erasure in waiting:
             told = figures | {"outside": self._describe_outside(erasure.report)}
             await self._stores.erasures.move(
-                erasure.erasure_id, ErasureState.DONE, told=told, now=self._clock()
+                erasure.erasure_id, ErasureState.DONE, findings=told, now=self._clock()
             )
 
     def _describe_outside(self, report: Mapping[str, Any]) -> "list[dict[str, str]]":

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from adaptd.daemon.dataset.snapshot import PROBE_TOKENS
 from adaptd.daemon.evaluation.suites import read_suite
-from adaptd.daemon.store.privacy.forgetting import SnapshotFiles
+from adaptd.daemon.store.privacy.person_rows import SnapshotFiles
 from adaptd.daemon.training.adapter_files import MANIFEST, PROBES
 from adaptd.daemon.wire.files import replace_file
 

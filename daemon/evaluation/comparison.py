@@ -12,12 +12,11 @@ from adaptd.daemon.domain.ports import AdapterHost
 from adaptd.daemon.domain.scores import Score
 from adaptd.daemon.domain.versions import live_version
 from adaptd.daemon.evaluation.criteria import Gate
-from adaptd.daemon.evaluation.measure import Bench, fits
+from adaptd.daemon.evaluation.measure import IN_FLIGHT, Bench, fits
 from adaptd.daemon.evaluation.pairs import Pair
 from adaptd.daemon.evaluation.progress import EvaluationProgress
 from adaptd.daemon.evaluation.suites import Item, Suite, read_suites, suite_digest
 from adaptd.daemon.policy.book import PolicyBook
-from adaptd.daemon.store.database.database import Database
 from adaptd.daemon.store.lifecycle.adapters import AdapterRow, AdapterStore
 from adaptd.daemon.store.lifecycle.evaluations import EvaluationStore
 from adaptd.daemon.store.lifecycle.runs import Run
@@ -56,14 +55,22 @@ class Comparison:
     """Prepares cases, and measures both versions on their items."""
 
     def __init__(
-        self, database: Database, policies: PolicyBook, host: AdapterHost, *, in_flight: int
+        self,
+        policies: PolicyBook,
+        host: AdapterHost,
+        *,
+        snapshots: SnapshotStore,
+        holdouts: HoldoutStore,
+        adapters: AdapterStore,
+        evaluations: EvaluationStore,
+        in_flight: int = IN_FLIGHT,
     ) -> None:
         self._policies = policies
         self._host = host
-        self._snapshots = SnapshotStore(database)
-        self._holdouts = HoldoutStore(database)
-        self._adapters = AdapterStore(database)
-        self._bench = Bench(host, EvaluationStore(database), in_flight=in_flight)
+        self._snapshots = snapshots
+        self._holdouts = holdouts
+        self._adapters = adapters
+        self._bench = Bench(host, evaluations, in_flight=in_flight)
 
     async def prepare(self, run: Run, adapter: AdapterRow) -> Case:
         """Read the suites and spend the candidate's part of alpha. A repeat spends nothing more.

@@ -5,19 +5,16 @@ from datetime import UTC, datetime
 
 import structlog
 
-from adaptd.daemon.domain.ports import AdapterHost, ReceiptCheck
+from adaptd.daemon.domain.ports import ReceiptCheck
 from adaptd.daemon.domain.receipts import Receipt
 from adaptd.daemon.domain.states import AdapterState, RunState, Verdict
 from adaptd.daemon.evaluation.comparison import Case, Comparison, MeasuredCandidate, count_items
 from adaptd.daemon.evaluation.criteria import Judgement
 from adaptd.daemon.evaluation.judge import judge
-from adaptd.daemon.evaluation.measure import IN_FLIGHT
 from adaptd.daemon.evaluation.progress import EvaluationProgress, RunStoppedError
 from adaptd.daemon.evaluation.report import make_report
 from adaptd.daemon.evaluation.suites import Suite, SuiteError
-from adaptd.daemon.policy.book import PolicyBook
 from adaptd.daemon.stats.alpha_spending import alpha_for
-from adaptd.daemon.store.database.database import Database
 from adaptd.daemon.store.lifecycle.adapters import AdapterRow, AdapterStore
 from adaptd.daemon.store.lifecycle.evaluations import (
     Evaluation,
@@ -54,19 +51,19 @@ class EvaluationService:
 
     def __init__(
         self,
-        database: Database,
-        policies: PolicyBook,
-        host: AdapterHost,
+        comparison: Comparison,
         receipts: ReceiptCheck,
         *,
-        in_flight: int = IN_FLIGHT,
+        runs: RunStore,
+        adapters: AdapterStore,
+        evaluations: EvaluationStore,
         tick_s: float = 1.0,
     ) -> None:
-        self._runs = RunStore(database)
-        self._adapters = AdapterStore(database)
-        self._evaluations = EvaluationStore(database)
+        self._runs = runs
+        self._adapters = adapters
+        self._evaluations = evaluations
         self._receipts = receipts
-        self._comparison = Comparison(database, policies, host, in_flight=in_flight)
+        self._comparison = comparison
         self._tick_s = tick_s
 
     async def run(self) -> None:
@@ -183,7 +180,5 @@ class EvaluationService:
 
     async def _retire_abandoned(self) -> None:
         for name in await self._evaluations.abandoned():
-            reason, now = "its run was stopped", datetime.now(UTC)
-            await self._adapters.move(
-                name, AdapterState.RETIRED, actor=ACTOR, reason=reason, now=now
-            )
+            reason = "its run was stopped"
+            await self._adapters.move(name, AdapterState.RETIRED, actor=ACTOR, reason=reason)

@@ -117,14 +117,14 @@ class Backups:
             self._working = None
 
     async def _copy_installation(self, job: BackupJob) -> BackupManifest:
-        return await self._database.aside(
+        return await self._database.run_beside(
             lambda cursor: back_up(
                 cursor,
                 self._place,
                 Path(job.destination),
                 key=self._key,
                 secrets=job.secrets,
-                told=self._note_progress,
+                report=self._note_progress,
             )
         )
 

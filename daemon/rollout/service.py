@@ -32,14 +32,7 @@ from adaptd.daemon.rollout.observe import GuardWatch, outage
 from adaptd.daemon.rollout.operator_commands import RolloutOperator
 from adaptd.daemon.rollout.publish_table import RouteKeeper
 from adaptd.daemon.rollout.start import ACTOR, Intake
-from adaptd.daemon.store.database.database import Database
-from adaptd.daemon.store.lifecycle.adapters import AdapterStore
-from adaptd.daemon.store.lifecycle.evaluations import EvaluationStore
-from adaptd.daemon.store.lifecycle.guard_facts import GuardStore
-from adaptd.daemon.store.lifecycle.receipts import ReceiptStore
-from adaptd.daemon.store.lifecycle.rollouts import RolloutStore
-from adaptd.daemon.store.lifecycle.routes import RouteStore
-from adaptd.daemon.store.lifecycle.runs import RunStore
+from adaptd.daemon.store.stores import Stores
 from adaptd.daemon.wire.errors import HostError, RefusedError
 
 HOST_LIMIT_S = 3.0  # at start; less than a lease
@@ -57,7 +50,7 @@ class RolloutService:
 
     def __init__(
         self,
-        database: Database,
+        stores: Stores,
         policies: PolicyBook,
         host: AdapterHost,
         checks: ReceiptCheck,
@@ -68,12 +61,10 @@ class RolloutService:
         tick_s: float = 1.0,
     ) -> None:
         self._tick_s = tick_s
-        self._rollouts = RolloutStore(database)
-        runs, evaluations = RunStore(database), EvaluationStore(database)
-        self._guard = GuardStore(database)
-        adapters, receipts = AdapterStore(database), ReceiptStore(database)
-        self._adapters, self._publisher = adapters, publisher
-        self.keeper = RouteKeeper(RouteStore(database), publisher, lease_s=lease_s)
+        self._rollouts, self._guard = stores.rollouts, stores.guard
+        self._adapters, self._publisher = stores.adapters, publisher
+        adapters, receipts, evaluations = stores.adapters, stores.receipts, stores.evaluations
+        self.keeper = RouteKeeper(stores.routes, publisher, lease_s=lease_s)
         self.residency = Residency(
             host,
             checks,
@@ -86,7 +77,9 @@ class RolloutService:
             self._rollouts, adapters, policies, self.keeper, self.residency, bases=bases
         )
         self._watch = GuardWatch(self._guard, receipts, self._rollouts, self.keeper, self.residency)
-        self._intake = Intake(self._desk, self._rollouts, runs, adapters, evaluations, policies)
+        self._intake = Intake(
+            self._desk, self._rollouts, stores.runs, adapters, evaluations, policies
+        )
         self._unpublished: dict[int, str] = {}  # epoch -> rollout that was taken back with it
         self.operator = RolloutOperator(
             self._desk, self._rollouts, adapters, evaluations, policies, self.took_back

@@ -52,10 +52,7 @@ class Intake:
             await self._retire_version(row, "a newer version was accepted before its turn")
 
     async def _retire_version(self, row: AdapterRow, reason: str) -> None:
-        now = datetime.now(UTC)
-        await self._adapters.move(
-            row.name, AdapterState.RETIRED, actor=ACTOR, reason=reason, now=now
-        )
+        await self._adapters.move(row.name, AdapterState.RETIRED, actor=ACTOR, reason=reason)
 
     async def _start_rollout(self, run: Run, version: PolicyVersion) -> None:
         if (row := await self._waiting_version(run)) is None:

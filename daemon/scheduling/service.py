@@ -30,6 +30,7 @@ from adaptd.daemon.scheduling.decide import (
 from adaptd.daemon.store.lifecycle.adapters import AdapterStore
 from adaptd.daemon.store.lifecycle.runs import RunStore
 from adaptd.daemon.store.lifecycle.triggers import TriggerStore
+from adaptd.daemon.wire.clock import utc_now
 from adaptd.daemon.wire.errors import AdaptdError, RefusedError
 
 _log = structlog.get_logger(__name__)
@@ -41,10 +42,6 @@ class SnapshotForecast(Protocol):
     """Counts the examples of a snapshot taken at a time; writes nothing."""
 
     def __call__(self, version: PolicyVersion, *, as_of: datetime) -> Awaitable[UsableExamples]: ...
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class TriggerService:

@@ -1,4 +1,4 @@
-"""What people and scrapers want to see of the store: counts, the newest, histories."""
+"""Reads for people and scrapers: counts, the newest rows, histories."""
 
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -12,6 +12,7 @@ from adaptd.daemon.store.database.database import Connection, Database, rows
 from adaptd.daemon.store.database.statements import statements
 
 _SQL = statements("surfaces")
+# Columns that statements return as JSON text.
 _JSON_COLUMNS = (
     "detail",
     "trigger",
@@ -22,6 +23,7 @@ _JSON_COLUMNS = (
     "published",
     "waivers",
 )
+# Statements whose rows StoreFacts holds under the same names.
 _FACTS = (
     "dead_letters_by_reason",
     "totals_by_source",
@@ -42,11 +44,11 @@ Row = dict[str, Any]
 
 
 class EventTotals(msgspec.Struct, frozen=True, kw_only=True):
-    """What arrived. `last_minute` counts interactions and feedback ingested in the last 60 s.
+    """Counts of events. `last_minute`: interactions and feedback ingested in the last 60 s.
 
-    `duplicates` were dropped, since the store was made. `orphans`: feedback stored by
+    `duplicates` were dropped since the store was made. `orphans`: feedback stored by
     `orphans_until` that waits for its interaction. `unscaled_ratings`: stored by older releases,
-    neither -1 nor 1 and without a scale, so that nothing is learnt from them.
+    neither -1 nor 1 and without a scale, so that training sets leave them out.
     """
 
     interactions: int
@@ -63,7 +65,7 @@ class EventTotals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoreFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """One consistent look at the store; rows are as stored, with their JSON read."""
+    """One consistent read of the store; rows are as stored, with their JSON decoded."""
 
     events: EventTotals
     dead_letters_by_reason: list[Row]
@@ -91,7 +93,7 @@ class Delay(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Traffic(msgspec.Struct, frozen=True, kw_only=True):
-    """What one alias saw from `since` to `now`: the guard's raw material."""
+    """The traffic of one alias from `since` to `now`, as the guard counts it."""
 
     model: str
     since: datetime
@@ -103,15 +105,15 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     delays: list[Delay]
 
 
-class SurfaceStore:
-    """Reads only."""
+class StatusStore:
+    """Everything that status, watch and /metrics show. Reads only."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def facts(self, now: datetime) -> StoreFacts:
-        """Everything the status page and a scrape need, in one go."""
-        return await self._database.read(lambda cursor: _facts(cursor, now))
+        """Read everything that the status page and a scrape need."""
+        return await self._database.read(lambda cursor: _read_facts(cursor, now))
 
     async def evaluations(
         self,
@@ -121,22 +123,22 @@ class SurfaceStore:
         limit: int = 50,
         seen: Collection[str] | None = None,
     ) -> list[Row]:
-        """Newest first. `seen` leaves out all aliases but those; None: none is left out."""
+        """Return evaluations, newest first. `seen` limits them to those aliases; None: no limit."""
         values = {"model": model, "run_id": run_id, "limit": limit}
         only = None if seen is None else sorted(seen)
-        return await self._read("evaluations_of", **values, seen=only)
+        return await self._read_rows("evaluations_of", **values, seen=only)
 
     async def receipts(self, adapter: str) -> list[Row]:
-        return await self._read("receipts_of", adapter=adapter)
+        return await self._read_rows("receipts_of", adapter=adapter)
 
     async def history(self, kind: str, subject: str) -> list[Row]:
-        """Every change of state of a run, adapter, rollout or of ingestion, oldest first."""
-        return await self._read("history", kind=kind, subject=subject)
+        """Return the changes of state of a run, adapter, rollout or ingestion, oldest first."""
+        return await self._read_rows("history", kind=kind, subject=subject)
 
     async def traffic(self, model: str, since: datetime, *, now: datetime) -> Traffic:
-        """Units, negatives and feedback delays of one alias since a time (UTC)."""
-        counted = (await self._read("traffic", model=model, since=since))[0]
-        delays = await self._read("feedback_delays", model=model, since=since)
+        """Count units, negatives and feedback delays of one alias since a time (UTC)."""
+        counted = (await self._read_rows("traffic", model=model, since=since))[0]
+        delays = await self._read_rows("feedback_delays", model=model, since=since)
         return Traffic(
             model=model,
             since=since,
@@ -145,18 +147,18 @@ class SurfaceStore:
             **counted,
         )
 
-    async def _read(self, name: str, **values: Any) -> list[Row]:
-        return await self._database.read(lambda cursor: _rows(cursor, name, **values))
+    async def _read_rows(self, name: str, **values: Any) -> list[Row]:
+        return await self._database.read(lambda cursor: _decoded_rows(cursor, name, **values))
 
 
-def _facts(cursor: Connection, now: datetime) -> StoreFacts:
-    counts = msgspec.convert(_rows(cursor, "events", now=now)[0], EventTotals)
-    found = {name: _rows(cursor, name) for name in _FACTS}
-    paths = [Path(row["path"]) for row in _rows(cursor, "files")]
-    return StoreFacts(events=counts, **found, store_bytes=_sizes(paths))
+def _read_facts(cursor: Connection, now: datetime) -> StoreFacts:
+    counts = msgspec.convert(_decoded_rows(cursor, "events", now=now)[0], EventTotals)
+    found = {name: _decoded_rows(cursor, name) for name in _FACTS}
+    paths = [Path(row["path"]) for row in _decoded_rows(cursor, "files")]
+    return StoreFacts(events=counts, **found, store_bytes=_measure_files(paths))
 
 
-def _sizes(paths: Sequence[Path]) -> dict[str, int]:
+def _measure_files(paths: Sequence[Path]) -> dict[str, int]:
     found: dict[str, int] = {}
     for path in paths:
         for kind, file in (("database", path), ("log", Path(f"{path}.wal"))):
@@ -165,7 +167,7 @@ def _sizes(paths: Sequence[Path]) -> dict[str, int]:
     return found
 
 
-def _rows(cursor: Connection, name: str, **values: Any) -> list[Row]:
+def _decoded_rows(cursor: Connection, name: str, **values: Any) -> list[Row]:
     found = rows(cursor, _SQL[name], **values)
     for row in found:
         for column in _JSON_COLUMNS:

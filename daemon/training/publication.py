@@ -108,8 +108,5 @@ class Publication:
         _log.info("adapter_trained", run=run.run_id, adapter=row.name)
 
     async def _retire_version(self, row: AdapterRow, reason: str) -> None:
-        now = datetime.now(UTC)
         with contextlib.suppress(RefusedError):  # a version already in use stays in use
-            await self._adapters.move(
-                row.name, AdapterState.RETIRED, actor=_ACTOR, reason=reason, now=now
-            )
+            await self._adapters.move(row.name, AdapterState.RETIRED, actor=_ACTOR, reason=reason)

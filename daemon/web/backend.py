@@ -7,7 +7,7 @@ from adaptd.daemon.store.ingest.dead_letters import DeadLetterStore
 from adaptd.daemon.store.lifecycle.adapters import AdapterStore
 from adaptd.daemon.store.lifecycle.rollouts import RolloutStore
 from adaptd.daemon.store.lifecycle.runs import RunStore
-from adaptd.daemon.store.status_reads import SurfaceStore
+from adaptd.daemon.store.status_reads import StatusStore
 from adaptd.daemon.web.bodies import Bodies
 from adaptd.daemon.web.ports import Door, Live, Operator, Tokens, Upkeep
 
@@ -20,7 +20,7 @@ class Backend:
     """
 
     tokens: Tokens
-    surfaces: SurfaceStore
+    surfaces: StatusStore
     runs: RunStore
     adapters: AdapterStore
     rollouts: RolloutStore

@@ -1,4 +1,4 @@
-"""What one installation consists of outside the store: keys, the base model, vLLM's settings."""
+"""The parts of an installation outside the store: keys, the base model, vLLM's settings."""
 
 import sys
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ GATEWAY_FILE = "gateway.json"
 
 @dataclass(frozen=True)
 class Keys:
-    """What lies in the home folder for daemon and gateways to know each other by."""
+    """Secrets in the home folder by which daemon and gateways know each other."""
 
     secret: bytes
     control_token: str
 
     @classmethod
     def ensure(cls, settings: Settings) -> "Keys":
-        """Read them, made on first use.
+        """Read the keys; the first call makes them.
 
         Raises:
             SettingsError: the folder cannot be read or written, or the secret is not whole.
@@ -47,7 +47,7 @@ class Keys:
 
 
 def store_key(settings: Settings) -> StoreKey | None:
-    """The key of the store; None where none is set.
+    """Read the key of the store; None where none is set.
 
     Raises:
         SettingsError: it is given twice, or cannot be used.
@@ -75,7 +75,7 @@ class Base:
 
 
 def find_base(settings: Settings) -> Base:
-    """The base that the policies name, else the only one there is.
+    """Find the base that the policies name, otherwise the first one set.
 
     A policy with a problem keeps nothing from starting, and counts here by the base it names.
 
@@ -113,7 +113,7 @@ def _bases_of_policies(settings: Settings) -> list[str]:
 
 
 def engine_settings(settings: Settings, base: Base) -> EngineSettings:
-    """How vLLM is started: the operator's settings, this base, our gateway."""
+    """Combine vLLM's start: the operator's settings, this base, our gateway."""
     upstream = settings.upstream
     shared = set(EngineSettings.__struct_fields__) & set(type(upstream).model_fields)
     return EngineSettings(
@@ -126,7 +126,7 @@ def engine_settings(settings: Settings, base: Base) -> EngineSettings:
 
 
 def calibrator_of(settings: Settings, base: Base) -> Calibrator:
-    """Measures this machine with the interpreter that serves, and keeps the answer at home.
+    """Make the calibrator: it measures with the serving interpreter, and keeps the result at home.
 
     Blocking.
     """
@@ -140,7 +140,7 @@ def calibrator_of(settings: Settings, base: Base) -> Calibrator:
 
 
 def gateway_settings(settings: Settings) -> GatewaySettings:
-    """What the gateway inside vLLM is told. Paths are absolute: it runs elsewhere."""
+    """Combine the settings of the gateway inside vLLM, with absolute paths: it runs elsewhere."""
     home = settings.home.resolve()
     events_url = None
     if settings.kafka_bootstrap is None:

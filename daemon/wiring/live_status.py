@@ -1,4 +1,4 @@
-"""What the running parts say of themselves, gathered for the surfaces."""
+"""The state of the running parts, gathered for status, watch and /metrics."""
 
 import asyncio
 import time
@@ -27,10 +27,10 @@ _THREAD_PATIENCE = timedelta(seconds=10)  # a broker that starts anew is no fail
 
 
 class SeenPublisher:
-    """A RoutePublisher that remembers what every gateway answered last, and when."""
+    """A RoutePublisher that remembers the last answer of every gateway, and its time."""
 
     def __init__(self, publisher: RoutePublisher, *, patience_s: float) -> None:
-        """A gateway that was silent for less than `patience_s` is busy, not away."""
+        """A gateway that is silent for less than `patience_s` counts as busy, not away."""
         self._publisher = publisher
         self._patience_s = patience_s
         self._answered = -inf
@@ -45,26 +45,26 @@ class SeenPublisher:
 
     @property
     def problem(self) -> str | None:
-        """Why the gateways do not follow; None where they do."""
+        """The reason why the gateways do not follow the table; None where they do."""
         silent_s = time.monotonic() - self._answered
         return self._problem if silent_s > self._patience_s else None
 
     def waiting(self) -> int | None:
-        """Requests that the gateways are answering; None where that was not told lately."""
+        """Count the requests that the gateways are answering; None without a recent answer."""
         if self.problem is not None:
             return None
         return sum(sum(state.in_flight.values()) for state in self._states)
 
     async def publish(self, table: RouteTable) -> Sequence[GatewayState]:
-        return await self._remember(self._publisher.publish(table))
+        return await self._remember_states(self._publisher.publish(table))
 
     async def states(self) -> Sequence[GatewayState]:
-        return await self._remember(self._publisher.states())
+        return await self._remember_states(self._publisher.states())
 
     async def tables(self) -> Sequence[RouteTable]:
         return await self._publisher.tables()
 
-    async def _remember(
+    async def _remember_states(
         self, asked: Coroutine[Any, Any, Sequence[GatewayState]]
     ) -> Sequence[GatewayState]:
         try:
@@ -73,6 +73,7 @@ class SeenPublisher:
             self._problem = error.problem
             raise
         now = datetime.now(UTC)
+        # Merged, not replaced: a gateway that has gone away stays visible with its last answer.
         self.seen |= {state.gateway: GatewaySeen(state=state, seen_at=now) for state in states}
         self._states = states
         self._answered = time.monotonic()
@@ -80,12 +81,12 @@ class SeenPublisher:
 
 
 class HostWatch:
-    """Asks the serving host how it is, at most once a second."""
+    """Asks the serving host for its state, at most once a second."""
 
     def __init__(
         self, host: AdapterHost, *, url: str, starting: Callable[[], str | None] = lambda: None
     ) -> None:
-        """`starting` says how a start of the host goes, in words; None where it is not starting."""
+        """`starting` describes a start of the host in words; None where it is not starting."""
         self._host = host
         self._url = url
         self._starting = starting
@@ -94,21 +95,22 @@ class HostWatch:
         self._known: dict[str, Any] = {"url": url, "state": "down", "problem": "not asked yet"}
 
     async def look(self) -> dict[str, Any]:
-        """`state`: ready, starting or down, with the problem in words."""
-        async with self._turn:
+        """Return `state` (ready, starting or down), with the problem in words."""
+        async with self._turn:  # several requests at once ask the host once
             if time.monotonic() - self._asked >= _HOST_FRESH_S:
-                await self._ask()
+                await self._ask_host()
                 self._asked = time.monotonic()
+        # A host does not answer while it starts.
         if self._known["state"] == "down" and (words := self._starting()):
             return self._known | {"state": "starting", "problem": words}
         return self._known
 
-    async def _ask(self) -> None:
-        """A host that answered a moment ago and does not now is busy, not down."""
+    async def _ask_host(self) -> None:
         try:
             async with asyncio.timeout(_HOST_LIMIT_S):
                 info, loaded = await self._host.describe(), await self._host.loaded()
         except (HostError, TimeoutError) as error:
+            # A host that answered a moment ago is busy, not down.
             if time.monotonic() - self._answered > _HOST_PATIENCE_S:
                 problem = error.problem if isinstance(error, HostError) else "it does not answer"
                 self._known = {"url": self._url, "state": "down", "problem": problem}
@@ -119,7 +121,7 @@ class HostWatch:
 
 
 class LiveParts:
-    """Implements the surfaces' `Live` port."""
+    """Implements the web surfaces' `Live` port."""
 
     def __init__(  # noqa: PLR0913 - one argument a part
         self,
@@ -156,7 +158,7 @@ class LiveParts:
                 *self._service_parts(),
                 _ingest_part(ingest),
                 _host_part(host),
-                self._routes(),
+                self._gateway_part(),
                 capture_part(self._publisher.states_now, datetime.now(UTC)),
                 PartState(part="restored", problem=self._restoration.problem),
             ],
@@ -171,7 +173,7 @@ class LiveParts:
                 )
                 for version in self._policies.all()
             ],
-            problems=[*self._problems(), *_topic_problems(ingest)],
+            problems=[*self._list_problems(), *_topic_problems(ingest)],
             gateways=list(self._publisher.seen.values()),
             ingest=_ingest_document(ingest),
             meters=dict(self._meters),
@@ -186,7 +188,7 @@ class LiveParts:
             found["policies"] = found.get("policies") or f"{failure.where}: {failure.problem}"
         return [PartState(part=name, problem=text) for name, text in found.items()]
 
-    def _routes(self) -> PartState:
+    def _gateway_part(self) -> PartState:
         """Ready once every gateway has the table in force."""
         keeper = self._rollouts.keeper
         problem = self._publisher.problem
@@ -196,7 +198,7 @@ class LiveParts:
             problem = f"table {keeper.table.epoch} is not in force yet"
         return PartState(part="gateway", problem=problem)
 
-    def _problems(self) -> list[StatusProblem]:
+    def _list_problems(self) -> list[StatusProblem]:
         wrong = [
             StatusProblem(
                 level="warning",
@@ -218,9 +220,9 @@ class LiveParts:
             for found in self._restoration.findings
             if self._restoration.holds
         ]
-        return [*held, *wrong, *refused, *self._losses(), *self._notices()]
+        return [*held, *wrong, *refused, *self._lost_rows(), *self._notices()]
 
-    def _losses(self) -> list[StatusProblem]:
+    def _lost_rows(self) -> list[StatusProblem]:
         remedy = "Give it memory and a broker that keeps up; see its own /adaptd/metrics"
         return [
             StatusProblem(

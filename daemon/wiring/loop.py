@@ -1,4 +1,4 @@
-"""The stages between events and rollout: triggers, dataset, training, evaluation."""
+"""Builds the stages between events and rollout, and the services that remove people's data."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,17 +10,14 @@ from adaptd.daemon.dataset.sealing import SealingService
 from adaptd.daemon.dataset.service import DatasetService
 from adaptd.daemon.domain.machine import core_count, has_gpu
 from adaptd.daemon.domain.ports import AdapterHost, ReceiptCheck
+from adaptd.daemon.erasure.retention import RetentionService
+from adaptd.daemon.erasure.service import ErasureService, ErasureStores, Places, Rollouts
 from adaptd.daemon.policy.book import PolicyBook
 from adaptd.daemon.scheduling.service import TriggerService
 from adaptd.daemon.settings import Settings
-from adaptd.daemon.store.database.database import Database
-from adaptd.daemon.store.examples.files import ExampleFiles
 from adaptd.daemon.store.examples.sandbox import Sandbox
-from adaptd.daemon.store.ingest.sink import EventStore
-from adaptd.daemon.store.lifecycle.adapters import AdapterStore
-from adaptd.daemon.store.lifecycle.runs import RunStore
-from adaptd.daemon.store.lifecycle.snapshots import HoldoutStore, SnapshotStore
-from adaptd.daemon.store.lifecycle.triggers import TriggerStore
+from adaptd.daemon.store.privacy.retention import Kind
+from adaptd.daemon.store.stores import Stores
 from adaptd.daemon.system.supervision import Service
 from adaptd.daemon.training.lora_rules import ServedLora
 from adaptd.daemon.training.pauses import Waiting
@@ -37,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Services that meet only in the store."""
+    """The stages from trigger to verdict: services that meet only in the store."""
 
     triggers: TriggerService
     datasets: DatasetService
@@ -57,10 +54,9 @@ class Pipeline:
 
 def build_pipeline(  # noqa: PLR0913 - one argument a part
     settings: Settings,
-    database: Database,
+    stores: Stores,
     book: PolicyBook,
     sandbox: Sandbox,
-    events: EventStore,
     *,
     host: AdapterHost,
     receipts: ReceiptCheck,
@@ -68,43 +64,50 @@ def build_pipeline(  # noqa: PLR0913 - one argument a part
     key: bytes,
     waiting: Waiting,
 ) -> Pipeline:
-    """`key` is derive(secret, "holdouts"), `waiting` tells how many requests are being answered."""
-    runs, tick_s = RunStore(database), settings.tick_s
-    examples = ExampleFiles(database, settings.home / "examples")
-    builder = SnapshotBuilder(
-        examples=examples,
-        snapshots=SnapshotStore(database),
-        holdouts=HoldoutStore(database),
+    """`key` is derive(secret, "holdouts"); `waiting` counts the requests being answered."""
+    tick_s = settings.tick_s
+    builder = _make_builder(settings, stores, sandbox, key)
+    triggers = TriggerService(
+        book,
+        runs=stores.runs,
+        adapters=stores.adapters,
+        store=stores.triggers,
+        preview=builder.preview,
+        seal=stores.events.seal,
+        tick_s=tick_s,
+    )
+    datasets = DatasetService(stores.runs, builder, book, tick_s=tick_s)
+
+    async def evaluate() -> None:
+        # Its statistics take a second to import, and routes must not wait for them (invariant 7).
+        service = await asyncio.to_thread(
+            _build_evaluation, stores, book, host, receipts, tick_s=tick_s
+        )
+        await service.run()
+
+    # Sealed files would lie beside an encrypted store in plain text.
+    sealing = SealingService(stores.examples, book, seals=not stores.database.is_encrypted)
+    training = _build_training(settings, stores, book, served_format, waiting)
+    return Pipeline(triggers, datasets, sealing, training, evaluate)
+
+
+def _make_builder(
+    settings: Settings, stores: Stores, sandbox: Sandbox, key: bytes
+) -> SnapshotBuilder:
+    return SnapshotBuilder(
+        examples=stores.examples,
+        snapshots=stores.snapshots,
+        holdouts=stores.holdouts,
         sandbox=sandbox,
         bases=settings.bases,
         directory=settings.home / "snapshots",
         key=key,
     )
-    triggers = TriggerService(
-        book,
-        runs=runs,
-        adapters=AdapterStore(database),
-        store=TriggerStore(database),
-        preview=builder.preview,
-        seal=events.seal,
-        tick_s=tick_s,
-    )
-    datasets = DatasetService(runs, builder, book, tick_s=tick_s)
-
-    async def evaluate() -> None:
-        # Its statistics take a second to import, and routes must not wait for them (invariant 7).
-        kind = await asyncio.to_thread(_evaluation_service)
-        await kind(database, book, host, receipts, tick_s=tick_s).run()
-
-    # Sealed files would lie beside an encrypted store in plain text.
-    sealing = SealingService(examples, book, seals=not database.is_encrypted)
-    training = _training(settings, database, book, served_format, waiting)
-    return Pipeline(triggers, datasets, sealing, training, evaluate)
 
 
-def _training(
+def _build_training(
     settings: Settings,
-    database: Database,
+    stores: Stores,
     book: PolicyBook,
     served_format: Callable[[], Awaitable[str]],
     waiting: Waiting,
@@ -123,15 +126,78 @@ def _training(
     return TrainingService(
         asked,
         served_format=served_format,
-        runs=RunStore(database),
-        adapters=AdapterStore(database),
-        snapshots=SnapshotStore(database),
+        runs=stores.runs,
+        adapters=stores.adapters,
+        snapshots=stores.snapshots,
         book=book,
         waiting=waiting if settings.trainer_gives_way(gpu=has_gpu()) else None,
     )
 
 
-def _evaluation_service() -> "type[EvaluationService]":
+def _build_evaluation(
+    stores: Stores, book: PolicyBook, host: AdapterHost, receipts: ReceiptCheck, *, tick_s: float
+) -> "EvaluationService":
+    from adaptd.daemon.evaluation.comparison import Comparison  # noqa: PLC0415 - see the caller
     from adaptd.daemon.evaluation.service import EvaluationService  # noqa: PLC0415 - see the caller
 
-    return EvaluationService
+    comparison = Comparison(
+        book,
+        host,
+        snapshots=stores.snapshots,
+        holdouts=stores.holdouts,
+        adapters=stores.adapters,
+        evaluations=stores.evaluations,
+    )
+    return EvaluationService(
+        comparison,
+        receipts,
+        runs=stores.runs,
+        adapters=stores.adapters,
+        evaluations=stores.evaluations,
+        tick_s=tick_s,
+    )
+
+
+@dataclass(frozen=True)
+class PrivacyParts:
+    """Erasures and retention: two services that meet only in the store."""
+
+    erasures: ErasureService
+    retention: RetentionService
+
+    def services(self) -> dict[str, Service]:
+        return {"erasures": self.erasures.run, "retention": self.retention.run}
+
+
+def build_privacy(settings: Settings, stores: Stores, rollouts: Rollouts) -> PrivacyParts:
+    """Build the services that remove people's data. `rollouts` ends those of tainted versions."""
+    home = settings.home.absolute()
+    places = Places(
+        home=home,
+        spool_dir=home / "gateway" / "spool",
+        policies_dir=settings.policies_dir.absolute(),
+        barred_s=settings.erasure_bar_s,
+        rewrite_every_s=settings.erasure_rewrite_every_s,
+        tick_s=settings.tick_s,
+        letters_topic=settings.kafka_dead_letters_topic if settings.kafka_bootstrap else None,
+    )
+    tables = ErasureStores(
+        database=stores.database,
+        examples=stores.examples,
+        erasures=stores.erasures,
+        people=stores.person_rows,
+        snapshots=stores.snapshots,
+        runs=stores.runs,
+    )
+    keep: dict[Kind, float | None] = {
+        "events": settings.keep_events_s,
+        "dead_letters": settings.keep_dead_letters_s,
+        "snapshots": settings.keep_snapshots_s,
+        "runs": settings.keep_runs_s,
+    }
+    # A kind without a limit is kept for good.
+    limits: dict[Kind, float] = {kind: s for kind, s in keep.items() if s is not None}
+    return PrivacyParts(
+        ErasureService(tables, places, rollouts=rollouts),
+        RetentionService(stores.retention, stores.erasures, limits),
+    )

@@ -18,23 +18,10 @@ from adaptd.daemon.rollout.receipts import ReceiptService
 from adaptd.daemon.rollout.service import RolloutService
 from adaptd.daemon.settings import Settings
 from adaptd.daemon.store.backups.layout import Place
-from adaptd.daemon.store.backups.restored import RestoreStore
 from adaptd.daemon.store.database.database import Database
 from adaptd.daemon.store.examples.sandbox import Sandbox
 from adaptd.daemon.store.examples.where_check import EmptyExamplesCheck
-from adaptd.daemon.store.ingest.dead_letters import DeadLetterStore
-from adaptd.daemon.store.ingest.event_reads import EventReads
-from adaptd.daemon.store.ingest.halts import HaltStore
-from adaptd.daemon.store.ingest.orphans import OrphanCount
-from adaptd.daemon.store.ingest.sink import EventStore
-from adaptd.daemon.store.ingest.tombstones import Tombstones
-from adaptd.daemon.store.lifecycle.adapters import AdapterStore
-from adaptd.daemon.store.lifecycle.policies import PolicyStore
-from adaptd.daemon.store.lifecycle.receipts import ReceiptStore
-from adaptd.daemon.store.lifecycle.rollouts import RolloutStore
-from adaptd.daemon.store.lifecycle.routes import RouteStore
-from adaptd.daemon.store.lifecycle.runs import RunStore
-from adaptd.daemon.store.status_reads import SurfaceStore
+from adaptd.daemon.store.stores import Stores, open_stores
 from adaptd.daemon.system.supervision import Service, Supervisor
 from adaptd.daemon.training.calibration import ServedFormat, planned_format
 from adaptd.daemon.web.backend import Backend
@@ -42,7 +29,6 @@ from adaptd.daemon.web.bodies import Bodies
 from adaptd.daemon.web.ports import StatusProblem
 from adaptd.daemon.wire.signing import derive
 from adaptd.daemon.wire.tokens import TokenBook
-from adaptd.daemon.wiring.erasing import ForgettingParts, build_forgetting
 from adaptd.daemon.wiring.installation import (
     GATEWAY_FILE,
     Base,
@@ -54,10 +40,9 @@ from adaptd.daemon.wiring.installation import (
     store_key,
 )
 from adaptd.daemon.wiring.live_status import HostWatch, LiveParts, SeenPublisher
-from adaptd.daemon.wiring.loop import Pipeline, build_pipeline
-from adaptd.daemon.wiring.operations import Operations
-from adaptd.daemon.wiring.rereading import Rereading, build_reingestion
-from adaptd.daemon.wiring.upkeep import StoreUpkeep
+from adaptd.daemon.wiring.loop import Pipeline, PrivacyParts, build_pipeline, build_privacy
+from adaptd.daemon.wiring.operator_ports import OperatorCommands, RecoveryCommands
+from adaptd.daemon.wiring.rereading import Rereading, build_rereading
 from adaptd.serving.gateway.settings import write_settings
 from adaptd.serving.host.launch import command
 from adaptd.serving.host.route_publisher import HttpPublisher
@@ -78,7 +63,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class _Serving:
-    """Our side of vLLM and its gateway. `engine` is None where somebody else starts it."""
+    """The daemon's side of vLLM and its gateway. `engine` is None where others start vLLM."""
 
     host: VllmHost
     publisher: SeenPublisher
@@ -90,11 +75,11 @@ class _Serving:
 
 @dataclass(frozen=True)
 class _Ingestion:
-    """The two ways in, and what comes again. `consumer` is None without a broker."""
+    """The two ways in for events, and the rereading. `consumer` is None without a broker."""
 
     door: EventDoor
     consumer: IngestService | None
-    again: Rereading
+    rereading: Rereading
 
     @property
     def meters(self) -> dict[str, Meter]:
@@ -103,96 +88,81 @@ class _Ingestion:
 
 
 async def build(settings: Settings, keys: Keys, database: Database, stack: AsyncExitStack) -> Parts:
-    """Build all parts. What has to be let go of is entered into `stack`.
+    """Build all parts. Those that must be closed are entered into `stack`.
 
     Raises:
         SettingsError: a folder, a base or a setting cannot be used.
     """
+    stores = make_stores(settings, keys, database)
+    # The order follows what each part needs; nothing runs before the caller starts the services.
     book, sandbox, supervisor = PolicyBook(), Sandbox(), Supervisor()
-    serving = await _serving(settings, keys, database, stack)
-    rollouts = RolloutService(
-        database,
-        book,
-        serving.host,
-        serving.receipts,
-        serving.publisher,
-        bases=settings.bases,
-        lease_s=settings.lease_s,
-        tick_s=settings.tick_s,
-    )
-    policies = _policies(settings, database, book, sandbox)
-    secret = derive(keys.secret, "erasures").hex()
-    events = EventStore(
-        database,
-        dedupe_window=timedelta(seconds=settings.dedupe_window_s),
-        tombstones=Tombstones(database, secret),
-    )
-    pipeline = build_pipeline(
-        settings,
-        database,
-        book,
-        sandbox,
-        events,
-        host=serving.host,
-        receipts=serving.receipts,
-        served_format=serving.served_format,
-        key=derive(keys.secret, "holdouts"),
-        waiting=serving.publisher.waiting,
-    )
-    ingestion = _ingestion(settings, keys, database, events)
-    restoration = await _restoration(settings, database, serving, ingestion)
+    serving = await _build_serving(settings, keys, stores, stack)
+    rollouts = _build_rollouts(settings, stores, book, serving)
+    policies = _build_policies(settings, stores, book, sandbox)
+    key = derive(keys.secret, "holdouts")
+    pipeline = _build_stages(settings, stores, book, sandbox, serving, key)
+    ingestion = _build_ingestion(settings, keys, stores)
+    restoration = await _load_restoration(settings, stores, serving, ingestion)
     tokens = TokenBook(settings.tokens_path)
     live = LiveParts(
         services=supervisor.problems,
         policies=book,
         rollouts=rollouts,
         publisher=serving.publisher,
-        host=HostWatch(
-            serving.host, url=settings.upstream.url, starting=lambda: _starting(serving.engine)
-        ),
+        host=_watch_host(settings, serving),
         ingest=ingestion.consumer,
         meters=ingestion.meters,
         decisions=pipeline.triggers.decisions,
         restoration=restoration,
         notices=lambda: [
-            *_notices(serving, book),
-            *ingestion.again.notices(),
+            *_list_notices(serving, book),
+            *ingestion.rereading.notices(),
             *_token_problem(tokens),
         ],
     )
     place = Place(settings.home, settings.policies_dir)
     backups = Backups(database, place, key=store_key(settings))
-    upkeep = StoreUpkeep(backups, restoration)
-    forgetting = build_forgetting(settings, database, secret, rollouts.operator)
-    backend = _backend(settings, database, tokens, live, rollouts, ingestion, upkeep, forgetting)
-    services = _services(rollouts, policies, serving, ingestion, pipeline, restoration)
-    services["backups"] = backups.run
-    services["orphans"] = OrphanCount(database).run
-    services |= {name: restoration.hold(run) for name, run in forgetting.services().items()}
+    privacy = build_privacy(settings, stores, rollouts.operator)
+    backend = _build_backend(
+        settings, stores, tokens, live, rollouts, ingestion, backups, restoration, privacy
+    )
+    services = _list_services(rollouts, policies, serving, ingestion, pipeline, restoration)
+    services |= {"backups": backups.run, "orphans": stores.orphans.run}
+    services |= {name: restoration.hold(run) for name, run in privacy.services().items()}
     return Parts(backend, policies, supervisor, serving.engine, services)
 
 
-async def _serving(
-    settings: Settings, keys: Keys, database: Database, stack: AsyncExitStack
+def make_stores(settings: Settings, keys: Keys, database: Database) -> Stores:
+    """Make every repository of this installation, once, over its open store."""
+    return open_stores(
+        database,
+        examples_folder=settings.home / "examples",
+        erasure_secret=derive(keys.secret, "erasures").hex(),
+        dedupe_window=timedelta(seconds=settings.dedupe_window_s),
+    )
+
+
+async def _build_serving(
+    settings: Settings, keys: Keys, stores: Stores, stack: AsyncExitStack
 ) -> _Serving:
-    """The file that vLLM's gateway reads is written for a server of somebody else's too."""
     base, token = find_base(settings), keys.control_token
+    # vLLM's gateway reads this file, also in a server that others started.
     write_settings(settings.home / GATEWAY_FILE, gateway_settings(settings))
     host = VllmHost(settings.upstream.url, control_token=token)
     gateways = HttpPublisher([settings.upstream.url], token_path=settings.control_token_path)
+    # In a thread: it runs the serving interpreter to ask for its device.
     engine, calibrator = None, await asyncio.to_thread(calibrator_of, settings, base)
     if settings.upstream.manage:
         asked = engine_settings(settings, base)
-        command(asked)  # refuses what cannot be started, before anything runs
+        command(asked)  # refuses settings that cannot start, before anything runs
         engine = EngineSupervisor(
             asked, home=settings.home, control_token=token, dtype=lambda: calibrator.ensure().dtype
         )
         await stack.enter_async_context(engine)
     await stack.enter_async_context(host)
     await stack.enter_async_context(gateways)
-    receipts = ReceiptService(
-        host, ReceiptStore(database), AdapterStore(database), base_dir=base.directory
-    )
+    receipts = ReceiptService(host, stores.receipts, stores.adapters, base_dir=base.directory)
+    # A gateway without contact for a lease sends canary traffic to live: it counts as away then.
     publisher = SeenPublisher(gateways, patience_s=settings.lease_s)
     planned = partial(
         planned_format, settings.upstream.dtype, base.directory, calibrator if engine else None
@@ -202,32 +172,71 @@ async def _serving(
     return _Serving(host, publisher, engine, receipts, base, served_format)
 
 
-def _policies(
-    settings: Settings, database: Database, book: PolicyBook, sandbox: Sandbox
+def _watch_host(settings: Settings, serving: _Serving) -> HostWatch:
+    starting = partial(_describe_start, serving.engine)
+    return HostWatch(serving.host, url=settings.upstream.url, starting=starting)
+
+
+def _build_rollouts(
+    settings: Settings, stores: Stores, book: PolicyBook, serving: _Serving
+) -> RolloutService:
+    return RolloutService(
+        stores,
+        book,
+        serving.host,
+        serving.receipts,
+        serving.publisher,
+        bases=settings.bases,
+        lease_s=settings.lease_s,
+        tick_s=settings.tick_s,
+    )
+
+
+def _build_stages(
+    settings: Settings,
+    stores: Stores,
+    book: PolicyBook,
+    sandbox: Sandbox,
+    serving: _Serving,
+    key: bytes,
+) -> Pipeline:
+    return build_pipeline(
+        settings,
+        stores,
+        book,
+        sandbox,
+        host=serving.host,
+        receipts=serving.receipts,
+        served_format=serving.served_format,
+        key=key,
+        waiting=serving.publisher.waiting,
+    )
+
+
+def _build_policies(
+    settings: Settings, stores: Stores, book: PolicyBook, sandbox: Sandbox
 ) -> PolicyService:
     limits = Limits(bases=frozenset(settings.bases), max_rank=settings.upstream.max_lora_rank)
     return PolicyService(
         settings.policies_dir,
         book=book,
-        log=PolicyStore(database),
+        log=stores.policies,
         limits=limits,
-        where_check=EmptyExamplesCheck(EventReads(database), sandbox),
+        where_check=EmptyExamplesCheck(stores.event_reads, sandbox),
     )
 
 
-def _ingestion(
-    settings: Settings, keys: Keys, database: Database, events: EventStore
-) -> _Ingestion:
+def _build_ingestion(settings: Settings, keys: Keys, stores: Stores) -> _Ingestion:
     door = EventDoor(
-        events,
+        stores.events,
         max_event_bytes=settings.events_max_event_bytes,
         max_batch=settings.events_max_batch,
         max_waiting_bytes=settings.events_max_waiting_bytes,
     )
     key = derive(keys.secret, "events")
-    again = build_reingestion(settings, database, events, key=key)
+    rereading = build_rereading(settings, stores, key=key)
     if settings.kafka_bootstrap is None:
-        return _Ingestion(door, None, again)
+        return _Ingestion(door, None, rereading)
     asked = IngestSettings(
         bootstrap=settings.kafka_bootstrap,
         security=settings.kafka_security,
@@ -239,16 +248,16 @@ def _ingestion(
         unsigned_sources=frozenset(settings.kafka_unsigned_sources),
         directory=settings.home,
     )
-    halts = HaltStore(database)
-    return _Ingestion(door, IngestService(asked, sink=events, halts=halts, key=key), again)
+    consumer = IngestService(asked, sink=stores.events, halts=stores.halts, key=key)
+    return _Ingestion(door, consumer, rereading)
 
 
-async def _restoration(
-    settings: Settings, database: Database, serving: _Serving, ingestion: _Ingestion
+async def _load_restoration(
+    settings: Settings, stores: Stores, serving: _Serving, ingestion: _Ingestion
 ) -> Restoration:
     return await Restoration.load(
-        RestoreStore(database),
-        RouteStore(database),
+        stores.restores,
+        stores.routes,
         serving.publisher,
         serving.host,
         ingest=ingestion.consumer.status if ingestion.consumer else None,
@@ -257,43 +266,43 @@ async def _restoration(
     )
 
 
-def _backend(
+def _build_backend(  # noqa: PLR0913, PLR0917 - one argument a part
     settings: Settings,
-    database: Database,
+    stores: Stores,
     tokens: TokenBook,
     live: LiveParts,
     rollouts: RolloutService,
     ingestion: _Ingestion,
-    upkeep: StoreUpkeep,
-    forgetting: ForgettingParts,
+    backups: Backups,
+    restoration: Restoration,
+    privacy: PrivacyParts,
 ) -> Backend:
-    runs = RunStore(database)
     return Backend(
         tokens=tokens,
-        surfaces=SurfaceStore(database),
-        runs=runs,
-        adapters=AdapterStore(database),
-        rollouts=RolloutStore(database),
-        dead_letters=DeadLetterStore(database),
+        surfaces=stores.status,
+        runs=stores.runs,
+        adapters=stores.adapters,
+        rollouts=stores.rollouts,
+        dead_letters=stores.dead_letters,
         door=ingestion.door,
         bodies=Bodies(
             max_body_bytes=settings.events_max_body_bytes,
             max_held_bytes=settings.events_max_waiting_bytes,
         ),
         live=live,
-        reingestion=ingestion.again,
-        operator=Operations(
-            runs=runs,
+        reingestion=ingestion.rereading,
+        operator=OperatorCommands(
+            runs=stores.runs,
             rollouts=rollouts.operator,
             ingest=ingestion.consumer,
-            restoration=upkeep.restoration,
+            restoration=restoration,
         ),
-        upkeep=upkeep,
-        forgetting=forgetting.erasures,
+        upkeep=RecoveryCommands(backups, restoration),
+        forgetting=privacy.erasures,
     )
 
 
-def _services(
+def _list_services(
     rollouts: RolloutService,
     policies: PolicyService,
     serving: _Serving,
@@ -301,7 +310,7 @@ def _services(
     pipeline: Pipeline,
     restoration: Restoration,
 ) -> dict[str, Service]:
-    """Routes are published before all else (invariant 7), but not those of a restored store."""
+    # Routes are published before all else (invariant 7), but not those of a restored store.
     services: dict[str, Service] = {
         "restoration": restoration.run,
         "rollouts": restoration.hold(rollouts.run),
@@ -311,12 +320,12 @@ def _services(
         services["engine"] = serving.engine.run
     if ingestion.consumer is not None:
         services["consumer"] = ingestion.consumer.run
-    services |= ingestion.again.services()
+    services |= ingestion.rereading.services()
     return services | {name: restoration.hold(run) for name, run in pipeline.services().items()}
 
 
-def _starting(engine: EngineSupervisor | None) -> str | None:
-    """How a start of vLLM goes, in words; None where it is not starting."""
+def _describe_start(engine: EngineSupervisor | None) -> str | None:
+    """Describe a start of vLLM in words; None where it is not starting."""
     if engine is None or engine.status.state is not EngineState.STARTING:
         return None
     status = engine.status
@@ -324,8 +333,8 @@ def _starting(engine: EngineSupervisor | None) -> str | None:
     return f"{status.detail or 'starting'}, {status.elapsed_s:.0f} s{left}"
 
 
-def _notices(serving: _Serving, book: PolicyBook) -> list[StatusProblem]:
-    """What an operator should know of vLLM: other settings than asked for, another base."""
+def _list_notices(serving: _Serving, book: PolicyBook) -> list[StatusProblem]:
+    """Report a vLLM with other settings than those given, or with another base than policies'."""
     found = [
         StatusProblem(
             level="error",

@@ -1,4 +1,4 @@
-"""The parts that bring events again: replays, imports, redriven letters, and their outbox."""
+"""Builds the parts that read events again: replays, imports, redriven letters, the outbox."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,12 +12,10 @@ from adaptd.consumers.rereading.dead_letter_topic import DeadLetterOutbox, Outbo
 from adaptd.consumers.rereading.redrive import Redriver
 from adaptd.consumers.rereading.replay import ReplayService, ReplaySettings
 from adaptd.daemon.domain.dead_letters import LetterChoice, LetterCursor, Redriven
-from adaptd.daemon.domain.ports import EventSink
 from adaptd.daemon.domain.replays import Replay, ReplayRequest
 from adaptd.daemon.settings import Settings
-from adaptd.daemon.store.database.database import Database
-from adaptd.daemon.store.ingest.dead_letters import DeadLetterStore
 from adaptd.daemon.store.ingest.replays import ReplayStore
+from adaptd.daemon.store.stores import Stores
 from adaptd.daemon.system.supervision import Service
 from adaptd.daemon.web.ports import StatusProblem
 from adaptd.daemon.wire.errors import MalformedError, RefusedError
@@ -25,7 +23,7 @@ from adaptd.daemon.wire.tokens import Principal
 
 
 class Rereading:
-    """Implements the surfaces' port. `replayer` and `outbox` are None without a broker."""
+    """Implements RereadingPort. `replayer` and `outbox` are None without a broker."""
 
     def __init__(
         self,
@@ -48,10 +46,10 @@ class Rereading:
         if own := self._own_topics & set(asked.topics):
             problem = f"{', '.join(own)} holds dead letters, which the store has too"
             raise RefusedError("replay", problem, "Use `adaptd deadletters redrive`")
-        return await self._log().begin(asked, actor=actor, reason=reason)
+        return await self._require_replayer().begin(asked, actor=actor, reason=reason)
 
     async def cancel_replay(self, replay_id: str, *, actor: str, reason: str) -> Replay:
-        return await self._log().cancel(replay_id, actor=actor, reason=reason)
+        return await self._require_replayer().cancel(replay_id, actor=actor, reason=reason)
 
     async def replay(self, replay_id: str) -> Replay:
         return await self._book.get(replay_id)
@@ -60,13 +58,13 @@ class Rereading:
         return await self._book.list(limit=limit)
 
     async def import_lines(self, digest: str, body: bytes, principal: Principal) -> ImportedLines:
-        """See `POST /v1/ingest/imports/{digest}`."""
-        first, *lines = body.split(b"\n")
+        """Take one request of `POST /v1/ingest/imports/{digest}`."""
+        first, *lines = body.split(b"\n")  # the first line says what to do with the others
         try:
             step = msgspec.json.decode(first, type=ImportStep)
         except (msgspec.DecodeError, ValueError) as error:
             raise MalformedError("import", "its first line is not a step", str(error)) from error
-        if not lines:
+        if not lines:  # the client asks where to go on after an interruption
             return await self._desk.position(digest, step.options)
         return await self._desk.take(digest, step, lines, principal)
 
@@ -82,26 +80,24 @@ class Rereading:
         return found
 
     def notices(self) -> list[StatusProblem]:
-        """What an operator should know: it stops nothing."""
+        """Report problems that stop nothing."""
         problem = self._outbox.problem if self._outbox else None
         if problem is None:
             return []
         remedy = "They are safe in the store; check the broker and the topic"
         return [StatusProblem(level="warning", what=problem, remedy=remedy)]
 
-    def _log(self) -> ReplayService:
+    def _require_replayer(self) -> ReplayService:
         if self._replayer is None:
             remedy = "Set ADAPTD_KAFKA_BOOTSTRAP; files come in with `adaptd import`"
             raise RefusedError("replay", "no broker is set, so there is no log", remedy)
         return self._replayer
 
 
-def build_reingestion(
-    settings: Settings, database: Database, events: EventSink, *, key: bytes
-) -> Rereading:
-    """`key` is derive(secret, "events"): what gateways sign with."""
+def build_rereading(settings: Settings, stores: Stores, *, key: bytes) -> Rereading:
+    """`key` is derive(secret, "events"), which gateways sign with."""
     kinds, unsigned = Topics().kinds, frozenset(settings.kafka_unsigned_sources)
-    book, letters = ReplayStore(database), DeadLetterStore(database)
+    events, book, letters = stores.events, stores.replays, stores.dead_letters
     parts: dict[str, Any] = {
         "book": book,
         "redriver": Redriver(events, letters, kinds=kinds, unsigned_sources=unsigned),

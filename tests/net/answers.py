@@ -19,6 +19,7 @@ from adaptd.daemon.store.ingest.event_reads import EventReads
 from adaptd.daemon.store.ingest.halts import HaltStore
 from adaptd.daemon.store.ingest.replays import ReplayStore
 from adaptd.daemon.store.ingest.sink import EventStore
+from adaptd.daemon.store.ingest.tombstones import Tombstones
 from adaptd.daemon.store.lifecycle.adapters import AdapterStore
 from adaptd.daemon.store.lifecycle.evaluations import EvaluationStore
 from adaptd.daemon.store.lifecycle.guard_facts import GuardStore
@@ -32,7 +33,7 @@ from adaptd.daemon.store.lifecycle.transitions import audit_digest
 from adaptd.daemon.store.lifecycle.triggers import TriggerStore
 from adaptd.daemon.store.privacy.erasures import ErasureStore
 from adaptd.daemon.store.privacy.retention import RetentionStore
-from adaptd.daemon.store.status_reads import SurfaceStore
+from adaptd.daemon.store.status_reads import StatusStore
 from adaptd.daemon.web.metrics import render_metrics
 from adaptd.daemon.web.ports import LiveFacts
 from adaptd.daemon.wire.routes import RouteTable, choose
@@ -75,7 +76,9 @@ class Answers:
                 "rollouts": await self.rollouts(),
                 "letters": await self.letters(),
                 "ingestion": await self.ingestion(),
-                "erasures": await ErasureStore(self.database, self.secret).list(MOST),
+                "erasures": await ErasureStore(
+                    self.database, self.secret, Tombstones(self.secret)
+                ).list(MOST),
                 "history": await self.history(),
                 "audit": await self.audit(),
             }
@@ -95,7 +98,7 @@ class Answers:
 
     async def surfaces(self) -> dict[str, Any]:
         """What `adaptd status` is made of, less the size of files."""
-        store = SurfaceStore(self.database)
+        store = StatusStore(self.database)
         since = self.now - timedelta(days=7)
         facts = as_json(await store.facts(self.now))
         del facts["store_bytes"]
@@ -104,7 +107,7 @@ class Answers:
 
     async def metrics(self) -> dict[str, Any]:
         """Families and samples of a scrape, less sizes and the release's number."""
-        facts = await SurfaceStore(self.database).facts(self.now)
+        facts = await StatusStore(self.database).facts(self.now)
         text = render_metrics(facts, LiveFacts(started_at=self.now)).decode()
         samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[:1] != "#")
         left_out = ("process_", "adaptd_info", "adaptd_store_bytes")
@@ -234,7 +237,7 @@ class Answers:
     async def history(self) -> dict[str, Any]:
         """Every change of state, by what changed."""
         asked = "SELECT DISTINCT subject_kind AS kind, subject FROM transitions ORDER BY ALL"
-        store = SurfaceStore(self.database)
+        store = StatusStore(self.database)
         return {
             f"{row['kind']} {row['subject']}": await store.history(row["kind"], row["subject"])
             for row in await self.ask(asked)

@@ -15,15 +15,13 @@ from unittest.mock import patch
 from adaptd.consumers.doors.http_door import EventDoor
 from adaptd.daemon.domain.erasures import ErasureState, Person
 from adaptd.daemon.domain.rollouts import Rollout
-from adaptd.daemon.erasure.service import ErasureService, Places, Stores
+from adaptd.daemon.erasure.service import ErasureService, Places
 from adaptd.daemon.settings import Settings
 from adaptd.daemon.store.backups.backup import back_up
 from adaptd.daemon.store.backups.layout import Place
 from adaptd.daemon.store.database.database import Database
 from adaptd.daemon.store.examples.files import ExampleFiles
 from adaptd.daemon.store.ingest.orphans import OrphanCount
-from adaptd.daemon.store.ingest.sink import EventStore
-from adaptd.daemon.store.ingest.tombstones import Tombstones
 from adaptd.daemon.store.lifecycle import transitions
 from adaptd.daemon.store.lifecycle.policies import PolicyStore
 from adaptd.daemon.store.privacy.retention import RetentionStore
@@ -38,6 +36,7 @@ from tests.net.reingestion import leave_halts, leave_letters, leave_replays
 from tests.support.clock import Clock
 from tests.support.event_samples import NOON, a_correction, a_rating, an_interaction, as_bytes
 from tests.support.ingesting import UNSIGNED, Ingesting
+from tests.support.stores import erasure_stores, stores_over
 
 BEGIN = NOON + timedelta(hours=1)
 GONE, GOING = Person("person-gone", "desk"), Person("person-going", "desk")
@@ -129,12 +128,10 @@ class Home:
         self.secret = derive(secret, "erasures").hex()
         self.database = Database.open(self.settings.store_path, threads=1)
         self.ingesting = Ingesting(self.database, self.clock)
-        self.ingesting.sink = EventStore(
-            self.database,
-            dedupe_window=timedelta(days=1),
-            clock=self.clock,
-            tombstones=Tombstones(self.database, self.secret, clock=self.clock),
+        self.stores = stores_over(
+            self.database, self._examples, secret=self.secret, clock=self.clock
         )
+        self.ingesting.sink = self.stores.events
         self.lifecycle = Lifecycle(self.database, self.home, self.clock)
 
     async def fill(self) -> None:
@@ -222,7 +219,7 @@ class Home:
         await self.ingesting.add(an_interaction(id="late", user=GONE.user, tenant=GONE.tenant))
 
     async def leave_erasure(self, person: Person, *, done: bool) -> None:
-        stores = Stores(self.database, self.secret, ExampleFiles(self.database, self._examples))
+        stores = erasure_stores(self.stores)
         places = Places(
             home=self.home,
             spool_dir=self.home / "gateway" / "spool",
@@ -264,7 +261,7 @@ class Home:
 
     async def back_up(self, destination: Path) -> None:
         place = Place(self.home, self.settings.policies_dir)
-        await self.database.aside(
+        await self.database.run_beside(
             lambda cursor: back_up(
                 cursor, place, destination, key=None, secrets=True, clock=self.clock
             )

@@ -26,7 +26,7 @@ async def leave_letters(database: Database, clock: Clock) -> None:
         )
         for letter, (result, reason, detail) in zip(waiting, fates, strict=False)
     ]
-    await letters.settle(results, buried_again=[])
+    await letters.settle(results, dead_again=[])
     await letters.mark_published(waiting[:1])
 
 

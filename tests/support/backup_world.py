@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from adaptd.daemon.store.backups.backup import back_up
-from adaptd.daemon.store.backups.layout import BackupManifest, Place, Told
+from adaptd.daemon.store.backups.layout import BackupManifest, Place, ProgressReport
 from adaptd.daemon.store.backups.restore import restore_backup
 from adaptd.daemon.store.database.database import Database
 from adaptd.daemon.store.database.encryption import StoreKey
@@ -56,16 +56,16 @@ class Installation:
         return row
 
     async def back_up(
-        self, destination: Path, *, secrets: bool = True, told: Told = lambda *_: None
+        self, destination: Path, *, secrets: bool = True, report: ProgressReport = lambda *_: None
     ) -> BackupManifest:
-        return await self.database.aside(
+        return await self.database.run_beside(
             lambda cursor: back_up(
                 cursor,
                 self.place,
                 destination,
                 key=self.key,
                 secrets=secrets,
-                told=told,
+                report=report,
                 clock=self.clock,
             )
         )

@@ -17,17 +17,14 @@ from adaptd.daemon.dataset.groups import message_key
 from adaptd.daemon.dataset.snapshot import Contents, SuiteRow, train_row, write_snapshot
 from adaptd.daemon.domain.erasures import Erasure, ErasureState, Person
 from adaptd.daemon.domain.states import AdapterState, RunState
-from adaptd.daemon.erasure.service import ErasureService, Places, Stores
+from adaptd.daemon.erasure.service import ErasureService, Places
 from adaptd.daemon.store.database.database import Database
-from adaptd.daemon.store.examples.files import ExampleFiles
-from adaptd.daemon.store.ingest.sink import EventStore
-from adaptd.daemon.store.ingest.tombstones import Tombstones
-from adaptd.daemon.store.lifecycle.adapters import AdapterRow, AdapterStore, Origin
-from adaptd.daemon.store.lifecycle.runs import RunStore
-from adaptd.daemon.store.lifecycle.snapshots import HoldoutStore, Member, Snapshot, SnapshotStore
+from adaptd.daemon.store.lifecycle.adapters import AdapterRow, Origin
+from adaptd.daemon.store.lifecycle.snapshots import HoldoutStore, Member, Snapshot
 from adaptd.daemon.wire.errors import RefusedError
 from tests.support.event_samples import NOON, a_correction, a_rating, an_interaction
 from tests.support.ingesting import UNSIGNED, Ingesting
+from tests.support.stores import erasure_stores, stores_over
 
 SECRET = "5ec2e7" * 8
 PERSON, OTHER = "person-zq7f", "person-kept"
@@ -55,17 +52,15 @@ class ErasureWorld:
         self.policies = home.parent / "policies"
         self.database = database or Database.open(home / "store.duckdb")
         self.ingesting = Ingesting(self.database, NOON + timedelta(hours=1))
-        self.ingesting.sink = EventStore(
-            self.database,
-            dedupe_window=timedelta(days=1),
-            clock=self.ingesting.clock,
-            tombstones=Tombstones(self.database, SECRET, clock=self.ingesting.clock),
+        self.all_stores = stores_over(
+            self.database, home / "examples", secret=SECRET, clock=self.ingesting.clock
         )
-        self.adapters = AdapterStore(self.database)
-        self.runs = RunStore(self.database)
-        self.snapshots = SnapshotStore(self.database)
-        self.examples = ExampleFiles(self.database, home / "examples")
-        self.stores = Stores(self.database, SECRET, self.examples)
+        self.ingesting.sink = self.all_stores.events
+        self.adapters = self.all_stores.adapters
+        self.runs = self.all_stores.runs
+        self.snapshots = self.all_stores.snapshots
+        self.examples = self.all_stores.examples
+        self.stores = erasure_stores(self.all_stores)
         places = Places(
             home=home,
             spool_dir=home / SPOOL,
@@ -141,7 +136,7 @@ class ErasureWorld:
         await self.a_version("snapshot-run-b", "bb", parent=first.name)
         await self.a_version("snapshot-run-b", "cc")
         for state in (AdapterState.CANARY, AdapterState.LIVE):
-            await self.adapters.move(first.name, state, actor="test", reason="", now=NOON)
+            await self.adapters.move(first.name, state, actor="test", reason="")
 
     async def a_version(self, snapshot: str, mark: str, parent: str | None = None) -> AdapterRow:
         run = await self.runs.create(

@@ -12,16 +12,17 @@ from adaptd.daemon.dataset.snapshot import Contents, SuiteRow, write_snapshot
 from adaptd.daemon.domain.bases import base_digest
 from adaptd.daemon.domain.policies import StoredPolicy
 from adaptd.daemon.domain.states import AdapterState, RunState
+from adaptd.daemon.evaluation.comparison import Comparison
 from adaptd.daemon.evaluation.service import EvaluationService
 from adaptd.daemon.policy.book import PolicyBook
 from adaptd.daemon.rollout.receipts import ReceiptService
 from adaptd.daemon.store.database.database import Database
-from adaptd.daemon.store.lifecycle.adapters import AdapterRow, AdapterStore, Origin
-from adaptd.daemon.store.lifecycle.evaluations import Evaluation, EvaluationStore
-from adaptd.daemon.store.lifecycle.receipts import ReceiptStore
-from adaptd.daemon.store.lifecycle.runs import Run, RunStore
-from adaptd.daemon.store.lifecycle.snapshots import HoldoutStore, Snapshot, SnapshotStore
+from adaptd.daemon.store.lifecycle.adapters import AdapterRow, Origin
+from adaptd.daemon.store.lifecycle.evaluations import Evaluation
+from adaptd.daemon.store.lifecycle.runs import Run
+from adaptd.daemon.store.lifecycle.snapshots import Snapshot
 from tests.support.fakes import FakeHost, write_probes
+from tests.support.stores import stores_over
 
 MODEL = "support"
 RIGHT, WRONG = "refund", "lost_parcel"
@@ -79,10 +80,11 @@ class EvaluationWorld:
     gate: Mapping[str, Any] = field(default_factory=lambda: GATE)
 
     def __post_init__(self) -> None:
-        self.runs = RunStore(self.database)
-        self.adapters = AdapterStore(self.database)
-        self.evaluations = EvaluationStore(self.database)
-        self.holdouts = HoldoutStore(self.database)
+        self.stores = stores_over(self.database)
+        self.runs = self.stores.runs
+        self.adapters = self.stores.adapters
+        self.evaluations = self.stores.evaluations
+        self.holdouts = self.stores.holdouts
         self.use(self.gate)
 
     def use(self, gate: Mapping[str, Any]) -> None:
@@ -104,10 +106,24 @@ class EvaluationWorld:
 
     def service(self) -> EvaluationService:
         receipts = ReceiptService(
-            self.host, ReceiptStore(self.database), self.adapters, base_dir=self.base_dir
+            self.host, self.stores.receipts, self.adapters, base_dir=self.base_dir
+        )
+        comparison = Comparison(
+            self.book,
+            self.host,
+            snapshots=self.stores.snapshots,
+            holdouts=self.holdouts,
+            adapters=self.adapters,
+            evaluations=self.evaluations,
+            in_flight=self.in_flight,
         )
         return EvaluationService(
-            self.database, self.book, self.host, receipts, in_flight=self.in_flight, tick_s=0.02
+            comparison,
+            receipts,
+            runs=self.runs,
+            adapters=self.adapters,
+            evaluations=self.evaluations,
+            tick_s=0.02,
         )
 
     async def snapshot(self, *, fresh: int = 60, golden: int = 60) -> Snapshot:
@@ -132,7 +148,7 @@ class EvaluationWorld:
             created_at=now(),
             manifest=manifest,
         )
-        await SnapshotStore(self.database).add(snapshot, [])
+        await self.stores.snapshots.add(snapshot, [])
         return snapshot
 
     async def trained(self, *, right: float = 0.9, snapshot: Snapshot | None = None) -> Run:
@@ -161,9 +177,7 @@ class EvaluationWorld:
         """A version that is live and on the host."""
         row = await self.version(right=right)
         await self.host.load(row.name, Path(row.path))
-        return await self.adapters.move(
-            row.name, AdapterState.LIVE, actor="test", reason="test", now=now()
-        )
+        return await self.adapters.move(row.name, AdapterState.LIVE, actor="test", reason="test")
 
     async def state(self, run: Run) -> tuple[RunState, AdapterState]:
         """The run's state and its adapter's."""

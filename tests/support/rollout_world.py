@@ -16,19 +16,16 @@ from adaptd.daemon.policy.book import PolicyBook
 from adaptd.daemon.rollout.receipts import ReceiptService
 from adaptd.daemon.rollout.service import RolloutService
 from adaptd.daemon.store.database.database import Connection, Database
-from adaptd.daemon.store.lifecycle.adapters import AdapterRow, AdapterStore, Origin
+from adaptd.daemon.store.lifecycle.adapters import AdapterRow, Origin
 from adaptd.daemon.store.lifecycle.evaluations import (
     Evaluation,
-    EvaluationStore,
     Outcome,
     new_evaluation_id,
 )
-from adaptd.daemon.store.lifecycle.receipts import ReceiptStore
-from adaptd.daemon.store.lifecycle.rollouts import RolloutStore
-from adaptd.daemon.store.lifecycle.routes import RouteStore
-from adaptd.daemon.store.lifecycle.runs import Run, RunStore
+from adaptd.daemon.store.lifecycle.runs import Run
 from adaptd.daemon.wire.routes import Route
 from tests.support.fakes import FakeHost, FakePublisher, write_probes
+from tests.support.stores import stores_over
 
 T = TypeVar("T")
 MODEL = "support"
@@ -83,10 +80,11 @@ class RolloutWorld:
 
     def __post_init__(self) -> None:
         self.use()
-        self.rollouts = RolloutStore(self.database)
-        self.adapters = AdapterStore(self.database)
-        self.routes = RouteStore(self.database)
-        self.runs = RunStore(self.database)
+        self.stores = stores_over(self.database)
+        self.rollouts = self.stores.rollouts
+        self.adapters = self.stores.adapters
+        self.routes = self.stores.routes
+        self.runs = self.stores.runs
 
     def use(self, model: str = MODEL, guard: Mapping[str, Any] | None = None, **rules: Any) -> None:
         """Put a policy in force, changed as said."""
@@ -97,7 +95,7 @@ class RolloutWorld:
 
     def service(self, *, lease_s: float = 0.5) -> RolloutService:
         return RolloutService(
-            self.database,
+            self.stores,
             self.book,
             self.host,
             self.checks(),
@@ -109,7 +107,7 @@ class RolloutWorld:
 
     def checks(self) -> ReceiptService:
         """Whoever takes receipts of this host."""
-        receipts = ReceiptStore(self.database)
+        receipts = self.stores.receipts
         return ReceiptService(self.host, receipts, self.adapters, base_dir=self.base_dir)
 
     async def accepted(self, model: str = MODEL) -> AdapterRow:
@@ -148,8 +146,7 @@ class RolloutWorld:
         outcome = Outcome(
             run_id=run.run_id, run_to=RunState.ACCEPTED, adapter=row.name, reason="test"
         )
-        store = EvaluationStore(self.database)
-        await store.settle(outcome, evaluation, actor="test", now=_now())
+        await self.stores.evaluations.settle(outcome, evaluation, actor="test", now=_now())
 
     async def version(self, model: str = MODEL, run_id: str | None = None) -> AdapterRow:
         """A trained version that the host serves as trained."""

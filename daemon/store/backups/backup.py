@@ -1,4 +1,4 @@
-"""A consistent copy of one installation, made while it runs."""
+"""Makes a consistent copy of one installation while it runs."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from adaptd.daemon.store.backups.layout import (
     STORE,
     BackupManifest,
     Place,
-    Told,
+    ProgressReport,
     cannot_write,
     copy_file,
     copy_tree,
@@ -31,9 +31,9 @@ from adaptd.daemon.store.database.database import rows, transaction
 from adaptd.daemon.store.database.encryption import StoreKey, is_encrypted
 from adaptd.daemon.store.database.opening import Connection, attach
 from adaptd.daemon.store.database.statements import statements
-from adaptd.daemon.store.ingest.sink import utc_now
 from adaptd.daemon.store.lifecycle.adapter_seal import broken_seal
 from adaptd.daemon.store.lifecycle.adapters import AdapterRow
+from adaptd.daemon.wire.clock import utc_now
 from adaptd.daemon.wire.errors import StoreError
 
 _SQL = statements("backup")
@@ -41,7 +41,7 @@ _COPY = "store_copy"
 
 
 class Copied(msgspec.Struct, frozen=True, kw_only=True):
-    """What the copy itself says of what is in it."""
+    """The contents of a store's copy, read from the copy itself."""
 
     as_of: datetime
     facts: dict[str, int]
@@ -56,13 +56,13 @@ def back_up(
     *,
     key: StoreKey | None,
     secrets: bool,
-    told: Told = lambda *_: None,
+    report: ProgressReport = lambda *_: None,
     clock: Callable[[], datetime] = utc_now,
 ) -> BackupManifest:
     """Make a backup at `destination`, whole or not at all. Blocks; `cursor` is for it alone.
 
-    An encrypted store's copy is encrypted with the same key, which is not in the backup. What
-    `told` raises ends it.
+    An encrypted store's copy is encrypted with the same key, which is not in the backup. An
+    exception that `report` raises ends the backup.
 
     Raises:
         RefusedError: the destination exists, or its folder does not.
@@ -70,15 +70,15 @@ def back_up(
     """
     try:
         with made_whole(destination) as folder:
-            told("store", 0, _size(place.store))
+            report("store", 0, place.store.stat().st_size if place.store.exists() else 0)
             copied = copy_store(cursor, folder / STORE, key=key, clock=clock)
-            told("adapters", 0, 0)
+            report("adapters", 0, 0)
             missing = _copy_adapters(copied.adapters, folder / ADAPTERS)
-            told("policies", 0, 0)
-            _copy_small(place, folder, secrets=secrets)
-            manifest = _manifest(copied, place, folder, missing, told)
+            report("policies", 0, 0)
+            _copy_small_files(place, folder, secrets=secrets)
+            manifest = _make_manifest(copied, place, folder, missing, report)
             write_manifest(folder, manifest)
-            told("done", manifest.bytes, manifest.bytes)  # the last chance to give up
+            report("done", manifest.bytes, manifest.bytes)  # the last chance to cancel
     except (duckdb.Error, OSError) as error:
         raise cannot_write(destination, error) from error
     return manifest
@@ -91,13 +91,13 @@ def copy_store(
     key: StoreKey | None,
     clock: Callable[[], datetime] = utc_now,
 ) -> Copied:
-    """Copy the store into a new file under `key`. Needs OpenSSL loaded where there is one.
+    """Copy the store into a new file under `key`, which needs OpenSSL loaded.
 
     Raises:
         duckdb.Error, OSError: it cannot be read or written.
     """
-    with _attached(cursor, target, key):
-        as_of = clock()  # before the copy's snapshot: whatever came by now is in it
+    with _attached_copy(cursor, target, key):
+        as_of = clock()  # before the copy's snapshot: all rows stored by now are in it
         with transaction(cursor):
             cursor.execute(_SQL["copy_store"])
         adapters = msgspec.convert(rows(cursor, _SQL["copied_adapters"]), list[AdapterRow])
@@ -108,14 +108,15 @@ def copy_store(
             adapters=adapters,
         )
     target.chmod(0o600)
+    # DuckDB leaves a log where it could not checkpoint; a backup is one file.
     if target.with_name(f"{target.name}.wal").exists():
         raise StoreError(str(target), "the copy is not in one file", "Try again")
     return copied
 
 
 @contextmanager
-def _attached(cursor: Connection, target: Path, key: StoreKey | None) -> Iterator[None]:
-    """Leaving it writes all to the file; DuckDB syncs it."""
+def _attached_copy(cursor: Connection, target: Path, key: StoreKey | None) -> Iterator[None]:
+    """Attach the copy; leaving writes everything to its file, which DuckDB syncs."""
     attach(cursor, target, _COPY, key=key)
     try:
         yield
@@ -124,17 +125,17 @@ def _attached(cursor: Connection, target: Path, key: StoreKey | None) -> Iterato
 
 
 def _copy_adapters(adapters: list[AdapterRow], folder: Path) -> dict[str, str]:
-    """Every version's files, read again and compared with their seal; those that are not there."""
+    """Copy every version's files, check the copies' seals, and return what is wrong with some."""
     missing = {}
     for row in adapters:
-        copy_tree(Path(row.path), folder / row.name, link=True)
+        copy_tree(Path(row.path), folder / row.name, link=True)  # adapter files never change
         copy = msgspec.structs.replace(row, path=str(folder / row.name))
         if (problem := broken_seal(copy)) is not None:
             missing[row.name] = problem
     return missing
 
 
-def _copy_small(place: Place, folder: Path, *, secrets: bool) -> None:
+def _copy_small_files(place: Place, folder: Path, *, secrets: bool) -> None:
     copy_tree(place.policies, folder / POLICIES)
     for path in sorted((place.home / SNAPSHOTS).glob("snapshot-*/manifest.json")):
         copy_file(path, folder / SNAPSHOTS / path.parent.name / path.name)
@@ -143,10 +144,10 @@ def _copy_small(place: Place, folder: Path, *, secrets: bool) -> None:
             copy_file(place.home / name, folder / SECRETS / name, mode=0o600)
 
 
-def _manifest(
-    copied: Copied, place: Place, folder: Path, missing: dict[str, str], told: Told
+def _make_manifest(
+    copied: Copied, place: Place, folder: Path, missing: dict[str, str], report: ProgressReport
 ) -> BackupManifest:
-    files = facts_of(folder, told)
+    files = facts_of(folder, report)
     facts = dict(copied.facts)
     return BackupManifest(
         version=__version__,
@@ -162,7 +163,3 @@ def _manifest(
         missing=missing,
         files=files,
     )
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0

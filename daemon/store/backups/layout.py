@@ -1,4 +1,4 @@
-"""A backup's folder: what lies in it, its manifest, and how files get there whole."""
+"""A backup's folder: its parts, its manifest, and the copying of whole files."""
 
 import fcntl
 import hashlib
@@ -24,7 +24,7 @@ SECRET_FILES = ("secret.key", "tokens.json", "control.token")
 _PARTS = (STORE, ADAPTERS, POLICIES, SNAPSHOTS, SECRETS)
 _CHUNK_BYTES = 1 << 20
 
-Told = Callable[[str, int, int], None]  # phase, bytes done, bytes in all
+ProgressReport = Callable[[str, int, int], None]  # phase, bytes done, bytes in all
 
 
 class Place(NamedTuple):
@@ -38,21 +38,23 @@ class Place(NamedTuple):
         return self.home / STORE
 
     def part(self, name: str) -> Path:
-        """Where a part of a backup belongs."""
+        """Return where a part of a backup belongs."""
         known = {POLICIES: self.policies, SECRETS: self.home}
         return known.get(name, self.home / name)
 
 
 class FileFact(msgspec.Struct, frozen=True):
+    """Size and SHA-256 of a file."""
+
     bytes: int
     sha256: str
 
 
 class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """Written last: a folder with it is whole. Names no secret and holds no text of anybody.
+    """The manifest, written last: a folder with it is whole. It holds no secret and no texts.
 
-    Everything committed by `as_of` is in it. `missing` are adapter versions whose files were
-    damaged or gone when it was made. `files` are relative paths.
+    The backup holds everything committed by `as_of`. `missing` are adapter versions whose files
+    were damaged or gone. `files` are relative paths.
     """
 
     format: int = FORMAT
@@ -76,9 +78,9 @@ class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
 
 @contextmanager
 def made_whole(destination: Path) -> Iterator[Path]:
-    """A folder beside `destination` that takes its name at the end, or is gone.
+    """Yield a folder beside `destination` that takes its name at the end, or is removed.
 
-    What a killed backup left there is removed by the next one to the same destination.
+    The next backup to the same destination removes what a killed one left there.
 
     Raises:
         RefusedError: the destination exists, or another backup to it is under way.
@@ -93,11 +95,14 @@ def made_whole(destination: Path) -> Iterator[Path]:
     folder.mkdir(mode=0o700, exist_ok=True)
     held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        _hold(held, where)
+        _lock_folder(held, where)
+        # The lock is held, so all files here are a killed backup's.
         for left in folder.iterdir():
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
         yield folder
-        _sync_tree(folder)
+        for path in (folder, *folder.rglob("*")):
+            if path.is_dir():
+                sync_directory(path)
         folder.rename(destination)
         sync_directory(destination.parent)
     except BaseException:
@@ -113,7 +118,7 @@ def write_manifest(folder: Path, manifest: BackupManifest) -> None:
 
 
 def read_manifest(folder: Path) -> BackupManifest:
-    """Raises RefusedError where the folder is no whole backup that this release knows."""
+    """Read a manifest. Raises RefusedError where it is damaged or of a newer release."""
     where, remedy = str(folder), "Name a folder that `adaptd backup` made"
     try:
         manifest = msgspec.json.decode(read_regular(folder / MANIFEST), type=BackupManifest)
@@ -123,21 +128,21 @@ def read_manifest(folder: Path) -> BackupManifest:
         raise RefusedError(where, f"its {MANIFEST} is damaged ({error})", remedy) from error
     if manifest.format > FORMAT:
         raise RefusedError(where, f"it has format {manifest.format}", "Use the newer adaptd")
-    if odd := [name for name in manifest.files if not _belongs(name)]:
+    if odd := [name for name in manifest.files if not _is_inside(name)]:
         raise RefusedError(where, f"{odd[0]!r} has no place in a backup", remedy)
     return manifest
 
 
-def verify_backup(folder: Path, told: Told = lambda *_: None) -> BackupManifest:
-    """Read every file of a backup again and compare it with the manifest.
+def verify_backup(folder: Path, report: ProgressReport = lambda *_: None) -> BackupManifest:
+    """Read every file of a backup and compare it with the manifest.
 
     Raises:
-        RefusedError: it is not whole, with every file that is missing or not what was written.
+        RefusedError: files are missing or differ from the manifest.
     """
     manifest = read_manifest(folder)
     wrong, done = [], 0
     for name, fact in manifest.files.items():
-        told("verify", done, manifest.bytes)
+        report("verify", done, manifest.bytes)
         if fact_of(folder / name) != fact:
             wrong.append(name)
         done += fact.bytes
@@ -148,13 +153,13 @@ def verify_backup(folder: Path, told: Told = lambda *_: None) -> BackupManifest:
     return manifest
 
 
-def facts_of(folder: Path, told: Told) -> dict[str, FileFact]:
-    """Size and SHA-256 of every file, by its path within the folder."""
+def facts_of(folder: Path, report: ProgressReport) -> dict[str, FileFact]:
+    """Return size and SHA-256 of every file, by its path within the folder."""
     found, done = {}, 0
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     total = sum(path.stat().st_size for path in paths)
     for path in paths:
-        told("hashes", done, total)
+        report("hashes", done, total)
         if (fact := fact_of(path)) is not None:
             found[path.relative_to(folder).as_posix()] = fact
             done += fact.bytes
@@ -162,7 +167,7 @@ def facts_of(folder: Path, told: Told) -> dict[str, FileFact]:
 
 
 def copy_tree(source: Path, target: Path, *, link: bool = False) -> None:
-    """Copy a folder's plain files, leaving out links and hidden ones; `link` where it can be."""
+    """Copy a folder's plain files without links and hidden ones; `link` makes hard links."""
     if not source.is_dir():
         return
     for path in sorted(source.rglob("*")):
@@ -173,7 +178,7 @@ def copy_tree(source: Path, target: Path, *, link: bool = False) -> None:
 
 
 def copy_file(source: Path, target: Path, *, mode: int | None = None, link: bool = False) -> None:
-    """Copy one file, in one step. A hard link shares its bytes: for files that never change."""
+    """Copy one file, whole or not at all. `link`: share the bytes, for files that never change."""
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if link:
         try:
@@ -183,7 +188,7 @@ def copy_file(source: Path, target: Path, *, mode: int | None = None, link: bool
         else:
             return
     fresh = target.with_name(f".{target.name}.part")
-    fresh.unlink(missing_ok=True)
+    fresh.unlink(missing_ok=True)  # of a killed process
     with open_regular(source) as reading:
         kept = os.fstat(reading.fileno()).st_mode & 0o777 if mode is None else mode
         number = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -200,7 +205,7 @@ def cannot_write(where: Path, error: Exception) -> StoreError:
 
 
 def fact_of(path: Path) -> FileFact | None:
-    """Size and SHA-256; None where there is no such plain file."""
+    """Return size and SHA-256; None where there is no such plain file."""
     try:
         with open_regular(path, follow_links=False) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -209,22 +214,15 @@ def fact_of(path: Path) -> FileFact | None:
         return None
 
 
-def _belongs(name: str) -> bool:
-    """A manifest from elsewhere must not lead out of its folder."""
-    path = PurePosixPath(name)
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)  # a manifest from elsewhere must not lead out of its folder
     inside = not path.is_absolute() and ".." not in path.parts and "\\" not in name
     return inside and path.parts[:1] != () and path.parts[0] in _PARTS
 
 
-def _hold(folder: int, where: str) -> None:
+def _lock_folder(folder: int, where: str) -> None:
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         problem = "another backup to it is under way"
         raise RefusedError(where, problem, "Wait for it, or name another folder") from error
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in (folder, *folder.rglob("*")):
-        if path.is_dir():
-            sync_directory(path)

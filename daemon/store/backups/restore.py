@@ -1,4 +1,4 @@
-"""Puts a backup in the place of an installation, marked so that nothing moves before it agrees."""
+"""Restores a backup, with a mark that holds everything back until it agrees with what runs."""
 
 import itertools
 import os
@@ -19,7 +19,7 @@ from adaptd.daemon.store.backups.layout import (
     STORE,
     BackupManifest,
     Place,
-    Told,
+    ProgressReport,
     cannot_write,
     copy_file,
     fact_of,
@@ -30,8 +30,8 @@ from adaptd.daemon.store.database.compaction import RESTORED, beside, held, log_
 from adaptd.daemon.store.database.database import Connection, Database, rows
 from adaptd.daemon.store.database.encryption import StoreKey, is_encrypted
 from adaptd.daemon.store.database.statements import statements
-from adaptd.daemon.store.ingest.sink import utc_now
-from adaptd.daemon.store.lifecycle.runs import move_run
+from adaptd.daemon.store.lifecycle.runs import FINAL_RUNS, move_run
+from adaptd.daemon.wire.clock import utc_now
 from adaptd.daemon.wire.errors import RefusedError, SettingsError
 from adaptd.daemon.wire.files import sync_directory
 
@@ -42,7 +42,7 @@ _PATHS = ("move_adapter_paths", "move_snapshot_paths", "move_run_paths")
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
-    """What was done. `kept` are files of the target that differ from the backup's and stay."""
+    """The result of a restore. `kept` are the target's own files that differ from the backup's."""
 
     source: str
     home: str
@@ -61,13 +61,13 @@ def restore_backup(
     *,
     key: StoreKey | None,
     replace: bool,
-    told: Told = lambda *_: None,
+    report: ProgressReport = lambda *_: None,
     clock: Callable[[], datetime] = utc_now,
 ) -> Restored:
-    """Verify a backup and put it in place; the store itself comes last. Safe to repeat.
+    """Verify a backup and put it in place; the store comes last. Safe to repeat.
 
-    Files that are there already stay: adapters never change, and policies, tokens and secrets of
-    the target may be newer. With `replace` the target's store is moved aside, never deleted.
+    Existing files stay: adapters never change, and policies, tokens and secrets of the target may
+    be newer. With `replace` the target's store is moved aside, never deleted.
 
     Raises:
         RefusedError: the backup is not whole, or the target has a store and `replace` is not set.
@@ -76,11 +76,11 @@ def restore_backup(
     """
     try:
         with _held_target(place, replace=replace) as there_is_one:
-            manifest = verify_backup(source, told)
+            manifest = verify_backup(source, report)
             _check_key(source, manifest, key)
             place.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-            kept = _lay_files(source, place, manifest, told)
-            moved = _lay_store(source, place, manifest, key=key, replace=there_is_one, now=clock())
+            kept = _copy_files(source, place, manifest, report)
+            moved = _put_store(source, place, manifest, key=key, replace=there_is_one, now=clock())
     except (OSError, duckdb.Error) as error:
         raise cannot_write(place.home, error) from error
     return Restored(
@@ -98,13 +98,13 @@ def restore_backup(
 
 @contextmanager
 def _held_target(place: Place, *, replace: bool) -> Iterator[bool]:
-    """Keep the target's store shut: who opens it removes half-made copies, so also ours.
+    """Keep the target's store closed: a process that opens it removes unfinished copies.
 
-    Yields whether there is one. Where there is none nobody can be kept out; a store that is made
+    Yields True where there is a store. Without one nobody can be kept out; a store that is made
     meanwhile is found at the end.
     """
     if not place.store.exists():
-        _keep_log(place.store)
+        _keep_stray_log(place.store)
         yield False
         return
     if not replace:
@@ -114,8 +114,8 @@ def _held_target(place: Place, *, replace: bool) -> Iterator[bool]:
         yield True
 
 
-def _keep_log(store: Path) -> None:
-    """A kill while a store was moved aside leaves its log behind, with what only that knows."""
+def _keep_stray_log(store: Path) -> None:
+    # A kill while a store was moved aside leaves its log behind, with rows that only the log has.
     log = log_of(store)
     if not log.exists():
         return
@@ -136,11 +136,13 @@ def _check_key(source: Path, manifest: BackupManifest, key: StoreKey | None) -> 
         raise SettingsError(str(source), "a key is set and its store is not encrypted", remedy)
 
 
-def _lay_files(source: Path, place: Place, manifest: BackupManifest, told: Told) -> list[str]:
-    """Everything but the store; a file in the target wins. Says which of those differ."""
+def _copy_files(
+    source: Path, place: Place, manifest: BackupManifest, report: ProgressReport
+) -> list[str]:
+    """Copy everything but the store; the target's own files stay. Returns those that differ."""
     kept, done = [], 0
     for name, fact in manifest.files.items():
-        told("files", done, manifest.bytes)
+        report("files", done, manifest.bytes)
         done += fact.bytes
         part, _, inner = name.partition("/")
         if part == STORE:
@@ -162,7 +164,7 @@ def _seal_folders(place: Place, manifest: BackupManifest) -> None:
             sync_directory(place.part(part))
 
 
-def _lay_store(
+def _put_store(
     source: Path,
     place: Place,
     manifest: BackupManifest,
@@ -171,16 +173,16 @@ def _lay_store(
     replace: bool,
     now: datetime,
 ) -> list[str]:
-    """Make the store beside its place and put it there; says what was moved aside."""
+    """Make the store beside its place and put it there; return what was moved aside."""
     fresh = beside(place.store, RESTORED)
     try:
-        _prepare(source, fresh, place, manifest, key=key, now=now)
+        _prepare_store(source, fresh, place, manifest, key=key, now=now)
         return _put_in_place(fresh, place.store, replace=replace, now=now)
     finally:
         remove(fresh)
 
 
-def _prepare(
+def _prepare_store(
     source: Path,
     fresh: Path,
     place: Place,
@@ -189,25 +191,25 @@ def _prepare(
     key: StoreKey | None,
     now: datetime,
 ) -> None:
-    """The store as it will be: its paths those of the new home, and marked as restored."""
+    """Make the store: its paths those of the new home, and marked as restored."""
     remove(fresh)
     copy_file(source / STORE, fresh, mode=0o600)
     database = Database.open(fresh, key=key)
     try:
-        database.write_now(lambda cursor: _mark(cursor, source, place, manifest, now=now))
+        database.write_now(lambda cursor: _mark_restored(cursor, source, place, manifest, now=now))
     finally:
         database.close()
     with fresh.open("rb+") as file:
         os.fsync(file.fileno())
 
 
-def _mark(
+def _mark_restored(
     cursor: Connection, source: Path, place: Place, manifest: BackupManifest, *, now: datetime
 ) -> None:
     for statement in _PATHS:
         cursor.execute(_SQL[statement], {"before": manifest.home, "after": str(place.home)})
     reason = "its files are in no backup"
-    for row in rows(cursor, _SQL["unfinished_runs"]):
+    for row in rows(cursor, _SQL["unfinished_runs"], final=FINAL_RUNS):
         move_run(cursor, row["run_id"], RunState.CANCELLED, actor=_ACTOR, reason=reason, now=now)
     restore = Restore(
         restored_at=now, as_of=manifest.as_of, source=str(source), offsets=manifest.offsets
@@ -219,7 +221,7 @@ def _put_in_place(fresh: Path, store: Path, *, replace: bool, now: datetime) -> 
     """Move the old store, which is held, and its log aside, then put the new one there."""
     moved = _move_aside(store, now) if replace else []
     try:
-        os.link(fresh, store)  # fails where somebody made a store meanwhile, or opened one
+        os.link(fresh, store)  # fails where a store was made meanwhile, or opened
     except (FileExistsError, FileNotFoundError) as error:
         problem = f"a store was made meanwhile; moved aside was {', '.join(moved) or 'none'}"
         raise RefusedError(str(store), problem, "Stop the daemon and restore again") from error

@@ -1,4 +1,4 @@
-"""Whether this store came back from a backup, and what has to be known before it may act."""
+"""Restores of this store: the newest, its release, and the facts that the release needs."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -16,7 +16,7 @@ _SUBJECT = "store"
 
 
 class Restore(msgspec.Struct, frozen=True, kw_only=True):
-    """One restore. Not released: nothing moves yet. `as_of`: all stored by then is in it."""
+    """One restore. Nothing moves until it is released. The store holds all rows up to `as_of`."""
 
     restored_at: datetime
     as_of: datetime
@@ -30,15 +30,17 @@ class Restore(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RestoreStore:
+    """Restores, and the version numbers seen elsewhere."""
+
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def newest(self) -> Restore | None:
-        """The last restore of this store, released or not."""
-        return await self._database.read(_newest)
+        """Return the last restore of this store, released or not."""
+        return await self._database.read(_load_newest)
 
     async def raise_floors(self, floors: Mapping[str, int]) -> None:
-        """Never issue these version numbers, or lower ones, by alias (D1). Outlives a restart."""
+        """Never issue these version numbers or lower ones, by alias (D1), even after a restart."""
 
         def work(cursor: Connection) -> None:
             for model, number in floors.items():
@@ -52,14 +54,14 @@ class RestoreStore:
     ) -> Restore | None:
         """Let the store act. Safe to repeat; None where it never was restored.
 
-        `withdraw`: its rollouts wait for a person, their traffic on live.
+        `withdraw`: rollouts wait for a person, with their traffic on live.
         """
 
         def work(cursor: Connection) -> Restore | None:
-            found = _newest(cursor)
+            found = _load_newest(cursor)
             if found is None or found.released_at is not None:
                 return found
-            values = {"now": now, "actor": actor, "reason": reason, "findings": _json(findings)}
+            values = {"now": now, "actor": actor, "reason": reason, "findings": _as_json(findings)}
             cursor.execute(_SQL["release_restores"], values)
             if withdraw:
                 withdraw_active(cursor, actor=actor, reason=f"store restored: {reason}")
@@ -73,22 +75,22 @@ class RestoreStore:
                 reason=reason,
                 evidence={"findings": findings, "as_of": found.as_of},
             )
-            return _newest(cursor)
+            return _load_newest(cursor)
 
         return await self._database.write(work)
 
     async def set_caught_up(self, *, now: datetime) -> None:
-        """What the log had when it was first compared is stored again."""
+        """Note that the log was read again up to where it ended at the first comparison."""
         await self._database.write(lambda c: c.execute(_SQL["set_caught_up"], {"now": now}))
 
 
 def add_restore(cursor: Connection, restore: Restore) -> None:
-    """Mark a store that is not in use yet."""
+    """Mark a store that is not in use yet as restored."""
     values = {
         "now": restore.restored_at,
         "as_of": restore.as_of,
         "source": restore.source,
-        "offsets": _json(restore.offsets),
+        "offsets": _as_json(restore.offsets),
     }
     cursor.execute(_SQL["add_restore"], values)
     record_transition(
@@ -104,15 +106,15 @@ def add_restore(cursor: Connection, restore: Restore) -> None:
 
 
 def look_back(cursor: Connection) -> datetime | None:
-    """Up to when rows of before a restore may come again; None where none can any more.
+    """Return the time up to which rows of before a restore may come again; None: none can.
 
-    The dedupe window reaches back from there while the log is read again: an event whose first copy
-    is in the backup and whose second came after it would else be counted twice.
+    The dedupe window reaches back from there while the log is read again. Otherwise an event with
+    one copy in the backup and another after it would count twice.
     """
     return rows(cursor, _SQL["look_back"])[0]["as_of"]
 
 
-def _newest(cursor: Connection) -> Restore | None:
+def _load_newest(cursor: Connection) -> Restore | None:
     found = rows(cursor, _SQL["newest_restore"])
     if not found:
         return None
@@ -121,5 +123,5 @@ def _newest(cursor: Connection) -> Restore | None:
     return msgspec.convert(row | decoded, Restore)
 
 
-def _json(value: Any) -> str:
+def _as_json(value: Any) -> str:
     return msgspec.json.encode(value).decode()

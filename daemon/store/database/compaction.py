@@ -1,7 +1,8 @@
-"""Writes the store anew beside itself: the only way that deleted bytes leave the disk.
+"""Rewrites the store into a fresh file beside it: the only way that deleted bytes leave the disk.
 
-DELETE and CHECKPOINT free blocks without clearing them. A fresh file holds only what is there. Most
-of it is copied while the store is in use; the rest, and the exchange of the files, while it waits.
+DELETE and CHECKPOINT free blocks without clearing them. A fresh file holds only the rows there are.
+Most of them are copied while the store is in use; writers wait for the rest, and readers too while
+the files are exchanged.
 """
 
 import fcntl
@@ -27,14 +28,14 @@ _SQL = statements("rewriting")
 
 
 class Pause(NamedTuple):
-    """How long nobody could write, and how long nobody could read."""
+    """Seconds in which nobody could write, and in which nobody could read."""
 
     writers_s: float
     readers_s: float
 
 
 class Rewriting:
-    """One fresh copy of a store, encrypted as the store is. A failure throws it away."""
+    """One fresh copy of a store, encrypted like the store. A failure removes it."""
 
     def __init__(self, path: Path, *, key: StoreKey | None) -> None:
         self.path = path
@@ -45,38 +46,38 @@ class Rewriting:
         """Copy the schema and the tables that only grow. The store stays in use meanwhile.
 
         Raises:
-            StoreError: there is no room for a second file, most likely. The store is as it was.
+            StoreError: most likely there is no room for a second file. The store is unchanged.
         """
-        with self._thrown_away(cursor):
+        with self._removed_on_failure(cursor):
             remove(self.path)
             attach(cursor, self.path, "rewritten", key=self._key)
-            _run(cursor, "copy_schema")
-            self._tables = dict(_run(cursor, "tables").fetchall())
+            _run_statement(cursor, "copy_schema")
+            self._tables = dict(_run_statement(cursor, "tables").fetchall())
             for table, grows in self._tables.items():
                 if grows:
-                    _run(cursor, "copy_table", table)
-            _run(cursor, "checkpoint")
+                    _run_statement(cursor, "copy_table", table)
+            _run_statement(cursor, "checkpoint")
 
     def finish(self, cursor: "Connection") -> None:
-        """Copy what is left and close the file. Nobody may write meanwhile. Raises as `begin`."""
-        with self._thrown_away(cursor):
+        """Copy the rest and close the file. Nobody may write meanwhile. Raises like `begin`."""
+        with self._removed_on_failure(cursor):
             for table, grows in self._tables.items():
-                _run(cursor, "copy_newer" if grows else "copy_table", table)
-                old, fresh = _run(cursor, "count_both", table).fetchall()[0]
-                if old != fresh:  # something was deleted meanwhile
-                    _run(cursor, "empty_table", table)
-                    _run(cursor, "copy_table", table)
-            _run(cursor, "checkpoint")
-            _run(cursor, "detach")
+                _run_statement(cursor, "copy_newer" if grows else "copy_table", table)
+                old, fresh = _run_statement(cursor, "count_both", table).fetchall()[0]
+                if old != fresh:  # rows were deleted meanwhile
+                    _run_statement(cursor, "empty_table", table)
+                    _run_statement(cursor, "copy_table", table)
+            _run_statement(cursor, "checkpoint")
+            _run_statement(cursor, "detach")
             self.path.chmod(0o600)
 
     @contextmanager
-    def _thrown_away(self, cursor: "Connection") -> Iterator[None]:
+    def _removed_on_failure(self, cursor: "Connection") -> Iterator[None]:
         try:
             yield
         except BaseException as error:
-            if _run(cursor, "is_attached").fetchall():
-                _run(cursor, "detach")
+            if _run_statement(cursor, "is_attached").fetchall():
+                _run_statement(cursor, "detach")
             remove(self.path)
             if not isinstance(error, duckdb.Error):
                 raise
@@ -85,15 +86,15 @@ class Rewriting:
             raise StoreError(str(self.path), problem, remedy) from error
 
 
-def _run(cursor: "Connection", name: str, table: str = "") -> "Connection":
+def _run_statement(cursor: "Connection", name: str, table: str = "") -> "Connection":
     return cursor.execute(_SQL[name].replace("a_table", table))
 
 
 def put_in_place(fresh: Path, store: Path) -> None:
-    """Exchange the files of a closed store. What was there before is gone.
+    """Put a fresh file in the place of a closed store's file, which is gone then.
 
     Raises:
-        StoreError: the old file was not closed cleanly, so the new one would take over its log.
+        StoreError: the old file was not closed cleanly: the new one would adopt its log.
     """
     if log_of(store).exists():
         raise StoreError(str(log_of(store)), "the store has an open log", "Restart the daemon")
@@ -102,15 +103,15 @@ def put_in_place(fresh: Path, store: Path) -> None:
 
 
 def beside(store: Path, name: str) -> Path:
-    """Where a copy of the store is made: REWRITTEN, REKEYED or RESTORED."""
+    """Return the path of a copy of the store: REWRITTEN, REKEYED or RESTORED."""
     return store.with_name(name.format(store.name))
 
 
 def remove_half_made(store: Path) -> None:
-    """What a killed process left beside a store: spilt pages, copies that never took its place.
+    """Remove what a killed process left beside a store: spilt pages, and unfinished copies.
 
-    Call it with the store open: whoever makes one without holding the store then fails, and says
-    so, instead of putting it over a store that somebody uses.
+    Call it with the store open. Anybody who makes a copy without holding the store then fails, and
+    says so, instead of putting the copy over a store in use.
     """
     shutil.rmtree(f"{store}.tmp", ignore_errors=True)
     for name in (REWRITTEN, REKEYED, RESTORED):
@@ -119,7 +120,7 @@ def remove_half_made(store: Path) -> None:
 
 @contextmanager
 def held(store: Path) -> Iterator[None]:
-    """Nobody opens the store meanwhile: DuckDB locks its file so. No key is needed.
+    """Keep everybody from opening the store meanwhile, by DuckDB's own file lock. Needs no key.
 
     Raises:
         RefusedError: another process has it open. OSError: it cannot be opened.
@@ -134,7 +135,7 @@ def held(store: Path) -> Iterator[None]:
 
 
 def remove(path: Path) -> None:
-    """A copy with all that DuckDB makes for it."""
+    """Remove a copy with every file that DuckDB makes for it."""
     shutil.rmtree(f"{path}.tmp", ignore_errors=True)
     for file in (path, log_of(path)):
         file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The key the store is encrypted with, and whether a file is. The key is never shown or logged."""
+"""The key of an encrypted store, and the mark of an encrypted file. No key is shown or logged."""
 
 import os
 import stat
@@ -21,7 +21,7 @@ _FLAGS = 20
 
 @dataclass(frozen=True)
 class StoreKey:
-    """A key as it is handed to DuckDB. Printing it shows nothing."""
+    """A key as DuckDB takes it. Printing shows nothing of it."""
 
     secret: str = field(repr=False)
 
@@ -32,7 +32,7 @@ def read_key(
     command: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
 ) -> StoreKey | None:
-    """The key from a file, from what a command prints, or from ADAPTD_STORE_KEY.
+    """Read the key from a file, from a command's output, or from ADAPTD_STORE_KEY.
 
     None where none is given: the store is plain then.
 
@@ -40,18 +40,19 @@ def read_key(
         SettingsError: more than one is given, or the one given cannot be used.
     """
     variable = (os.environ if environment is None else environment).get(KEY_VARIABLE)
-    given = [name for name, value in _sources(path, command, variable).items() if value]
+    sources = {_PATH_SETTING: path, _COMMAND_SETTING: command, KEY_VARIABLE: variable}
+    given = [name for name, value in sources.items() if value]
     if len(given) > 1:
         raise SettingsError("store key", f"it is given twice: {' and '.join(given)}", "Give one")
     if path is not None:
         return key_of_file(path, name=_PATH_SETTING)
     if command:
-        return _checked(_printed(command), where=_COMMAND_SETTING)
-    return _checked(variable, where=KEY_VARIABLE) if variable else None
+        return _check_secret(_run_command(command), where=_COMMAND_SETTING)
+    return _check_secret(variable, where=KEY_VARIABLE) if variable else None
 
 
 def key_of_file(path: Path, *, name: str) -> StoreKey:
-    """The key in a file that only its owner may read. `name` is what the operator called it by.
+    """Read the key from a file that only its owner may read. `name` is the operator's word for it.
 
     Raises:
         SettingsError: others may read it, it cannot be read, or holds no key.
@@ -65,21 +66,21 @@ def key_of_file(path: Path, *, name: str) -> StoreKey:
         raise SettingsError(name, f"{path} cannot be read ({error.strerror})", remedy) from error
     if stat.S_ISREG(mode) and mode & 0o077:
         raise SettingsError(name, f"others may read {path}", f"Run: chmod 600 {path}")
-    return _checked(text.decode(errors="replace"), where=name)
+    return _check_secret(text.decode(errors="replace"), where=name)
 
 
 def is_store(path: Path) -> bool:
-    """Whether a file says that it is DuckDB's."""
-    return _header(path)[_HEADER] == b"DUCK"
+    """Say if a file has DuckDB's mark."""
+    return _read_header(path)[_HEADER] == b"DUCK"
 
 
 def is_encrypted(path: Path) -> bool:
-    """What a store's file says of itself; False where there is none yet."""
-    header = _header(path)
+    """Say if a store's file is marked as encrypted; False where there is no file yet."""
+    header = _read_header(path)
     return header[_HEADER] == b"DUCK" and len(header) > _FLAGS and bool(header[_FLAGS] & 1)
 
 
-def _header(path: Path) -> bytes:
+def _read_header(path: Path) -> bytes:
     try:
         with open_regular(path) as file:
             return file.read(_FLAGS + 1)
@@ -92,12 +93,8 @@ def _header(path: Path) -> bytes:
         ) from error
 
 
-def _sources(path: Path | None, command: Sequence[str], variable: str | None) -> dict[str, object]:
-    return {_PATH_SETTING: path, _COMMAND_SETTING: command, KEY_VARIABLE: variable}
-
-
-def _printed(command: Sequence[str]) -> str:
-    """What it writes on stdout; its stderr goes to ours, and neither into a message."""
+def _run_command(command: Sequence[str]) -> str:
+    # Its stderr goes to the daemon's; neither stream goes into a message.
     try:
         done = subprocess.run(
             list(command),
@@ -107,12 +104,12 @@ def _printed(command: Sequence[str]) -> str:
             check=True,
         )
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        problem = f"{command[0]!r} gave no key ({_reason(error)})"
+        problem = f"{command[0]!r} gave no key ({_describe_failure(error)})"
         raise SettingsError(_COMMAND_SETTING, problem, "Run it by hand and see") from error
     return done.stdout.decode(errors="replace")
 
 
-def _reason(error: Exception) -> str:
+def _describe_failure(error: Exception) -> str:
     if isinstance(error, subprocess.CalledProcessError):
         return f"exit {error.returncode}"
     if isinstance(error, subprocess.TimeoutExpired):
@@ -120,7 +117,7 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or type(error).__name__
 
 
-def _checked(text: str, *, where: str) -> StoreKey:
+def _check_secret(text: str, *, where: str) -> StoreKey:
     secret = text.strip()
     if not _SHORTEST <= len(secret) <= _LONGEST or not secret.isprintable():
         problem = f"it holds no key of {_SHORTEST} to {_LONGEST} printable letters on one line"

@@ -1,4 +1,7 @@
-"""Schema versions: numbered SQL files, applied once each, forward only."""
+"""Schema versions: numbered SQL files, applied once each, forward only.
+
+Stands alone: it works on a bare connection, before there is a Database.
+"""
 
 from importlib import resources
 
@@ -18,7 +21,7 @@ def migrate(connection: duckdb.DuckDBPyConnection) -> None:
     )
     found = connection.execute("SELECT number FROM migrations").fetchall()
     applied = {number for (number,) in found}
-    available = dict(_available())
+    available = _read_migrations()
     if unknown := applied - available.keys():
         raise StoreError(
             "store",
@@ -32,10 +35,10 @@ def migrate(connection: duckdb.DuckDBPyConnection) -> None:
         connection.commit()
 
 
-def _available() -> list[tuple[int, str]]:
+def _read_migrations() -> dict[int, str]:
     folder = resources.files("adaptd.daemon.store") / "migrations"
-    return [
-        (int(file.name.split("_")[0]), file.read_text("utf-8"))
+    return {
+        int(file.name.split("_")[0]): file.read_text("utf-8")
         for file in folder.iterdir()
         if file.name.endswith(".sql")
-    ]
+    }

@@ -1,7 +1,7 @@
-"""How a store's file is opened: attached as `store` to an instance of its own, plain or encrypted.
+"""Opens a store's file: attached as `store` to an instance of its own, plain or encrypted.
 
-An encrypted file needs OpenSSL, which DuckDB keeps in its httpfs extension. It is loaded from the
-package `duckdb-extension-httpfs`: nothing is downloaded, and nothing installed into a home folder.
+An encrypted file needs OpenSSL, which DuckDB keeps in its httpfs extension. The package
+`duckdb-extension-httpfs` brings it: nothing is downloaded or installed into a home folder.
 """
 
 from importlib import resources
@@ -16,10 +16,10 @@ from adaptd.daemon.wire.errors import SettingsError, StoreError
 Connection = duckdb.DuckDBPyConnection
 MEMORY = ":memory:"
 _PACKAGE = "duckdb_extension_httpfs"
-# Encrypted files have it anyway. Its checkpoints take two thirds of the time of the oldest one's,
-# which DuckDB would write. An older file becomes one when it is opened.
+# Encrypted files have this version anyway. Its checkpoints take two thirds of the time of the
+# oldest version's, DuckDB's default. Opening an older file changes it to this version.
 _STORAGE_VERSION = "v1.4.0"
-# Four of DuckDB's vectors, for old tables too. What fills a row group within one transaction goes
+# Four of DuckDB's vectors, for old tables too. Rows that fill a row group within one transaction go
 # into the file at once, not through log and checkpoint: two thirds of the time. See ADR 10.
 ROW_GROUP_ROWS = 8_192
 _WRITING = [f"STORAGE_VERSION '{_STORAGE_VERSION}'", f"ROW_GROUP_SIZE {ROW_GROUP_ROWS}"]
@@ -40,7 +40,7 @@ def open_store(
         StoreError: the file is held by another process, or cannot be opened.
     """
     check_key(path, key)
-    connection = _instance(_config(path, memory_limit, threads))
+    connection = _make_instance(_make_config(path, memory_limit, threads))
     try:
         if key is not None:
             load_cryptography(connection)
@@ -48,7 +48,7 @@ def open_store(
         connection.execute("USE store")
     except duckdb.Error as error:
         connection.close()
-        raise _cannot_open(path, error) from error
+        raise _explain_failure(path, error) from error
     except BaseException:
         connection.close()
         raise
@@ -63,10 +63,10 @@ def attach(
     key: StoreKey | None,
     read_only: bool = False,
 ) -> None:
-    """Attach a file under a name of ours. The key is a parameter: no error can quote it.
+    """Attach a file under a name. The key is a parameter, so that no error quotes it.
 
     Raises:
-        duckdb.Error: as DuckDB says.
+        duckdb.Error: the file cannot be attached.
     """
     options = ["ENCRYPTION_KEY $key"] if key else []
     options += ["READ_ONLY"] if read_only else _WRITING
@@ -76,7 +76,7 @@ def attach(
 
 
 def load_cryptography(connection: Connection) -> None:
-    """Load OpenSSL; what else the extension brings (reading from the network) is shut off.
+    """Load OpenSSL, and shut off what else the extension brings: reading from the network.
 
     Raises:
         StoreError: its package is not installed for this DuckDB.
@@ -94,7 +94,7 @@ def load_cryptography(connection: Connection) -> None:
 
 
 def check_key(path: Path | str, key: StoreKey | None) -> None:
-    """Refuse a key for a plain file, and an encrypted file without one, before it is opened.
+    """Refuse a key for a plain file, and an encrypted file without a key, before it is opened.
 
     Raises:
         SettingsError: with the command that changes the file.
@@ -113,7 +113,7 @@ def check_key(path: Path | str, key: StoreKey | None) -> None:
         raise SettingsError(str(path), "a key is set and the store is not encrypted", remedy)
 
 
-def _config(path: Path | str, memory_limit: str, threads: int) -> dict[str, Any]:
+def _make_config(path: Path | str, memory_limit: str, threads: int) -> dict[str, Any]:
     config: dict[str, Any] = {
         "memory_limit": memory_limit,
         "threads": str(threads),
@@ -126,7 +126,7 @@ def _config(path: Path | str, memory_limit: str, threads: int) -> dict[str, Any]
     return config
 
 
-def _instance(config: dict[str, Any]) -> Connection:
+def _make_instance(config: dict[str, Any]) -> Connection:
     try:
         return duckdb.connect(MEMORY, config=config)
     except duckdb.Error as error:
@@ -134,7 +134,7 @@ def _instance(config: dict[str, Any]) -> Connection:
         raise SettingsError("store_memory", problem, "Give one like 1GB or 800MB") from error
 
 
-def _cannot_open(path: Path | str, error: duckdb.Error) -> SettingsError | StoreError:
+def _explain_failure(path: Path | str, error: duckdb.Error) -> SettingsError | StoreError:
     text = str(error).splitlines()[0]
     if "Wrong encryption key" in text:
         remedy = "Set the key it was encrypted with; the file was not touched"

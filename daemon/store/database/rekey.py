@@ -1,4 +1,7 @@
-"""Brings a store under another key, or from plain to encrypted and back: into a new file."""
+"""Rewrites a store under another key, or from plain to encrypted and back, into a new file.
+
+Stands alone: it works on a closed store, for a command.
+"""
 
 from pathlib import Path
 
@@ -14,9 +17,9 @@ from adaptd.daemon.wire.files import sync_directory
 
 
 def rekey_store(path: Path, *, old: StoreKey | None, new: StoreKey | None) -> None:
-    """Rewrite a store that nobody has open. The old file stays as it was until the last step.
+    """Rewrite a store that nobody has open. The old file is unchanged until the last step.
 
-    Safe to repeat after an interruption. The bytes of the old file stay on the disk until it
+    Safe to repeat after an interruption. The old file's bytes stay on the disk until the disk
     writes over them.
 
     Raises:
@@ -33,7 +36,7 @@ def rekey_store(path: Path, *, old: StoreKey | None, new: StoreKey | None) -> No
         raise RefusedError(str(path), f"it is {state} already", "Set the key you want it to have")
     fresh = beside(path, REKEYED)
     try:
-        _rewrite(path, fresh, old=old, new=new)
+        _write_copy(path, fresh, old=old, new=new)
         with held(path):
             _put_in_place(fresh, path)
         sync_directory(path.parent)
@@ -42,20 +45,18 @@ def rekey_store(path: Path, *, old: StoreKey | None, new: StoreKey | None) -> No
         raise StoreError(str(path), problem, "It needs its own size in free space") from error
 
 
-def _rewrite(path: Path, fresh: Path, *, old: StoreKey | None, new: StoreKey | None) -> None:
-    """Opened for writing: what its log holds goes into the old file, and nobody else opens it.
-
-    Only who has the store open removes a copy: it may be another's that is under way.
-    """
+def _write_copy(path: Path, fresh: Path, *, old: StoreKey | None, new: StoreKey | None) -> None:
+    # Open for writing: the log goes into the old file, and nobody else opens it.
     connection = open_store(path, key=old)
     try:
-        remove(fresh)
+        remove(fresh)  # with the store open: another process may be making its copy otherwise
         if new is not None and old is None:
             load_cryptography(connection)
         cursor = utc_cursor(connection)
         cursor.execute("CHECKPOINT store")
         copy_store(cursor, fresh, key=new)
-        _check(fresh, encrypted=new is not None)
+        if is_encrypted(fresh) != (new is not None):
+            raise StoreError(str(fresh), "it did not come out as asked", "Report this")
         cursor.close()
     except BaseException:
         remove(fresh)
@@ -65,15 +66,10 @@ def _rewrite(path: Path, fresh: Path, *, old: StoreKey | None, new: StoreKey | N
 
 
 def _put_in_place(fresh: Path, path: Path) -> None:
-    """Exchange the files of a store that is held; the copy is gone either way."""
+    """Exchange the files of a held store; the copy is gone in any case."""
     try:
         if log_of(path).exists():
             raise StoreError(str(path), "its log is not empty", "Try again")
         fresh.replace(path)
     finally:
         remove(fresh)
-
-
-def _check(fresh: Path, *, encrypted: bool) -> None:
-    if is_encrypted(fresh) != encrypted:
-        raise StoreError(str(fresh), "it did not come out as asked", "Report this")

@@ -1,4 +1,7 @@
-"""What DuckDB's errors mean to whoever wrote: try again, start anew, or look into it."""
+"""DuckDB's errors as the writer's next step: try again, start a new process, or halt.
+
+Stands alone: the one place that interprets DuckDB's error texts.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,17 +17,15 @@ from adaptd.daemon.wire.errors import (
 )
 
 _SHORT = (duckdb.OutOfMemoryException, duckdb.TransactionException)
-# Of the system's words, which a commit passes on; a bad block or a lost right does not pass.
+# The system's words in a commit's error. A bad block or a lost right does not pass with time.
 _FULL = ("no space left", "file too large", "disk quota exceeded", "failed to offload")
-_QUOTES_VALUES = (
-    duckdb.DataError,
-    duckdb.InvalidInputException,
-)  # never into a log: texts of people
+# Their messages quote values, texts of people: never into a log.
+_QUOTES_VALUES = (duckdb.DataError, duckdb.InvalidInputException)
 
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """What DuckDB raises inside, as `write_error` says it."""
+    """Turn DuckDB's errors into those of `write_error`."""
     try:
         yield
     except duckdb.Error as error:
@@ -32,11 +33,11 @@ def store_errors() -> Iterator[None]:
 
 
 def write_error(error: duckdb.Error) -> AdaptdError:
-    """The error of work that stored nothing.
+    """Return the error to raise for work that stored nothing.
 
-    StoreFullError where it passes once there is room; StoreShortError where it may pass by itself;
-    FreshStartError where this process's database takes nothing any more and a new one recovers it
-    from its log; else StoreError.
+    StoreFullError: it passes once there is room. StoreShortError: it may pass by itself.
+    FreshStartError: this process's database takes nothing any more, and a new process recovers it
+    from its log. StoreError: everything else.
     """
     words = type(error).__name__
     if not isinstance(error, _QUOTES_VALUES):

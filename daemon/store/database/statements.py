@@ -1,4 +1,4 @@
-"""SQL lives in sql/*.sql; each statement opens with a line `-- name: verb_noun`."""
+"""Named statements from sql/*.sql; each opens with a line `-- name: verb_noun`."""
 
 import re
 from functools import cache
@@ -9,7 +9,7 @@ _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 
 @cache
 def statements(file: str) -> dict[str, str]:
-    """The named statements of sql/{file}.sql."""
+    """Return the named statements of sql/{file}.sql."""
     return split_statements(
         (resources.files("adaptd.daemon.store") / "sql" / f"{file}.sql").read_text("utf-8")
     )

@@ -1,6 +1,7 @@
-"""Policy SQL over examples, in a child process that sees its alias's files (`sandbox_child`).
+"""Runs policy SQL over examples, in a child process that sees its alias's files only.
 
-The child has limits on memory, processor time and files; the parent kills it at the wall limit.
+The child (`sandbox_child`) has limits on memory, processor time and files; the parent kills it at
+the limit of wall time.
 """
 
 import asyncio
@@ -28,12 +29,12 @@ _READ_ROWS = 512  # at a time: 64 took 3 s more for 300,000
 
 
 class SandboxError(AdaptdError):
-    """The expression was refused, failed, or went past a limit."""
+    """The expression was refused, failed, or exceeded a limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Files of one alias: the tail, and sealed rows but for those whose id is in `touched`."""
+    """Files of one alias: the tail, and the sealed rows without the ids in `touched`."""
 
     tail: Path
     touched: Path | None = None
@@ -54,7 +55,7 @@ class Sandbox:
     ) -> None:
         """`memory_mb` is DuckDB's; the process as a whole may have 1 GiB more.
 
-        `result_mb` is what the rows it finds may take in ours, as Arrow.
+        `result_mb` limits the found rows in the daemon's memory, as Arrow.
         """
         self._result_mb = result_mb
         self._limits = {"memory_mb": memory_mb, "cpu_s": cpu_s, "threads": threads}
@@ -63,32 +64,32 @@ class Sandbox:
     async def select(
         self, examples: Examples | Path, where: str, *, as_of: datetime, judged_only: bool = False
     ) -> pa.Table:
-        """The rows of `examples` that the expression holds for, by time, id and tenant.
+        """Return the rows of `examples` that fit the expression, by time, id and tenant.
 
         `judged_only` leaves out rows that nobody rated or corrected.
 
         Raises:
-            SandboxError: the expression is refused, or failed, or took or found too much.
+            SandboxError: the expression is refused, failed, or exceeded a limit.
         """
         given = Examples(examples) if isinstance(examples, Path) else examples
         with tempfile.TemporaryDirectory(prefix="sandbox-", dir=given.tail.parent) as name:
             out = Path(name) / "out" / "selected.parquet"
             out.parent.mkdir()
-            files = await asyncio.to_thread(_linked, given, Path(name))
+            files = await asyncio.to_thread(_link_files, given, Path(name))
             job = files | {"out": str(out), "where": where, "judged_only": judged_only}
-            await self._run(job | {"as_of": as_of.astimezone(UTC).isoformat()} | self._limits)
-            return await asyncio.to_thread(lambda: _in_order(_read(out, self._result_mb)))
+            await self._run_child(job | {"as_of": as_of.astimezone(UTC).isoformat()} | self._limits)
+            return await asyncio.to_thread(lambda: _sort_rows(_read_result(out, self._result_mb)))
 
     async def check(self, examples: Path, where: str, *, as_of: datetime) -> None:
-        """Try the expression on one example without any value. Give it a file without rows.
+        """Try the expression on one example without values. `examples` is a file without rows.
 
         Raises:
             SandboxError: the expression is refused or does not fit the columns.
         """
         job = {"examples": str(examples), "out": None, "where": where}
-        await self._run(job | {"as_of": as_of.astimezone(UTC).isoformat()} | self._limits)
+        await self._run_child(job | {"as_of": as_of.astimezone(UTC).isoformat()} | self._limits)
 
-    async def _run(self, job: dict[str, Any]) -> None:
+    async def _run_child(self, job: dict[str, Any]) -> None:
         child = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -112,20 +113,20 @@ class Sandbox:
 
     def _raise_refusal(self, answer: bytes, code: int | None) -> None:
         try:
-            told = json.loads(answer)
+            outcome = json.loads(answer)
         except ValueError:
-            told = {"problem": self._went_past(code), "remedy": "Simplify it"}
-        if "problem" in told:
-            raise SandboxError("where", told["problem"][:_MESSAGE_LIMIT], told["remedy"])
+            outcome = {"problem": self._describe_exit(code), "remedy": "Simplify it"}
+        if "problem" in outcome:
+            raise SandboxError("where", outcome["problem"][:_MESSAGE_LIMIT], outcome["remedy"])
 
-    def _went_past(self, code: int | None) -> str:
+    def _describe_exit(self, code: int | None) -> str:
         if code in (-signal.SIGXCPU, -signal.SIGKILL):
             return f"it took more than {self._limits['cpu_s']} s of processor time"
         return f"it went past its limits (exit {code})"
 
 
-def _linked(examples: Examples, folder: Path) -> dict[str, Any]:
-    """The files in the child's own folder, as its job names them."""
+def _link_files(examples: Examples, folder: Path) -> dict[str, Any]:
+    """Link the files into the child's own folder; return them as its job names them."""
     tail = folder / "tail.parquet"
     link(examples.tail, tail)
     touched = None
@@ -142,8 +143,8 @@ def _linked(examples: Examples, folder: Path) -> dict[str, Any]:
     }
 
 
-def _read(path: Path, most_mb: int) -> pa.Table:
-    """A result, as long as it fits. A small file can hold much: the same text over and over."""
+def _read_result(path: Path, most_mb: int) -> pa.Table:
+    # Batch by batch: a small file can hold much, e.g. the same text over and over.
     batches: list[pa.RecordBatch] = []
     left_bytes = most_mb << 20
     with pq.ParquetFile(path) as file:
@@ -156,15 +157,16 @@ def _read(path: Path, most_mb: int) -> pa.Table:
         return pa.Table.from_batches(batches, file.schema_arrow)
 
 
-def _in_order(table: pa.Table) -> pa.Table:
-    """The same however the examples are spread over files. The child has no memory to sort them."""
+def _sort_rows(table: pa.Table) -> pa.Table:
+    # The order must not depend on how the examples are spread over files. Here, since the child has
+    # no memory to sort them.
     keys = [(name, "ascending") for name in _ORDER if name in table.column_names]
     sort_indices: Any = pyarrow.compute.sort_indices  # pyright: ignore[reportAttributeAccessIssue] - made at import
     return table.take(sort_indices(table, sort_keys=keys)) if keys else table
 
 
 def link(source: Path, target: Path) -> None:
-    """The same file under another name; a copy on another file system."""
+    """Link a file under another name; copy it to another file system."""
     try:
         os.link(source, target)
     except OSError:  # another file system

@@ -1,7 +1,7 @@
-"""The process that policy SQL runs in, started with `python -m`; its job comes on stdin.
+"""The process that runs policy SQL, started with `python -m`; its job comes on stdin.
 
-It can read the examples and write the result. No extensions, no other file, no network, a locked
-configuration; `now()` is the snapshot's time.
+It can read the examples and write the result. It has no extensions, no other file, no network and a
+locked configuration; `now()` is the snapshot's time. Stands alone as a process of its own.
 """
 
 import json
@@ -22,13 +22,13 @@ _TOO_MUCH_MEMORY = {"problem": "it needs too much memory", "remedy": "Simplify i
 
 
 def main() -> None:
-    """Job in, a file and one JSON line out."""
+    """Read a job, write a file and one JSON line."""
     job = json.load(sys.stdin)
-    _limit(job)
-    sys.stdout.write(json.dumps(_answer(job)))
+    _set_limits(job)
+    sys.stdout.write(json.dumps(_answer_job(job)))
 
 
-def _limit(job: dict[str, Any]) -> None:
+def _set_limits(job: dict[str, Any]) -> None:
     memory_bytes = job["memory_mb"] * (1 << 20) + _OVERHEAD_BYTES
     limits = {
         resource.RLIMIT_AS: (memory_bytes, memory_bytes),
@@ -41,29 +41,29 @@ def _limit(job: dict[str, Any]) -> None:
         resource.setrlimit(kind, values)
 
 
-def _answer(job: dict[str, Any]) -> dict[str, str]:
+def _answer_job(job: dict[str, Any]) -> dict[str, str]:
     connection = locked_connection(job)
     try:
-        _work(connection, job)
+        _run_job(connection, job)
     except Refused as refused:
         return {"problem": refused.problem, "remedy": refused.remedy}
     except (MemoryError, duckdb.OutOfMemoryException):
         return _TOO_MUCH_MEMORY
     except duckdb.Error as error:
-        return {"problem": _words(connection, error), "remedy": "Correct the expression"}
+        return {"problem": _describe_error(connection, error), "remedy": "Correct the expression"}
     return {}
 
 
-def _words(connection: duckdb.DuckDBPyConnection, error: duckdb.Error) -> str:
-    """What DuckDB says; its kind alone where it may quote the value of an example."""
+def _describe_error(connection: duckdb.DuckDBPyConnection, error: duckdb.Error) -> str:
     text = str(error).splitlines()[0]
     rows = connection.execute("SELECT count(*) FROM numbered").fetchone()
     if isinstance(error, _BEFORE_ANY_ROW) or rows == (0,):
         return text
+    # DuckDB's message may quote the value of an example: only its kind leaves the sandbox.
     return f"it fails on some example ({text.partition(':')[0]})"
 
 
-def _work(connection: duckdb.DuckDBPyConnection, job: dict[str, Any]) -> None:
+def _run_job(connection: duckdb.DuckDBPyConnection, job: dict[str, Any]) -> None:
     columns = check_where(connection, job["where"])
     if job["out"] is None:
         connection.execute(f"SELECT (\n{job['where']}\n) FROM nobody").fetchall()  # noqa: S608 - checked
@@ -72,21 +72,21 @@ def _work(connection: duckdb.DuckDBPyConnection, job: dict[str, Any]) -> None:
     names = ", ".join(f'"{column}"' for column in columns)
     condition = f"{only} AND (\n{job['where']}\n)"  # checked above; this process is the sandbox
     chosen = f"SELECT {names} FROM examples WHERE {condition}"  # noqa: S608 - see above
-    out = _quoted(job["out"])
+    out = _quote_text(job["out"])
     connection.execute(f"COPY ({chosen}) TO {out} (FORMAT parquet, COMPRESSION zstd)")
 
 
 def locked_connection(job: dict[str, Any]) -> duckdb.DuckDBPyConnection:
-    """A connection that can read the job's examples, write beside them and nothing else.
+    """Return a connection that can only read the job's examples and write beside them.
 
     `now()`, `current_timestamp` and `current_date` are the job's `as_of`: the first is a macro that
-    hides DuckDB's own, the others are columns, which win over the session's words.
+    hides DuckDB's own, the others are columns, which take precedence over the session's words.
     """
     threads = str(job.get("threads", 1))
     config: dict[str, Any] = {"memory_limit": f"{job['memory_mb']}MB", "threads": threads}
     connection = duckdb.connect(":memory:", config=config)
-    as_of = f"TIMESTAMPTZ {_quoted(job['as_of'])}"
-    folder = _quoted(str(Path(job["examples"]).parent))
+    as_of = f"TIMESTAMPTZ {_quote_text(job['as_of'])}"
+    folder = _quote_text(str(Path(job["examples"]).parent))
     for statement in (
         "SET TimeZone = 'UTC'",
         f"CREATE MACRO now() AS {as_of}",
@@ -98,7 +98,7 @@ def locked_connection(job: dict[str, Any]) -> duckdb.DuckDBPyConnection:
         "SET lock_configuration = true",
     ):
         connection.execute(statement)
-    connection.execute(f"CREATE VIEW numbered AS {_rows(job)}")
+    connection.execute(f"CREATE VIEW numbered AS {_select_rows(job)}")
     times = f"{as_of} AS current_timestamp, {as_of}::DATE AS current_date"
     connection.execute(f"CREATE VIEW examples AS SELECT *, {times} FROM numbered")  # noqa: S608 - our own time
     one = f"SELECT n.*, {times} FROM (SELECT 1) LEFT JOIN numbered n ON false"  # noqa: S608 - our own time
@@ -106,18 +106,18 @@ def locked_connection(job: dict[str, Any]) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _rows(job: dict[str, Any]) -> str:
-    """Sealed rows but for those that changed since, and the tail."""
-    tail = f"FROM read_parquet({_quoted(job['examples'])})"
+def _select_rows(job: dict[str, Any]) -> str:
+    """Return the SQL of the sealed rows that have not changed since, and the tail."""
+    tail = f"FROM read_parquet({_quote_text(job['examples'])})"
     if not job.get("sealed"):
         return tail
-    sealed = ", ".join(_quoted(path) for path in job["sealed"])
-    touched = f"FROM read_parquet({_quoted(job['touched'])})"
+    sealed = ", ".join(_quote_text(path) for path in job["sealed"])
+    touched = f"FROM read_parquet({_quote_text(job['touched'])})"
     return f"FROM read_parquet([{sealed}]) WHERE id NOT IN ({touched}) UNION ALL BY NAME {tail}"
 
 
 def check_where(connection: duckdb.DuckDBPyConnection, where: str) -> list[str]:
-    """Refuse what is no condition over the examples' columns; returns these.
+    """Refuse anything but a condition over the examples' columns; return the columns.
 
     Raises:
         Refused: with the problem and the remedy.
@@ -134,7 +134,7 @@ def check_where(connection: duckdb.DuckDBPyConnection, where: str) -> list[str]:
     return columns
 
 
-def _quoted(text: str) -> str:
+def _quote_text(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 

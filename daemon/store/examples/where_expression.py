@@ -1,6 +1,7 @@
-"""Is a policy's `where` one plain expression over the example's columns? Runs in the sandbox child.
+"""Checks that a policy's `where` is one plain expression over the example's columns.
 
-DuckDB's own parser decides (`json_serialize_sql`), so that what is checked is what will run.
+DuckDB's own parser decides (`json_serialize_sql`), so the check sees what will run. Runs in the
+sandbox child, and stands alone as the only list of what policy SQL may say.
 """
 
 import json
@@ -23,7 +24,7 @@ _REFUSED_CLASSES = {
     "DEFAULT": "DEFAULT",
     "POSITIONAL_REFERENCE": "a column by position",
 }
-# DuckDB calls them consistent, but they look at the machine, the session or its clock.
+# DuckDB calls them consistent, but they read the machine, the session or its clock.
 _REFUSED_FUNCTIONS = frozenset(
     {
         "age",
@@ -45,7 +46,7 @@ _REFUSED_FUNCTIONS = frozenset(
         "write_log",
     }
 )
-# They mean the session or its clock wherever no column has their name; a lambda may not bind them.
+# They mean the session or its clock unless a column has their name; a lambda must not bind them.
 _SESSION_WORDS = frozenset(
     {
         "current_catalog",
@@ -94,7 +95,7 @@ _ALLOWED_MACROS = frozenset(
 
 
 class Refused(Exception):  # noqa: N818 - a verdict, told to the parent
-    """What is wrong with the expression, and what to write instead."""
+    """The problem of a refused expression, and the remedy."""
 
     def __init__(self, problem: str, remedy: str) -> None:
         super().__init__(problem)
@@ -110,19 +111,19 @@ def check_expression(
     Raises:
         Refused: with the problem and the remedy.
     """
-    tree = _parse(connection, where)
-    plain = _parse(connection, "true")
+    tree = _parse_expression(connection, where)
+    plain = _parse_expression(connection, "true")
     condition, _ = tree.pop("where_clause", None), plain.pop("where_clause")
-    if _without_places(tree) != _without_places(plain):
+    if _strip_places(tree) != _strip_places(plain):
         raise Refused("it is more than one expression", "Write one condition, as after WHERE")
     names = {column.casefold() for column in columns} | set(TIME_COLUMNS)
-    names |= _lambda_names(condition) - _SESSION_WORDS
+    names |= _find_lambda_names(condition) - _SESSION_WORDS
     allowed = allowed_functions(connection)
-    for node in _nodes(condition):
+    for node in _walk_nodes(condition):
         _check_node(node, names, allowed)
 
 
-def _parse(connection: duckdb.DuckDBPyConnection, where: str) -> dict[str, Any]:
+def _parse_expression(connection: duckdb.DuckDBPyConnection, where: str) -> dict[str, Any]:
     row = connection.execute("SELECT json_serialize_sql(?)", [_SHAPE.format(where)]).fetchone()
     answer: dict[str, Any] = json.loads(row[0]) if row else {"error": True}
     if answer["error"]:
@@ -132,31 +133,31 @@ def _parse(connection: duckdb.DuckDBPyConnection, where: str) -> dict[str, Any]:
     return answer["statements"][0]["node"]
 
 
-def _without_places(value: Any) -> Any:
-    """The tree without where in the text each part stood."""
+def _strip_places(value: Any) -> Any:
+    """Return the tree without the places of its parts in the text."""
     if isinstance(value, Mapping):
-        return {k: _without_places(v) for k, v in value.items() if k != "query_location"}
-    return [_without_places(part) for part in value] if isinstance(value, list) else value
+        return {k: _strip_places(v) for k, v in value.items() if k != "query_location"}
+    return [_strip_places(part) for part in value] if isinstance(value, list) else value
 
 
-def _nodes(value: Any) -> Iterator[dict[str, Any]]:
+def _walk_nodes(value: Any) -> Iterator[dict[str, Any]]:
     if isinstance(value, dict):
         if "class" in value:
             yield value
         for part in value.values():
-            yield from _nodes(part)
+            yield from _walk_nodes(part)
     elif isinstance(value, list):
         for part in value:
-            yield from _nodes(part)
+            yield from _walk_nodes(part)
 
 
-def _lambda_names(condition: Any) -> set[str]:
-    """Names bound by `x -> …` and `lambda x: …` anywhere in the expression."""
+def _find_lambda_names(condition: Any) -> set[str]:
+    """Return the names that `x -> …` and `lambda x: …` bind anywhere in the expression."""
     return {
         name.casefold()
-        for node in _nodes(condition)
+        for node in _walk_nodes(condition)
         if node["class"] == "LAMBDA"
-        for bound in _nodes(node["lhs"])
+        for bound in _walk_nodes(node["lhs"])
         for name in bound.get("column_names", ())
     }
 
@@ -176,6 +177,6 @@ def _check_node(node: Mapping[str, Any], names: set[str], allowed: frozenset[str
 
 
 def allowed_functions(connection: duckdb.DuckDBPyConnection) -> frozenset[str]:
-    """The pure functions: DuckDB says so of every form of one, and we do not know better."""
+    """Return the functions that DuckDB calls pure in every form, less the refused ones."""
     found = connection.execute(_PURE).fetchall()
     return (frozenset(name for (name,) in found) - _REFUSED_FUNCTIONS) | _ALLOWED_MACROS

@@ -1,1 +1,1 @@
-"""Events on their way into the store, and the books about them."""
+"""Events on their way into the store, and the records about them."""

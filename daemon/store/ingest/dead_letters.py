@@ -1,4 +1,4 @@
-"""Events that could not be taken: with their bytes, where they came from and why."""
+"""Events that could not be stored: with their bytes, their origin and the reason."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from adaptd.daemon.domain.dead_letters import DeadLetter, LetterChoice, LetterCursor, Redriven
 from adaptd.daemon.domain.ingest import REDRIVE
-from adaptd.daemon.store.database.database import Connection, Database, rows
+from adaptd.daemon.store.database.database import Connection, Database, registered, rows
 from adaptd.daemon.store.database.statements import statements
-from adaptd.daemon.store.ingest.sink import utc_now
+from adaptd.daemon.wire.clock import utc_now
 
 _SQL = statements("dead_letters")
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -29,7 +29,9 @@ _SKIPPED = "skipped"
 
 
 class DeadLetterReason(msgspec.Struct, frozen=True, kw_only=True):
-    """`letters` since the store was made; `kept` are still here, `waiting` were not redriven."""
+    """Counts of one reason. `letters` since the store was made; `kept` are here; `waiting` of them
+    were not redriven.
+    """
 
     reason: str
     letters: int
@@ -40,28 +42,28 @@ class DeadLetterReason(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeadLetterStore:
-    """The LetterBook over DuckDB, and what surfaces show."""
+    """The LetterBook over DuckDB, and the letters that people are shown."""
 
     def __init__(self, database: Database, *, clock: Callable[[], datetime] = utc_now) -> None:
         self._database = database
         self._clock = clock
 
     async def by_reason(self) -> list[DeadLetterReason]:
-        """The most frequent first."""
+        """Return the reasons, the most frequent first."""
         found = await self._database.read(
             lambda cursor: rows(cursor, _SQL["dead_letters_by_reason"])
         )
         return [DeadLetterReason(**row) for row in found]
 
     async def list(self, *, reason: str | None = None, limit: int = 50) -> list[DeadLetter]:
-        """The newest first, with sizes instead of bytes."""
+        """Return the newest letters, with sizes instead of bytes."""
         found = await self._database.read(
             lambda cursor: rows(cursor, _SQL["list_dead_letters"], reason=reason, limit=limit)
         )
         return [DeadLetter(**row) for row in found]
 
     async def show(self, letter_id: str) -> DeadLetter | None:
-        """One with its bytes."""
+        """Return one letter with its bytes."""
         found = await self._database.read(
             lambda cursor: rows(cursor, _SQL["show_dead_letter"], id=letter_id)
         )
@@ -70,7 +72,10 @@ class DeadLetterStore:
     async def waiting(
         self, choice: LetterChoice, *, limit: int, max_bytes: int
     ) -> tuple[Sequence[DeadLetter], LetterCursor | None]:
-        """Letters with their bytes, oldest first, less those redriven; and where to go on."""
+        """Return letters with their bytes, oldest first, less those redriven, and a cursor.
+
+        The cursor says where to go on; None at the end.
+        """
         after = choice.after or LetterCursor(received_at=_BEGINNING, id="", until=self._clock())
         values = {
             "until": after.until,
@@ -83,8 +88,10 @@ class DeadLetterStore:
 
         def work(cursor: Connection) -> tuple[list[DeadLetter], LetterCursor | None]:
             found = rows(cursor, _SQL["waiting_letters"], **values)
-            fitting = _fitting(found, max_bytes)
-            letters = _letters(cursor, fitting)
+            # Keys and sizes come first, so that no more bytes are read than fit.
+            fitting = _take_fitting(found, max_bytes)
+            letters = _load_letters(cursor, fitting)
+            # Fewer than `limit`, and all of them fit: there are no more.
             if not fitting or (len(fitting) == len(found) and len(found) < limit):
                 return letters, None
             last = fitting[-1]
@@ -95,7 +102,7 @@ class DeadLetterStore:
         return await self._database.read(work)
 
     async def settle(self, results: Sequence[Redriven], *, dead_again: Sequence[str]) -> None:
-        """Keep what became of letters; drop the copies that the sink made of `dead_again`."""
+        """Store the results of redriving; drop the copies that the sink made of `dead_again`."""
         keys = [
             {
                 "id": result.id,
@@ -118,11 +125,11 @@ class DeadLetterStore:
         await self._database.write(work)
 
     async def unpublished(self, *, limit: int, max_bytes: int) -> Sequence[DeadLetter]:
-        """Those not in Kafka's topic, with their bytes, oldest first."""
+        """Return letters that are not in Kafka's topic, with their bytes, oldest first."""
 
         def work(cursor: Connection) -> list[DeadLetter]:
             found = rows(cursor, _SQL["unpublished_letters"], limit=limit)
-            return _letters(cursor, _fitting(found, max_bytes))
+            return _load_letters(cursor, _take_fitting(found, max_bytes))
 
         return await self._database.read(work)
 
@@ -133,13 +140,13 @@ class DeadLetterStore:
         )
 
 
-def _fitting(found: list[dict[str, Any]], max_bytes: int) -> list[dict[str, Any]]:
-    """The first rows that are not too much together; one at least."""
+def _take_fitting(found: list[dict[str, Any]], max_bytes: int) -> list[dict[str, Any]]:
+    # At least one: a letter above the limit would otherwise never come.
     sums = accumulate(row["size_bytes"] for row in found)
     return [row for row, total in zip(found, sums, strict=True) if total <= max_bytes] or found[:1]
 
 
-def _letters(cursor: Connection, keys: list[dict[str, Any]]) -> list[DeadLetter]:
+def _load_letters(cursor: Connection, keys: list[dict[str, Any]]) -> list[DeadLetter]:
     if not keys:
         return []
     return [DeadLetter(**row) for row in _with_keys(cursor, keys, _SQL["letters_of"])]
@@ -148,10 +155,5 @@ def _letters(cursor: Connection, keys: list[dict[str, Any]]) -> list[DeadLetter]
 def _with_keys(
     cursor: Connection, keys: Sequence[dict[str, Any]], statement: str, **values: Any
 ) -> list[dict[str, Any]]:
-    """Run a statement over `letter_keys`."""
-    table = pa.Table.from_pylist(list(keys), schema=_KEYS)
-    cursor.register("letter_keys", table)
-    try:
+    with registered(cursor, "letter_keys", pa.Table.from_pylist(list(keys), schema=_KEYS)):
         return rows(cursor, statement, **values)
-    finally:
-        cursor.unregister("letter_keys")

@@ -13,7 +13,7 @@ _EXAMPLES = statements("examples")
 
 
 class EventCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """Since the store was made. `duplicates` were dropped, `dead_letters` kept with their bytes."""
+    """Counts since the store was made. `duplicates` were dropped, `dead_letters` kept."""
 
     interactions: int
     feedback: int
@@ -22,7 +22,7 @@ class EventCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventTimes(msgspec.Struct, frozen=True, kw_only=True):
-    """First and last of the senders' times, and when the last was stored. None: no event yet."""
+    """First and last of the senders' times, and when the last was stored. None: no event."""
 
     first_at: datetime | None
     last_at: datetime | None
@@ -53,13 +53,13 @@ class EventReads:
         )
 
     async def has(self, event_id: str) -> bool:
-        """Whether an interaction or a feedback of this id is stored, whoever sent it."""
+        """Say if an interaction or a feedback of this id is stored, from any sender."""
         return await self._database.read(
             lambda cursor: rows(cursor, _EVENTS["has_event"], id=event_id)[0]["found"]
         )
 
     async def times(self) -> dict[str, EventTimes]:
-        """By "interactions" and "feedback"."""
+        """Return the times of "interactions" and of "feedback"."""
         found = await self._database.read(lambda cursor: rows(cursor, _EVENTS["event_times"]))
         return {row.pop("kind"): EventTimes(**row) for row in found}
 
@@ -69,7 +69,7 @@ class EventReads:
         )
 
     async def orphans(self, *, limit: int = 100) -> list[Orphan]:
-        """The longest waiting first."""
+        """Return waiting feedback, the oldest first."""
         found = await self._database.read(
             lambda cursor: rows(cursor, _EVENTS["orphans"], limit=limit)
         )
@@ -78,7 +78,7 @@ class EventReads:
     async def count_examples(
         self, *, as_of: datetime, model: str | None = None, tenant: str | None = None
     ) -> int:
-        """Interactions known at `as_of`; None is every alias, every tenant."""
+        """Count the interactions known at `as_of`; None is every alias, every tenant."""
         values = {"as_of": as_of, "model": model, "tenant": tenant}
         return await self._database.read(
             lambda cursor: rows(cursor, _EXAMPLES["count_examples"], **values)[0]["examples"]
@@ -89,7 +89,7 @@ class EventReads:
     ) -> int:
         """Write `examples_as_of` of one alias (and tenant) to a Parquet file, in a fixed order.
 
-        What a sandboxed child may read. Memory is bounded by the store's limit. Returns the rows.
+        A sandboxed child may read that file. The store's limit bounds the memory. Returns the rows.
         """
         values = {"as_of": as_of, "model": model, "tenant": tenant, "path": str(path)}
         return await self._database.read(

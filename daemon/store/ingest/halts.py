@@ -1,4 +1,4 @@
-"""Whether ingestion is halted, why, and who lifted it."""
+"""Halts of ingestion: the one in force, its reason, and who lifted it."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -9,8 +9,8 @@ import msgspec
 from adaptd.daemon.domain.ingest import Halt
 from adaptd.daemon.store.database.database import Connection, Database, rows
 from adaptd.daemon.store.database.statements import statements
-from adaptd.daemon.store.ingest.sink import utc_now
 from adaptd.daemon.store.lifecycle.transitions import record_transition
+from adaptd.daemon.wire.clock import utc_now
 
 _SQL = statements("halts")
 
@@ -23,21 +23,21 @@ class HaltStore:
         self._clock = clock
 
     async def current(self) -> Halt | None:
-        """The halt in force."""
-        return await self._database.read(_current)
+        """Return the halt in force."""
+        return await self._database.read(_load_current)
 
     async def list(self, *, limit: int = 20) -> list[Halt]:
-        """The newest first, lifted ones too."""
+        """Return the newest halts, lifted ones too."""
         found = await self._database.read(
             lambda cursor: rows(cursor, _SQL["list_halts"], limit=limit)
         )
-        return [_halt(row) for row in found]
+        return [_read_halt(row) for row in found]
 
     async def record(self, reason: str, detail: Any) -> None:
-        """Halt, unless already halted."""
+        """Store a halt, unless one is in force."""
 
         def work(cursor: Connection) -> None:
-            if _current(cursor) is not None:
+            if _load_current(cursor) is not None:  # the first reason stays
                 return
             values = {
                 "now": self._clock(),
@@ -59,7 +59,7 @@ class HaltStore:
         await self._database.write(work)
 
     async def note_end(self, reason: str) -> None:
-        """Put on record why the process ends, without a halt: the next one reads on."""
+        """Record why the process ends without a halt: the next process reads on."""
         await self._database.write(
             lambda cursor: record_transition(
                 cursor,
@@ -77,7 +77,7 @@ class HaltStore:
         """Lift the halt in force; False where there is none."""
 
         def work(cursor: Connection) -> bool:
-            if (halt := _current(cursor)) is None:
+            if (halt := _load_current(cursor)) is None:
                 return False
             cursor.execute(_SQL["clear_halts"], {"now": self._clock()})
             record_transition(
@@ -95,10 +95,10 @@ class HaltStore:
         return await self._database.write(work)
 
 
-def _current(cursor: Connection) -> Halt | None:
+def _load_current(cursor: Connection) -> Halt | None:
     found = rows(cursor, _SQL["current_halt"])
-    return _halt(found[0]) if found else None
+    return _read_halt(found[0]) if found else None
 
 
-def _halt(row: dict[str, Any]) -> Halt:
+def _read_halt(row: dict[str, Any]) -> Halt:
     return Halt(**row | {"detail": msgspec.json.decode(row["detail"] or "null")})

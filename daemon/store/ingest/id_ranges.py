@@ -1,8 +1,9 @@
-"""Which ids the newest transactions brought, so that few of them are searched for duplicates. Pure.
+"""The ids that the newest transactions brought, so that few of them are searched for duplicates.
 
-The store's zone maps know the first eight characters of an id: of a UUIDv7, the minute. Within it
-every row would be read in every transaction (25 ns each). Ids that mostly grow make it the rows of
-the last few; random ones overlap with all, and nothing is gained.
+The store's zone maps know the first eight characters of an id: of a UUIDv7, the minute. Without
+these ranges every transaction would read every row of the minute (25 ns each). Ids that mostly grow
+reduce that to the rows of the last few transactions; random ids overlap with all, and nothing is
+gained. Stands alone as a pure core.
 """
 
 from collections import deque
@@ -17,25 +18,25 @@ class _Brought(NamedTuple):
 
 
 class Search(NamedTuple):
-    """A stored row may have one of the ids if it is older than `known`, or not before `first`."""
+    """Only rows older than `known`, or not before `first`, can have one of the ids."""
 
     known: datetime
     first: datetime
 
 
 class IdRanges:
-    """Of one table. Every transaction that adds rows to it must be told of, in order."""
+    """The id ranges of one table. Report every transaction that adds rows to it, in order."""
 
     def __init__(self, most: int = 2_000) -> None:
-        """The ranges of so many transactions are kept."""
+        """`most`: the number of transactions whose ranges are kept."""
         self._brought: deque[_Brought] = deque(maxlen=most)
 
     def search(self, low: str, high: str, *, now: datetime) -> Search:
-        """Where ids from `low` to `high` may be found. `now`: later than every row stored."""
+        """Say where ids from `low` to `high` may be found. `now`: later than every row stored."""
         known = self._brought[0].at if self._brought else now
         overlapping = (each.at for each in self._brought if each.low <= high and low <= each.high)
         return Search(known, next(overlapping, now))
 
     def add(self, low: str, high: str, *, at: datetime) -> None:
-        """Rows with these ids are about to be stored; it does no harm if they are not."""
+        """Note that rows with these ids are about to be stored. A rollback does no harm."""
         self._brought.append(_Brought(at, low, high))

@@ -1,4 +1,4 @@
-"""How far every source is stored, partition by partition: the truth about offsets (D4)."""
+"""Offsets: how far every source is stored, by partition. The store holds the truth (D4)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ _SQL = statements("offsets")
 
 
 def load_offsets(cursor: Connection, source: str) -> dict[Partition, StoredOffset]:
-    """Every partition of a source."""
+    """Return the offset of every partition of a source."""
     return {
         Partition(row.pop("topic"), row.pop("partition")): StoredOffset(**row)
         for row in rows(cursor, _SQL["offsets_of"], source=source)
@@ -28,8 +28,8 @@ def pin_offsets(
     *,
     now: datetime,
 ) -> None:
-    """Store where reading begins; partitions that have an offset keep it, and learn ids."""
-    _put(cursor, _SQL["pin_offsets"], source, starts, now=now)
+    """Store where reading begins. A partition keeps an offset that it has, and gets ids."""
+    _put_offsets(cursor, _SQL["pin_offsets"], source, starts, now=now)
 
 
 def replace_offsets(
@@ -39,26 +39,27 @@ def replace_offsets(
     *,
     now: datetime,
 ) -> None:
-    """Make what the broker has the new truth: jump into its ranges, forget what it does not have.
+    """Adopt the broker's ranges: jump into them, and forget partitions that it does not have.
 
-    A partition of the same log whose offset lies in its range keeps it. One whose log now ends
-    before its offset is read on from that end: most of what is left was stored already, maybe
-    longer ago than duplicates are looked for. `adaptd replay` takes what was not.
+    A partition of the same log whose offset lies in its range keeps the offset. Where the log now
+    ends before the offset, reading goes on from that end: most of what is left was stored before,
+    perhaps longer ago than the dedupe window. `adaptd replay` takes what was not.
     """
     stored = load_offsets(cursor, source)
     moved = {
-        partition: _beginning(stored.get(partition), found)
+        partition: _choose_beginning(stored.get(partition), found)
         for partition, found in ranges.items()
         if (old := stored.get(partition)) is None
         or not is_same_log(old, found)
         or not found.earliest <= old.next_offset <= found.end
     }
-    _put(cursor, _SQL["replace_offsets"], source, moved, now=now)
+    _put_offsets(cursor, _SQL["replace_offsets"], source, moved, now=now)
     for partition in stored.keys() - ranges.keys():
-        cursor.execute(_SQL["forget_offset"], _key(source, partition))
+        key = {"source": source, "topic": partition.topic, "partition": partition.number}
+        cursor.execute(_SQL["forget_offset"], key)
 
 
-def _beginning(old: StoredOffset | None, found: LogRange) -> LogRange:
+def _choose_beginning(old: StoredOffset | None, found: LogRange) -> LogRange:
     shortened = old is not None and is_same_log(old, found) and old.next_offset > found.end
     return replace(found, earliest=found.end) if shortened else found
 
@@ -66,7 +67,7 @@ def _beginning(old: StoredOffset | None, found: LogRange) -> LogRange:
 def check_spans(
     source: str, spans: Sequence[Span], stored: Mapping[Partition, StoredOffset]
 ) -> dict[Partition, int]:
-    """The offsets after these spans.
+    """Return the offsets after these spans.
 
     Raises:
         ChainError: a span begins after what is stored, so records between would be lost.
@@ -76,6 +77,7 @@ def check_spans(
     for span in spans:
         where = f"{source} {span.partition.topic}[{span.partition.number}]"
         if span.partition not in after:
+            # Reading began before `pin`: nobody knows what lies before the span.
             raise HaltError(
                 where,
                 f"records {span.start} to {span.end} came before the partition's start was stored",
@@ -102,7 +104,7 @@ def advance_offsets(
 ) -> None:
     """Write the new offsets and the time of each partition's last record."""
     record_at = {span.partition: span.record_at for span in spans}
-    values = _lists(source, after) | {
+    values = _list_partitions(source, after) | {
         "next_offsets": list(after.values()),
         "record_ats": [record_at.get(partition) for partition in after],
         "now": now,
@@ -110,7 +112,7 @@ def advance_offsets(
     cursor.execute(_SQL["advance_offsets"], values)
 
 
-def _put(
+def _put_offsets(
     cursor: Connection,
     statement: str,
     source: str,
@@ -118,7 +120,7 @@ def _put(
     *,
     now: datetime,
 ) -> None:
-    values = _lists(source, ranges) | {
+    values = _list_partitions(source, ranges) | {
         "next_offsets": [found.earliest for found in ranges.values()],
         "topic_ids": [found.topic_id for found in ranges.values()],
         "cluster_ids": [found.cluster_id for found in ranges.values()],
@@ -127,15 +129,11 @@ def _put(
     cursor.execute(statement, values)
 
 
-def _lists(source: str, partitions: Iterable[Partition]) -> dict[str, Any]:
-    """Partitions as the statements take them: one for all, since each takes milliseconds."""
+def _list_partitions(source: str, partitions: Iterable[Partition]) -> dict[str, Any]:
+    # Lists for one statement, since each statement takes milliseconds.
     listed = list(partitions)
     return {
         "source": source,
         "topics": [partition.topic for partition in listed],
         "partitions": [partition.number for partition in listed],
     }
-
-
-def _key(source: str, partition: Partition) -> dict[str, str | int]:
-    return {"source": source, "topic": partition.topic, "partition": partition.number}

@@ -1,4 +1,7 @@
-"""How much feedback waits for an interaction that nobody has seen, counted in the background."""
+"""Orphans: feedback that waits for its interaction, counted in the background.
+
+Stands alone: a service with a loop of its own.
+"""
 
 import asyncio
 from datetime import UTC, datetime
@@ -6,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from adaptd.daemon.store.database.database import Connection, Database, arrow, rows
+from adaptd.daemon.store.database.database import Connection, Database, arrow, registered, rows
 from adaptd.daemon.store.database.statements import statements
 
 _SQL = statements("orphans")
@@ -14,10 +17,10 @@ _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class OrphanCount:
-    """Keeps the count that `SurfaceStore` shows, at most `every_s` behind.
+    """Keeps the count that `StatusStore` shows, at most `every_s` behind.
 
-    Each look costs one pass over the interactions' ids (0.3 s for 10 million) and only what is new
-    of everything else; it is left out while nothing is new.
+    Each look costs one pass over the interactions' ids (0.3 s for 10 million) and reads only what
+    is new of everything else. Nothing is read while nothing is new.
     """
 
     def __init__(self, database: Database, *, every_s: float = 30) -> None:
@@ -33,7 +36,8 @@ class OrphanCount:
     async def look(self) -> None:
         """Bring the count up to what is stored now. Safe to repeat."""
         mark = await self._database.read(lambda cursor: rows(cursor, _SQL["orphan_mark"])[0])
-        fewer = mark["still_there"] != mark["feedback"]  # erased, or past retention: count anew
+        fewer = mark["still_there"] != mark["feedback"]  # erased or past retention: count again
+        # The hashes do not say which feedback they came from, so deletions need a new count.
         since, until = (_BEGINNING if fewer else mark["since"]), mark["until"]
         if until == mark["since"] and not fewer:
             return
@@ -41,11 +45,11 @@ class OrphanCount:
             lambda cursor: arrow(cursor, _SQL["new_orphans"], since=since, until=until)
         )
         await self._database.write(
-            lambda cursor: _write(cursor, found, mark, since=since, until=until)
+            lambda cursor: _write_count(cursor, found, mark, since=since, until=until)
         )
 
 
-def _write(
+def _write_count(
     cursor: Connection, found: pa.Table, mark: dict[str, Any], *, since: datetime, until: datetime
 ) -> None:
     if since == _BEGINNING:
@@ -53,9 +57,6 @@ def _write(
         cursor.execute(_SQL["count_unscaled"])
     else:
         cursor.execute(_SQL["drop_found"], {"since": since, "until": until})
-    cursor.register("orphans", found)
-    try:
+    with registered(cursor, "orphans", found):
         cursor.execute(_SQL["add_orphans"])
-    finally:
-        cursor.unregister("orphans")
     cursor.execute(_SQL["move_mark"], {"since": mark["since"], "until": until})

@@ -1,4 +1,4 @@
-"""Replays as they were asked for, and how far they are."""
+"""Replays: the requests, their progress and their end."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -10,8 +10,8 @@ from adaptd.daemon.domain.replays import Replay, ReplayState, source_of
 from adaptd.daemon.store.database.database import Connection, Database, rows
 from adaptd.daemon.store.database.statements import statements
 from adaptd.daemon.store.ingest.offsets import load_offsets
-from adaptd.daemon.store.ingest.sink import utc_now
 from adaptd.daemon.store.lifecycle.transitions import record_transition
+from adaptd.daemon.wire.clock import utc_now
 from adaptd.daemon.wire.errors import RefusedError
 
 _SQL = statements("replays")
@@ -37,45 +37,45 @@ class ReplayStore:
 
         def work(cursor: Connection) -> None:
             cursor.execute(_SQL["add_replay"], values)
-            _record(cursor, replay.replay_id, None, replay.state, replay.actor, replay.reason)
+            _record_state(cursor, replay.replay_id, None, replay.state, replay.actor, replay.reason)
 
         await self._database.write(work)
 
     async def next_running(self) -> Replay | None:
-        """The oldest that is not finished."""
+        """Return the oldest replay that is not finished."""
 
         def work(cursor: Connection) -> Replay | None:
             found = rows(cursor, _SQL["oldest_running"])
-            return _load(cursor, replay_id=found[0]["replay_id"])[0] if found else None
+            return _load_replays(cursor, replay_id=found[0]["replay_id"])[0] if found else None
 
         return await self._database.read(work)
 
     async def get(self, replay_id: str) -> Replay:
         """Raises RefusedError where there is none."""
-        found = await self._database.read(lambda cursor: _load(cursor, replay_id=replay_id))
+        found = await self._database.read(lambda cursor: _load_replays(cursor, replay_id=replay_id))
         if not found:
-            raise _unknown(replay_id)
+            raise _unknown_replay(replay_id)
         return found[0]
 
     async def list(self, *, limit: int = 50) -> list[Replay]:
-        """The newest first."""
-        return await self._database.read(lambda cursor: _load(cursor, limit=limit))
+        """Return the newest replays."""
+        return await self._database.read(lambda cursor: _load_replays(cursor, limit=limit))
 
     async def note(self, replay_id: str, problem: str | None) -> None:
-        """Why it waits; None: it goes on."""
+        """Store why a replay waits; None: it goes on."""
         values = {"replay_id": replay_id, "problem": problem}
         await self._database.write(lambda cursor: cursor.execute(_SQL["note_problem"], values))
 
     async def finish(
         self, replay_id: str, state: ReplayState, *, actor: str, problem: str | None = None
     ) -> bool:
-        """End a running one; False where it has ended already."""
+        """End a running replay; False where it has ended already."""
 
         def work(cursor: Connection) -> bool:
-            found = _load(cursor, replay_id=replay_id)
+            found = _load_replays(cursor, replay_id=replay_id)
             if not found:
-                raise _unknown(replay_id)
-            if found[0].state is not ReplayState.RUNNING:
+                raise _unknown_replay(replay_id)
+            if found[0].state is not ReplayState.RUNNING:  # cancelled meanwhile, or a repeat
                 return False
             values = {
                 "replay_id": replay_id,
@@ -84,21 +84,24 @@ class ReplayStore:
                 "now": self._clock(),
             }
             cursor.execute(_SQL["finish_replay"], values)
-            _record(cursor, replay_id, ReplayState.RUNNING, state, actor, problem or state.value)
+            reason = problem or state.value
+            _record_state(cursor, replay_id, ReplayState.RUNNING, state, actor, reason)
             return True
 
         return await self._database.write(work)
 
 
-def _load(cursor: Connection, *, replay_id: str | None = None, limit: int = 1) -> list[Replay]:
+def _load_replays(
+    cursor: Connection, *, replay_id: str | None = None, limit: int = 1
+) -> list[Replay]:
     found = rows(cursor, _SQL["replays"], replay_id=replay_id, limit=limit)
-    return [_replay(cursor, row) for row in found]
+    return [_read_replay(cursor, row) for row in found]
 
 
-def _replay(cursor: Connection, row: dict[str, Any]) -> Replay:
-    """With its progress: the offsets say it, so a killed process loses none of it."""
+def _read_replay(cursor: Connection, row: dict[str, Any]) -> Replay:
     row |= {name: msgspec.json.decode(row[name]) for name in ("asked", "ranges")}
     replay = msgspec.convert(row, Replay)
+    # The offsets are its progress, so a killed process loses none of it.
     stored = load_offsets(cursor, source_of(replay.replay_id))
     read = sum(
         min(stored[part.place].next_offset, part.end) - part.start
@@ -109,7 +112,7 @@ def _replay(cursor: Connection, row: dict[str, Any]) -> Replay:
     return msgspec.structs.replace(replay, read=read, size=size)
 
 
-def _record(
+def _record_state(
     cursor: Connection,
     replay_id: str,
     before: ReplayState | None,
@@ -122,5 +125,5 @@ def _record(
     )
 
 
-def _unknown(replay_id: str) -> RefusedError:
+def _unknown_replay(replay_id: str) -> RefusedError:
     return RefusedError(f"replay {replay_id}", "there is none", "List them: adaptd replay list")

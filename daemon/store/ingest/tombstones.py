@@ -1,25 +1,24 @@
-"""Keeps events of erased people out, however they come back: redelivered, replayed, imported.
+"""Bars events of erased people, by whatever way they return: redelivery, replay or import.
 
 A store without tombstones pays nothing. With some, the users, conversations and judged answers of
-a chunk are hashed with the installation's key, each once, and joined with the tombstones. What is
-barred leaves a dead letter without bytes, so that every event is still accounted for. So does a
-dead letter that cannot be compared with them: only whole JSON tells its words apart.
+a chunk are hashed with the installation's key, each once, and joined with the tombstones. A barred
+event leaves a dead letter without bytes, so that every event is still accounted for. A dead letter
+that cannot be compared loses its bytes too: only whole JSON tells its words apart.
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 
 from adaptd.daemon.domain.ingest import Address, Decoded
 from adaptd.daemon.domain.words import is_text, json_strings
-from adaptd.daemon.store.database.database import Connection, Database, arrow, rows
+from adaptd.daemon.store.database.database import Connection, arrow, registered, rows
 from adaptd.daemon.store.database.statements import statements
-from adaptd.daemon.store.ingest.refused_rows import addresses
+from adaptd.daemon.store.ingest.split import addresses_of, split_by_statement
+from adaptd.daemon.wire.clock import utc_now
 from adaptd.daemon.wire.texts import NOT_DECODED
 
 BARRED = "erased"  # the reason of their dead letters
@@ -29,87 +28,77 @@ _UNREAD = "kept without its bytes: nobody can look for erased people in it"
 _MOST_WORDS = 2000  # of one letter; one with more is barred unread
 _PLACE = ("source", "topic", "partition", "position", "batch_index")
 _WHOSE = ("tenant", "user", "unit_kind", "unit", "conversation")
-# Whether there are any, by store: erasures and sinks are different objects. None: ask.
-_PRESENT: WeakKeyDictionary[Database, bool] = WeakKeyDictionary()
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
+_WHOSE_FEEDBACK = ("tenant", "user", "interaction")
 
 
 class Tombstones:
-    """One sink's view of them. Used on the writer thread, inside the sink's transaction."""
+    """The tombstones of a store, as its sink reads them: on the writer thread, in transactions."""
 
-    def __init__(
-        self, database: Database, secret: str, *, clock: Callable[[], datetime] = utc_now
-    ) -> None:
+    def __init__(self, secret: str, *, clock: Callable[[], datetime] = utc_now) -> None:
         """`secret`: hex, derived for erasures; see `pseudonym`."""
-        self._database = database
         self._secret = secret
         self._clock = clock
+        self._present: bool | None = None  # None: ask the store
 
-    def part(self, cursor: Connection, decoded: Decoded) -> tuple[Decoded, frozenset[Address]]:
-        """The chunk with what is barred as dead letters without bytes, and its addresses."""
-        if not self._any(cursor):
+    def note_change(self) -> None:
+        """Have the next chunk ask the store again: there are more tombstones, or fewer."""
+        self._present = None
+
+    def bar(self, cursor: Connection, decoded: Decoded) -> tuple[Decoded, frozenset[Address]]:
+        """Return the chunk with barred rows as dead letters without bytes, and their addresses."""
+        if not self._has_any(cursor):
             return decoded, frozenset()
-        interactions, gone = self._rows(cursor, "barred_interactions", decoded.interactions, _WHOSE)
-        feedback, said = self._rows(
-            cursor, "barred_feedback", decoded.feedback, ("tenant", "user", "interaction")
+        gone, interactions = self._split_rows(
+            cursor, "barred_interactions", decoded.interactions, _WHOSE
         )
-        letters = self._letters(cursor, decoded.dead_letters)
-        buried = _not_buried(cursor, pa.concat_tables([gone.select(_PLACE), said.select(_PLACE)]))
-        parted = Decoded(
+        said, feedback = self._split_rows(
+            cursor, "barred_feedback", decoded.feedback, _WHOSE_FEEDBACK
+        )
+        letters = self._blank_letters(cursor, decoded.dead_letters)
+        without_letter = _find_without_letter(
+            cursor, pa.concat_tables([gone.select(_PLACE), said.select(_PLACE)])
+        )
+        barred = pa.Table.from_pylist(
+            [_make_letter(at) for at in without_letter], schema=letters.schema
+        )
+        rest = Decoded(
             source=decoded.source,
             interactions=interactions,
             feedback=feedback,
-            dead_letters=pa.concat_tables(
-                [letters, pa.Table.from_pylist(list(map(_letter, buried)), schema=letters.schema)]
-            ),
+            dead_letters=pa.concat_tables([letters, barred]),
             spans=decoded.spans,
         )
-        return parted, addresses(gone) | addresses(said)
+        return rest, addresses_of(gone) | addresses_of(said)
 
-    def _any(self, cursor: Connection) -> bool:
-        if self._database not in _PRESENT:
-            found = rows(cursor, _SQL["any_tombstones"], now=self._clock())
-            _PRESENT[self._database] = found[0]["found"]
-        return _PRESENT[self._database]
+    def _has_any(self, cursor: Connection) -> bool:
+        if self._present is None:
+            self._present = rows(cursor, _SQL["any_tombstones"], now=self._clock())[0]["found"]
+        return bool(self._present)
 
-    def _rows(
+    def _split_rows(
         self, cursor: Connection, statement: str, table: pa.Table, columns: tuple[str, ...]
     ) -> tuple[pa.Table, pa.Table]:
-        """Rows that may be stored, and rows that may not."""
-        barred = np.zeros(table.num_rows, dtype=bool)
-        if table.num_rows:
-            row = pa.array(range(table.num_rows), pa.int64())
-            cursor.register("chunk_rows", table.select(columns).append_column("row", row))
-            try:
-                found = arrow(cursor, _SQL[statement], secret=self._secret, now=self._clock())
-            finally:
-                cursor.unregister("chunk_rows")
-            barred[found["row"].to_numpy()] = True
-        return table.filter(pa.array(~barred)), table.filter(pa.array(barred))
+        values = {"secret": self._secret, "now": self._clock()}
+        return split_by_statement(cursor, _SQL[statement], table, columns, **values)
 
-    def _letters(self, cursor: Connection, letters: pa.Table) -> pa.Table:
-        """They come with the bytes somebody sent: what may name an erased person loses them."""
+    def _blank_letters(self, cursor: Connection, letters: pa.Table) -> pa.Table:
+        """Take the bytes from letters that name an erased person, or may."""
         if letters.num_rows == 0:
             return letters
         listed = letters.to_pylist()
-        words = [_words(row["bytes"]) for row in listed]
+        words = [_list_words(row["bytes"]) for row in listed]
         asked = sorted({word for found in words for word in found or ()})
         values = {"words": asked, "secret": self._secret, "now": self._clock()}
-        known = {row["word"] for row in rows(cursor, _SQL["barred_words"], **values)}
-        kept = [_allowed(row, found, known) for row, found in zip(listed, words, strict=True)]
+        barred = {row["word"] for row in rows(cursor, _SQL["barred_words"], **values)}
+        kept = [
+            _blank_where_barred(row, found, barred)
+            for row, found in zip(listed, words, strict=True)
+        ]
         return pa.Table.from_pylist(kept, schema=letters.schema)
 
 
-def tombstones_changed(database: Database) -> None:
-    """Let every sink of the store ask again whether there are any."""
-    _PRESENT.pop(database, None)
-
-
-def _words(content: bytes | None) -> set[str] | None:
-    """The strings in some JSON; None: too many to look at."""
+def _list_words(content: bytes | None) -> set[str] | None:
+    """Return the strings in some JSON; None where they are too many to look at."""
     found: set[str] = set()
     for word in json_strings(content or b""):
         found.add(word)
@@ -118,16 +107,18 @@ def _words(content: bytes | None) -> set[str] | None:
     return found
 
 
-def _allowed(letter: dict[str, Any], words: set[str] | None, barred: set[str]) -> dict[str, Any]:
-    """A letter as it may be stored. Without its sender nobody tries it again."""
-    if letter["bytes"] is not None and not _is_json(letter["bytes"]):
-        detail = f"{letter['detail']}; {_UNREAD}"  # that of such a letter quotes nothing of it
+def _blank_where_barred(
+    letter: dict[str, Any], words: set[str] | None, barred: set[str]
+) -> dict[str, Any]:
+    if letter["bytes"] is not None and not _is_json_container(letter["bytes"]):
+        # The detail of such a letter quotes nothing of it. Without a sender nobody redrives it.
+        detail = f"{letter['detail']}; {_UNREAD}"
         return letter | {"detail": detail, "bytes": None, "sender": None}
-    return _blank(letter) if words is None or words & barred else letter
+    return _blank_letter(letter) if words is None or words & barred else letter
 
 
-def _is_json(content: bytes) -> bool:
-    """Whether it is an object or a list. A string could hold another text, quoted."""
+def _is_json_container(content: bytes) -> bool:
+    """Say if the bytes are a JSON object or list: a string could hold another text, quoted."""
     if not is_text(content) or not content.lstrip().startswith((b"{", b"[")):
         return False
     try:
@@ -137,20 +128,17 @@ def _is_json(content: bytes) -> bool:
     return True
 
 
-def _blank(letter: dict[str, object]) -> dict[str, object]:
+def _blank_letter(letter: dict[str, object]) -> dict[str, object]:
     return letter | {"reason": BARRED, "detail": _DETAIL, "bytes": None}
 
 
-def _not_buried(cursor: Connection, barred: pa.Table) -> list[dict[str, object]]:
-    """The addresses of rows that have no letter yet: a replay brings them each time."""
+def _find_without_letter(cursor: Connection, barred: pa.Table) -> list[dict[str, object]]:
+    """Return the addresses of rows that have no letter yet: a replay brings them each time."""
     if barred.num_rows == 0:
         return []
-    cursor.register("chunk_rows", barred)
-    try:
+    with registered(cursor, "chunk_rows", barred):
         return arrow(cursor, _SQL["not_buried"], reason=BARRED).to_pylist()
-    finally:
-        cursor.unregister("chunk_rows")
 
 
-def _letter(address: dict[str, object]) -> dict[str, object]:
-    return _blank(address | {"id": "/".join(str(part) for part in address.values())})
+def _make_letter(address: dict[str, object]) -> dict[str, object]:
+    return _blank_letter(address | {"id": "/".join(str(part) for part in address.values())})

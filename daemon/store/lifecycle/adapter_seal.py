@@ -1,7 +1,7 @@
-"""Whether an adapter's files are still what the trainer sealed.
+"""The seal of an adapter: the hashes of its files as the trainer wrote them.
 
-The scores alone do not tell: one of 30 layers missing from SmolLM2's file measured 2.6 to 4.1 times
-the base's residual, and 3 is the bound.
+Scores alone do not show a damaged file: one of 30 layers missing from SmolLM2's file measured 2.6
+to 4.1 times the base's residual, and 3 is the bound.
 """
 
 import hashlib
@@ -17,18 +17,20 @@ MANIFEST = "manifest.json"
 
 
 class AdapterSeal(msgspec.Struct, frozen=True):
-    """What the receipt reads of a manifest: SHA-256 by file name, and the version's own hash."""
+    """A manifest as far as receipts read it: SHA-256 by file name, and the version's own hash."""
 
     content_hash: str
     files: dict[str, str]
 
 
 def broken_seal(row: AdapterRow) -> str | None:
-    """What is wrong with the files of a version; None where nothing is. Reads them all: blocks."""
+    """Say what is wrong with the files of a version; None: nothing. Blocks, reading them all."""
     directory = Path(row.path)
     try:
         seal = msgspec.json.decode(read_regular(directory / MANIFEST), type=AdapterSeal)
-        wrong = [name for name, digest in seal.files.items() if _sha256(directory / name) != digest]
+        wrong = [
+            name for name, digest in seal.files.items() if _hash_file(directory / name) != digest
+        ]
     except (OSError, *NOT_DECODED) as error:
         return f"its files cannot be read ({error})"
     if wrong:
@@ -38,6 +40,6 @@ def broken_seal(row: AdapterRow) -> str | None:
     return None
 
 
-def _sha256(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,7 +4,6 @@ from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -17,15 +16,13 @@ from adaptd.daemon.wire.errors import RefusedError
 from adaptd.daemon.wire.routes import version_name
 
 _SQL = statements("adapters")
-# Whoever sees a number is not the one who issues the next: each stage has its own AdapterStore.
-_FLOORS: WeakKeyDictionary[Database, dict[str, int]] = WeakKeyDictionary()
 
 
 class AdapterRow(msgspec.Struct, frozen=True, kw_only=True):
     """One version. `parent` is the version its weights were continued from; None is the base.
 
-    `tainted_by` is the erasure of a person it learnt from. Such a version serves where it serves
-    until it is replaced, and is of no use for anything else.
+    `tainted_by` is the erasure of a person whose data it was trained on. Such a version stays where
+    it serves until another replaces it, and is used for nothing else.
     """
 
     name: str
@@ -43,7 +40,7 @@ class AdapterRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """What a new version is and where it came from. A run has at most one version."""
+    """The content of a new version and its origin. A run has at most one version."""
 
     content_hash: str
     base_digest: str
@@ -57,17 +54,17 @@ class AdapterStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._floors = _FLOORS.setdefault(database, {})
+        self._floors: dict[str, int] = {}  # by alias; in memory only
 
     def raise_floor(self, model: str, number: int) -> None:
         """Never issue `number` or one below it: it was seen on a gateway or a server (D1).
 
-        Kept in memory, for every AdapterStore on this database: say it again after each start.
+        Kept in memory: repeat it after each start.
         """
         self._floors[model] = max(number, self._floors.get(model, 0))
 
     async def next_number(self, model: str, found: int = 0) -> int:
-        """The number after any in the table, in `found` (highest seen in folders) and the floor."""
+        """Return the number after the table's, `found` (the highest in folders) and the floor."""
         return await self._database.read(lambda c: self._next_number(c, model, found))
 
     async def add(
@@ -84,30 +81,33 @@ class AdapterStore:
         """Number and name a new version, whose files belong in `folder`/name, as a candidate.
 
         `found` is the highest number of the alias seen in folders. With a run the run's `adapter`
-        is set in the same transaction, and a repeat returns the row there is.
+        is set in the same transaction, and a repeat returns the row that is there.
         """
 
         def work(cursor: Connection) -> AdapterRow:
+            # A killed stage repeats this call: its run's version must not get a second number.
             run_id = origin.run_id
-            if run_id and (known := _first(_adapters(cursor, "adapter_of_run", run_id=run_id))):
+            if run_id and (
+                known := _first_of(_read_versions(cursor, "adapter_of_run", run_id=run_id))
+            ):
                 return known
             number = self._next_number(cursor, model, found)
             name = version_name(model, number, origin.content_hash)
             place = {"model": model, "number": number, "name": name, "path": str(folder / name)}
-            return _add(cursor, origin, place | {"now": now}, actor, reason)
+            return _add_version(cursor, origin, place | {"now": now}, actor, reason)
 
         return await self._database.write(work)
 
     async def get(self, name: str) -> AdapterRow:
-        """Raises RefusedError where there is no such version."""
-        return await self._database.read(lambda c: _get(c, name))
+        """Return a version. Raises RefusedError where there is no such version."""
+        return await self._database.read(lambda c: _get_version(c, name))
 
     async def list(
         self, model: str | None = None, *, seen: Collection[str] | None = None
     ) -> list[AdapterRow]:
-        """Newest first. `seen` leaves out all aliases but those; None: none is left out."""
+        """Return versions, newest first. `seen` limits them to those aliases; None: no limit."""
         values = {"model": model, "seen": None if seen is None else sorted(seen)}
-        return await self._database.read(lambda c: _adapters(c, "list_adapters", **values))
+        return await self._database.read(lambda c: _read_versions(c, "list_adapters", **values))
 
     async def move(
         self,
@@ -117,11 +117,8 @@ class AdapterStore:
         actor: str,
         reason: str,
         evidence: Any = None,
-        now: datetime,
     ) -> AdapterRow:
         """Change the state and record why, in one transaction. A repeat changes nothing.
-
-        `now` is there for one signature with RunStore.move: this row keeps no time of its own.
 
         Raises:
             RefusedError: there is no such version, or its state does not allow this one.
@@ -144,9 +141,9 @@ def move_adapter(
     reason: str,
     evidence: Any = None,
 ) -> AdapterRow:
-    """The same inside a transaction of the caller's, where several rows must change together."""
-    row = _get(cursor, name)
-    if row.state == to:
+    """Do what `AdapterStore.move` does, inside a transaction of the caller's."""
+    row = _get_version(cursor, name)
+    if row.state == to:  # a repeat leaves no second transition
         return row
     check_adapter_move(name, row.state, to)
     cursor.execute(_SQL["move_adapter"], {"name": name, "state": to})
@@ -160,10 +157,10 @@ def move_adapter(
         reason=reason,
         evidence=evidence,
     )
-    return _get(cursor, name)
+    return _get_version(cursor, name)
 
 
-def _add(
+def _add_version(
     cursor: Connection, origin: Origin, place: dict[str, Any], actor: str, reason: str
 ) -> AdapterRow:
     lineage = msgspec.structs.asdict(origin)
@@ -180,18 +177,18 @@ def _add(
         reason=reason,
         evidence=lineage,
     )
-    return _get(cursor, place["name"])
+    return _get_version(cursor, place["name"])
 
 
-def _get(cursor: Connection, name: str) -> AdapterRow:
-    if row := _first(_adapters(cursor, "get_adapter", name=name)):
+def _get_version(cursor: Connection, name: str) -> AdapterRow:
+    if row := _first_of(_read_versions(cursor, "get_adapter", name=name)):
         return row
     raise RefusedError(f"adapter {name}", "there is no such version", "List them: adaptd adapters")
 
 
-def _adapters(cursor: Connection, statement: str, **values: Any) -> list[AdapterRow]:
+def _read_versions(cursor: Connection, statement: str, **values: Any) -> list[AdapterRow]:
     return [msgspec.convert(row, AdapterRow) for row in rows(cursor, _SQL[statement], **values)]
 
 
-def _first(found: list[AdapterRow]) -> AdapterRow | None:
+def _first_of(found: list[AdapterRow]) -> AdapterRow | None:
     return found[0] if found else None

@@ -1,8 +1,6 @@
-"""The facts of a rollout's guard, counted by the store."""
+"""The guard's facts about a rollout, counted in SQL."""
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 import msgspec
 
@@ -12,16 +10,16 @@ from adaptd.daemon.store.database.statements import statements
 
 _SQL = statements("guard")
 
-CLOCK_SLACK = timedelta(hours=1)  # a gateway's clock may be behind ours; it only bounds the scan
-# A slow answer is stored when it ends: the sample-ratio check waits this long, or a slow arm would
-# seem rarer.
+CLOCK_SLACK = timedelta(hours=1)  # a gateway's clock may be late; this only bounds the scan
+# A slow answer is stored when it ends. Without this wait the sample-ratio check would count a slow
+# arm as rarer.
 SETTLE = timedelta(seconds=60)
 LIMIT_WINDOW = timedelta(days=7)
 LIMIT_AT_LEAST = 100  # answers of one length class, or a p95 of them means little
 
 
 class GuardStore:
-    """Counts per arm; no event ever leaves the store."""
+    """Counts per arm; no event leaves the store."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -35,7 +33,7 @@ class GuardStore:
         watching: bool,
         now: datetime,
     ) -> GuardFacts:
-        """What is known of a rollout now. `armed_at`: the fuse counts requests from then on only.
+        """Count the facts of a rollout. `armed_at`: the fuse counts requests from then on only.
 
         `watching` compares after promotion: the candidate as live against the holdback.
         """
@@ -48,7 +46,11 @@ class GuardStore:
         }
         moment = {"now": now, "maturity": maturity, "settle": SETTLE}
         limits = rollout.frozen.latency_limits if rollout.frozen else []
-        counted = values | moment | _limit_lists(limits)
+        buckets = {
+            "buckets": [limit.bucket for limit in limits],
+            "limits": [limit.ms_per_token for limit in limits],
+        }
+        counted = values | moment | buckets
         started = rollout.step_started_at or rollout.created_at
         exposed = values | {"model": rollout.model, "step_started_at": started}
         fuse = {"rollout": rollout.rollout_id, "armed_at": armed_at}
@@ -66,7 +68,7 @@ class GuardStore:
     async def latency_limits(
         self, model: str, adapter: str | None, *, now: datetime
     ) -> list[LatencyLimit]:
-        """Live's p95 per length class of its last week; empty where it streamed too little."""
+        """Return live's p95 per length class over a week; empty where it streamed too little."""
         values = {
             "model": model,
             "adapter": adapter,
@@ -77,13 +79,6 @@ class GuardStore:
         return [msgspec.convert(row, LatencyLimit) for row in found]
 
     async def halted(self) -> str | None:
-        """Why ingestion stands still, so that the guard sees nothing; None while it runs."""
+        """Return why ingestion is halted, so that the guard sees nothing; None while it runs."""
         found = await self._database.read(lambda c: rows(c, _SQL["open_halts"]))
         return found[0]["reason"] if found else None
-
-
-def _limit_lists(limits: Sequence[LatencyLimit]) -> dict[str, Any]:
-    return {
-        "buckets": [limit.bucket for limit in limits],
-        "limits": [limit.ms_per_token for limit in limits],
-    }

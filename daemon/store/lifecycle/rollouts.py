@@ -1,4 +1,4 @@
-"""Rollouts: one row each. A decision changes rollouts, versions and routes in one transaction."""
+"""Rollouts: one row each. One transaction changes rollouts, versions and routes together."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -18,22 +18,27 @@ from adaptd.daemon.wire.routes import RouteTable
 
 _SQL = statements("rollouts")
 _JSON = ("frozen", "evidence", "waivers")
+# As SQL takes them.
+_FINAL_STATES = [state.value for state in RolloutState if state.is_final]
+ACTIVE_STATES = [s.value for s in RolloutState if not s.is_final and s is not RolloutState.LIVE]
 
 
 class RolloutMove(msgspec.Struct, frozen=True):
-    """A rollout as it was and as it becomes."""
+    """A rollout before and after a decision."""
 
     before: Rollout
     after: Rollout
 
 
 class AdapterMove(msgspec.Struct, frozen=True):
+    """A version and its next state."""
+
     name: str
     to: AdapterState
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One decision and all that it changes, with who or what made it, why and on what evidence.
+    """One decision with everything it changes, its author, reason and evidence.
 
     The evidence is also merged into that of the rollouts.
     """
@@ -58,31 +63,31 @@ class RolloutStore:
         Raises:
             RefusedError: the alias has a rollout that is neither live nor final.
         """
-        return await self._database.write(lambda c: _create(c, rollout, actor, reason))
+        return await self._database.write(lambda c: _create_rollout(c, rollout, actor, reason))
 
     async def get(self, rollout_id: str) -> Rollout:
-        """Raises RefusedError where there is no such rollout."""
-        return await self._database.read(lambda c: _get(c, rollout_id))
+        """Return a rollout. Raises RefusedError where there is no such rollout."""
+        return await self._database.read(lambda c: _get_rollout(c, rollout_id))
 
     async def list(
         self, model: str | None = None, limit: int = 50, *, seen: Collection[str] | None = None
     ) -> list[Rollout]:
-        """Newest first. `seen` leaves out all aliases but those; None: none is left out."""
+        """Return rollouts, newest first. `seen` limits them to those aliases; None: no limit."""
         only = None if seen is None else sorted(seen)
-        return await self._many("list_rollouts", model=model, limit=limit, seen=only)
+        return await self._list_rollouts("list_rollouts", model=model, limit=limit, seen=only)
 
     async def unfinished(self) -> "list[Rollout]":
-        """All that are not final, live ones too, oldest first."""
-        return await self._many("unfinished_rollouts")
+        """Return all rollouts that are not final, live ones too, oldest first."""
+        return await self._database.read(_unfinished_rollouts)
 
     async def active(self, model: str) -> Rollout | None:
-        """The alias's rollout that is neither live nor final."""
+        """Return the alias's rollout that is neither live nor final."""
         found = await self.unfinished()
         return next((r for r in found if r.model == model and is_active(r)), None)
 
     async def of_candidate(self, candidate: str) -> "list[Rollout]":
-        """Newest first."""
-        return await self._many("rollouts_of", candidate=candidate)
+        """Return the rollouts of a version, newest first."""
+        return await self._list_rollouts("rollouts_of", candidate=candidate)
 
     async def apply(self, change: Change, *, now: datetime) -> None:
         """Write one decision in one transaction, each state with the row that explains it.
@@ -90,64 +95,64 @@ class RolloutStore:
         Raises:
             RefusedError: a rollout is no longer as it was, or a version may not take its new state.
         """
-        await self._database.write(lambda c: _apply(c, change, now))
+        await self._database.write(lambda c: _apply_change(c, change, now))
 
     async def record_evidence(self, rollout_id: str, evidence: dict[str, Any]) -> None:
-        """Merge what the guard saw, or when a table was published, into the rollout's evidence."""
+        """Merge the guard's counts, or the time of a publication, into the rollout's evidence."""
 
         def work(cursor: Connection) -> None:
-            merged = _get(cursor, rollout_id).evidence | evidence
+            merged = _get_rollout(cursor, rollout_id).evidence | evidence
             text = msgspec.json.encode(merged).decode()
             cursor.execute(_SQL["set_evidence"], {"rollout_id": rollout_id, "evidence": text})
 
         await self._database.write(work)
 
-    async def _many(self, statement: str, **values: Any) -> "list[Rollout]":
-        return await self._database.read(lambda c: _rollouts(c, statement, **values))
+    async def _list_rollouts(self, statement: str, **values: Any) -> "list[Rollout]":
+        return await self._database.read(lambda c: _read_rollouts(c, statement, **values))
 
 
 def withdraw_active(cursor: Connection, *, actor: str, reason: str) -> None:
-    """Pause every rollout that is on its way, its traffic on live, inside the caller's change."""
-    for rollout in _rollouts(cursor, "unfinished_rollouts"):
+    """Pause every active rollout, its traffic on live, inside the caller's transaction."""
+    for rollout in _unfinished_rollouts(cursor):
         if is_active(rollout):
             after = msgspec.structs.replace(rollout, paused=reason, withdrawn=True)
-            _put(cursor, after)
-            _record(cursor, rollout, after, actor=actor, reason=reason, evidence=None)
+            _put_rollout(cursor, after)
+            _record_move(cursor, rollout, after, actor=actor, reason=reason, evidence=None)
 
 
 def is_active(rollout: Rollout) -> bool:
-    """True while its version is on its way: neither live nor final."""
-    return not rollout.state.is_final and rollout.state != RolloutState.LIVE
+    """Say if a rollout is under way: neither live nor final."""
+    return rollout.state in ACTIVE_STATES
 
 
 def label(rollout: Rollout) -> str:
-    """The state in words, as transitions show it."""
+    """Return the state in words, as transitions show it."""
     state = f"step {rollout.step}" if rollout.state == RolloutState.STEP else str(rollout.state)
     return f"{state} (paused)" if rollout.paused and not rollout.state.is_final else state
 
 
-def _create(cursor: Connection, rollout: Rollout, actor: str, reason: str) -> Rollout:
-    for other in _rollouts(cursor, "unfinished_rollouts"):
+def _create_rollout(cursor: Connection, rollout: Rollout, actor: str, reason: str) -> Rollout:
+    for other in _unfinished_rollouts(cursor):
         if other.model == rollout.model and is_active(other):
             raise RefusedError(
                 f"model {rollout.model}",
                 f"rollout {other.rollout_id} of {other.candidate} is still {label(other)}",
                 f"Wait for it or stop it: adaptd rollout abort {other.rollout_id}",
             )
-    _put(cursor, rollout)
+    _put_rollout(cursor, rollout)
     evidence = {"candidate": rollout.candidate, "previous": rollout.previous}
-    _record(cursor, None, rollout, actor=actor, reason=reason, evidence=evidence)
+    _record_move(cursor, None, rollout, actor=actor, reason=reason, evidence=evidence)
     return rollout
 
 
-def _apply(cursor: Connection, change: Change, now: datetime) -> None:
+def _apply_change(cursor: Connection, change: Change, now: datetime) -> None:
     why = {"actor": change.actor, "reason": change.reason, "evidence": change.evidence or None}
     for move in change.rollouts:
-        found = _get(cursor, move.before.rollout_id)
+        found = _get_rollout(cursor, move.before.rollout_id)
         _check_unchanged(found, move.before)
-        evidence = found.evidence | change.evidence
-        _put(cursor, msgspec.structs.replace(move.after, evidence=evidence))
-        _record(cursor, move.before, move.after, **why)
+        evidence = found.evidence | change.evidence  # the guard may have added some meanwhile
+        _put_rollout(cursor, msgspec.structs.replace(move.after, evidence=evidence))
+        _record_move(cursor, move.before, move.after, **why)
     for adapter in change.adapters:
         move_adapter(cursor, adapter.name, adapter.to, **why)
     if change.table is not None:
@@ -155,7 +160,7 @@ def _apply(cursor: Connection, change: Change, now: datetime) -> None:
 
 
 def _check_unchanged(found: Rollout, before: Rollout) -> None:
-    """Evidence may have grown meanwhile; nothing else may have changed."""
+    # Evidence may have grown meanwhile.
     if msgspec.structs.replace(found, evidence={}) != msgspec.structs.replace(before, evidence={}):
         raise RefusedError(
             f"rollout {before.rollout_id}",
@@ -164,7 +169,7 @@ def _check_unchanged(found: Rollout, before: Rollout) -> None:
         )
 
 
-def _record(
+def _record_move(
     cursor: Connection,
     before: Rollout | None,
     after: Rollout,
@@ -185,25 +190,29 @@ def _record(
     )
 
 
-def _put(cursor: Connection, rollout: Rollout) -> None:
+def _put_rollout(cursor: Connection, rollout: Rollout) -> None:
     values = msgspec.structs.asdict(rollout)
     values |= {key: msgspec.json.encode(values[key]).decode() for key in _JSON}
     cursor.execute(_SQL["put_rollout"], values)
 
 
-def _get(cursor: Connection, rollout_id: str) -> Rollout:
-    if found := _rollouts(cursor, "get_rollout", rollout_id=rollout_id):
+def _get_rollout(cursor: Connection, rollout_id: str) -> Rollout:
+    if found := _read_rollouts(cursor, "get_rollout", rollout_id=rollout_id):
         return found[0]
     raise RefusedError(
         f"rollout {rollout_id}", "there is no such rollout", "List them: adaptd rollout list"
     )
 
 
-def _rollouts(cursor: Connection, statement: str, **values: Any) -> list[Rollout]:
-    return [_rollout(row) for row in rows(cursor, _SQL[statement], **values)]
+def _unfinished_rollouts(cursor: Connection) -> list[Rollout]:
+    return _read_rollouts(cursor, "unfinished_rollouts", final=_FINAL_STATES)
 
 
-def _rollout(row: dict[str, Any]) -> Rollout:
+def _read_rollouts(cursor: Connection, statement: str, **values: Any) -> list[Rollout]:
+    return [_read_rollout(row) for row in rows(cursor, _SQL[statement], **values)]
+
+
+def _read_rollout(row: dict[str, Any]) -> Rollout:
     decoded = {key: msgspec.json.decode(row[key] or "null") for key in _JSON}
     decoded = {key: value for key, value in decoded.items() if value is not None}
     kept = {key: value for key, value in row.items() if key not in _JSON}

@@ -12,13 +12,13 @@ _SQL = statements("routes")
 
 
 class RouteStore:
-    """Tables are written here before a gateway sees them."""
+    """Route tables, written here before a gateway sees them."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def current(self) -> RouteTable | None:
-        """The table with the highest epoch; None before the first."""
+        """Return the table with the highest epoch; None before the first."""
         found = await self._database.read(lambda c: rows(c, _SQL["current_table"]))
         return msgspec.json.decode(found[0]["published"], type=RouteTable) if found else None
 
@@ -28,7 +28,7 @@ class RouteStore:
 
 
 def add_table(cursor: Connection, table: RouteTable, reason: str, now: datetime) -> None:
-    """The same inside a transaction of the caller's."""
+    """Do what `RouteStore.add` does, inside a transaction of the caller's."""
     published = msgspec.json.encode(table).decode()
     values = {"epoch": table.epoch, "published": published, "reason": reason, "now": now}
     cursor.execute(_SQL["add_table"], values)

@@ -16,16 +16,16 @@ from adaptd.daemon.store.lifecycle.transitions import record_transition
 from adaptd.daemon.wire.errors import RefusedError
 
 _SQL = statements("runs")
+FINAL_RUNS = [state.value for state in RunState if state.is_final]  # as SQL takes them
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt to make a better adapter for an alias.
 
-    `reason` says why it is in its present state; of a failed run it opens with the cause
-    (`nan: …`). `attempts` counts training children started, `stalled` those since one got
-    further than all before it. `micro_batch` is set only where an
-    out-of-memory lowered it. `progress` is the trainer's last line. `started_at` is when it left
-    the queue.
+    `reason` explains the present state; a failed run's opens with the cause (`nan: …`). `attempts`
+    counts training children started, `stalled` those since one got further than all before it.
+    `micro_batch` is set only where running out of memory lowered it. `progress` is the trainer's
+    last line. `started_at` is when the run left the queue.
     """
 
     run_id: str
@@ -49,6 +49,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Why(NamedTuple):
+    # The part of a transition that callers give.
     actor: str
     reason: str
     evidence: Any
@@ -85,30 +86,30 @@ class RunStore:
             "start_from": start_from,
             "now": now,
         }
-        return await self._database.write(lambda c: _create(c, values, actor))
+        return await self._database.write(lambda c: _create_run(c, values, actor))
 
     async def get(self, run_id: str) -> Run:
-        """Raises RefusedError where there is no such run."""
-        return await self._database.read(lambda c: _get(c, run_id))
+        """Return a run. Raises RefusedError where there is no such run."""
+        return await self._database.read(lambda c: _get_run(c, run_id))
 
     async def list(
         self, model: str | None = None, limit: int = 50, *, seen: Collection[str] | None = None
     ) -> list[Run]:
-        """Newest first. `seen` leaves out all aliases but those; None: none is left out."""
+        """Return runs, newest first. `seen` limits them to those aliases; None: no limit."""
         only = None if seen is None else sorted(seen)
-        return await self._many("list_runs", model=model, limit=limit, seen=only)
+        return await self._list_runs("list_runs", model=model, limit=limit, seen=only)
 
     async def active(self, model: str) -> Run | None:
-        """The alias's run that is not final."""
-        return _first(await self._many("active_run", model=model))
+        """Return the alias's run that is not final."""
+        return _first_of(await self._list_runs("active_run", model=model, final=FINAL_RUNS))
 
     async def last_finished(self, model: str) -> Run | None:
-        """The alias's run that became final last: cooldown counts from its `finished_at`."""
-        return _first(await self._many("last_finished_run", model=model))
+        """Return the alias's newest final run: cooldown counts from its `finished_at`."""
+        return _first_of(await self._list_runs("last_finished_run", model=model))
 
     async def in_state(self, state: RunState) -> "list[Run]":
-        """Oldest first."""
-        return await self._many("runs_in_state", state=state)
+        """Return the runs in a state, oldest first."""
+        return await self._list_runs("runs_in_state", state=state)
 
     async def claim(
         self, state: RunState, to: RunState, *, actor: str, now: datetime
@@ -118,24 +119,29 @@ class RunStore:
         A run in `building` is claimed only once its snapshot is set.
         """
         why = _Why(actor, "claimed", None, now)
-        return await self._database.write(lambda c: _claim(c, state, to, why))
+
+        def work(cursor: Connection) -> Run | None:
+            run = _first_of(_read_runs(cursor, "claimable_run", state=state))
+            return run and _move_run(cursor, run, to, why)
+
+        return await self._database.write(work)
 
     async def set_snapshot(self, run_id: str, snapshot_id: str) -> None:
-        await self._set("set_snapshot", run_id, snapshot_id=snapshot_id)
+        await self._update_run("set_snapshot", run_id, snapshot_id=snapshot_id)
 
     async def set_progress(self, run_id: str, progress: dict[str, Any]) -> None:
         text = msgspec.json.encode(progress).decode()
-        await self._set("set_progress", run_id, progress=text)
+        await self._update_run("set_progress", run_id, progress=text)
 
     async def set_process(self, run_id: str, pid: int | None, directory: Path | str) -> None:
-        await self._set("set_process", run_id, pid=pid, directory=str(directory))
+        await self._update_run("set_process", run_id, pid=pid, directory=str(directory))
 
     async def begin_attempt(
         self, run_id: str, *, directory: Path | str, micro_batch: int | None
     ) -> Run:
-        """Count one more training child, before it is started: a crash loop is bounded too."""
+        """Count one more training child, before it starts: that bounds a crash loop too."""
         values = {"directory": str(directory), "micro_batch": micro_batch}
-        await self._set("begin_attempt", run_id, **values)
+        await self._update_run("begin_attempt", run_id, **values)
         return await self.get(run_id)
 
     async def move(
@@ -154,12 +160,12 @@ class RunStore:
             RefusedError: there is no such run, or its state does not allow this one.
         """
         why = _Why(actor, reason, evidence, now)
-        return await self._database.write(lambda c: _move(c, _get(c, run_id), to, why))
+        return await self._database.write(lambda c: _move_run(c, _get_run(c, run_id), to, why))
 
-    async def _many(self, statement: str, **values: Any) -> "list[Run]":
-        return await self._database.read(lambda c: _runs(c, statement, **values))
+    async def _list_runs(self, statement: str, **values: Any) -> "list[Run]":
+        return await self._database.read(lambda c: _read_runs(c, statement, **values))
 
-    async def _set(self, statement: str, run_id: str, **values: Any) -> None:
+    async def _update_run(self, statement: str, run_id: str, **values: Any) -> None:
         def work(cursor: Connection) -> None:
             cursor.execute(_SQL[statement], {"run_id": run_id, **values})
 
@@ -176,13 +182,13 @@ def move_run(
     evidence: Any = None,
     now: datetime,
 ) -> Run:
-    """`RunStore.move` inside a transaction of the caller's, where several rows change together."""
-    return _move(cursor, _get(cursor, run_id), to, _Why(actor, reason, evidence, now))
+    """Do what `RunStore.move` does, inside a transaction of the caller's."""
+    return _move_run(cursor, _get_run(cursor, run_id), to, _Why(actor, reason, evidence, now))
 
 
-def _create(cursor: Connection, values: dict[str, Any], actor: str) -> Run:
+def _create_run(cursor: Connection, values: dict[str, Any], actor: str) -> Run:
     model = values["model"]
-    if active := _first(_runs(cursor, "active_run", model=model)):
+    if active := _first_of(_read_runs(cursor, "active_run", model=model, final=FINAL_RUNS)):
         raise RefusedError(
             f"model {model}",
             f"run {active.run_id} is still {active.state}",
@@ -200,16 +206,11 @@ def _create(cursor: Connection, values: dict[str, Any], actor: str) -> Run:
         reason="triggered",
         evidence=trigger,
     )
-    return _get(cursor, values["run_id"])
+    return _get_run(cursor, values["run_id"])
 
 
-def _claim(cursor: Connection, state: RunState, to: RunState, why: _Why) -> Run | None:
-    run = _first(_runs(cursor, "claimable_run", state=state))
-    return run and _move(cursor, run, to, why)
-
-
-def _move(cursor: Connection, run: Run, to: RunState, why: _Why) -> Run:
-    if run.state == to:
+def _move_run(cursor: Connection, run: Run, to: RunState, why: _Why) -> Run:
+    if run.state == to:  # a repeat leaves no second transition
         return run
     check_run_move(run.run_id, run.state, to)
     values = {"run_id": run.run_id, "state": to, "reason": why.reason, "final": to.is_final}
@@ -224,23 +225,23 @@ def _move(cursor: Connection, run: Run, to: RunState, why: _Why) -> Run:
         reason=why.reason,
         evidence=why.evidence,
     )
-    return _get(cursor, run.run_id)
+    return _get_run(cursor, run.run_id)
 
 
-def _get(cursor: Connection, run_id: str) -> Run:
-    if run := _first(_runs(cursor, "get_run", run_id=run_id)):
+def _get_run(cursor: Connection, run_id: str) -> Run:
+    if run := _first_of(_read_runs(cursor, "get_run", run_id=run_id)):
         return run
     raise RefusedError(f"run {run_id}", "there is no such run", "List them: adaptd runs")
 
 
-def _runs(cursor: Connection, statement: str, **values: Any) -> list[Run]:
-    return [_run(row) for row in rows(cursor, _SQL[statement], **values)]
+def _read_runs(cursor: Connection, statement: str, **values: Any) -> list[Run]:
+    return [_read_run(row) for row in rows(cursor, _SQL[statement], **values)]
 
 
-def _run(row: dict[str, Any]) -> Run:
+def _read_run(row: dict[str, Any]) -> Run:
     decoded = {key: row[key] and msgspec.json.decode(row[key]) for key in ("trigger", "progress")}
     return msgspec.convert(row | decoded, Run)
 
 
-def _first(found: list[Run]) -> Run | None:
+def _first_of(found: list[Run]) -> Run | None:
     return found[0] if found else None

@@ -1,4 +1,4 @@
-"""Snapshots with their row lineage, and the book of holdout groups, versions and their use."""
+"""Snapshots with their row lineage; holdout groups, holdout versions and their use."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from adaptd.daemon.store.database.database import Connection, Database, rows
+from adaptd.daemon.store.database.database import Connection, Database, registered, rows
 from adaptd.daemon.store.database.statements import statements
 from adaptd.daemon.wire.errors import RefusedError
 
@@ -45,7 +45,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
-    """A conversation (`c:…`) or normalised message (`m:…`) and its group's side, for good."""
+    """A conversation (`c:…`) or normalised message (`m:…`) with its group's side, for good."""
 
     member: str
     group: str
@@ -54,7 +54,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HoldoutVersion(msgspec.Struct, frozen=True):
-    """`scored` candidates have been measured on it; no group joins once there is one."""
+    """A holdout version. No group joins once one candidate was `scored` on it."""
 
     version: int
     scored: int
@@ -80,7 +80,8 @@ class SnapshotStore:
             key = {"snapshot_id": snapshot.snapshot_id}
             cursor.execute(_SQL["add_snapshot"], values)
             cursor.execute(_SQL["drop_snapshot_rows"], key)
-            _from_arrow(cursor, "lineage", table, _SQL["add_snapshot_rows"], key)
+            _execute_over(cursor, "lineage", table, _SQL["add_snapshot_rows"], key)
+            # In the same transaction: an erasure may have deleted events since the rows were read.
             if rows(cursor, _SQL["rows_without_event"], **key)[0]["found"]:
                 problem = "events in it were erased while it was built"
                 raise RefusedError(f"snapshot {snapshot.snapshot_id}", problem, "Build it again")
@@ -88,30 +89,30 @@ class SnapshotStore:
         await self._database.write(work)
 
     async def get(self, snapshot_id: str) -> Snapshot:
-        """Raises RefusedError where there is none."""
-        found = await self._many("get_snapshot", snapshot_id=snapshot_id)
+        """Return a snapshot. Raises RefusedError where there is none."""
+        found = await self._list_snapshots("get_snapshot", snapshot_id=snapshot_id)
         if not found:
             raise RefusedError(f"snapshot {snapshot_id}", "there is no such snapshot", "List them")
         return found[0]
 
     async def ids(self) -> frozenset[str]:
-        """Of every snapshot of every alias."""
+        """Return the id of every snapshot of every alias."""
         found = await self._database.read(lambda c: rows(c, _SQL["snapshot_ids"]))
         return frozenset(row["snapshot_id"] for row in found)
 
     async def list(self, model: str) -> "list[Snapshot]":
-        """Newest first."""
-        return await self._many("list_snapshots", model=model)
+        """Return the snapshots of an alias, newest first."""
+        return await self._list_snapshots("list_snapshots", model=model)
 
     async def seen_feedback(self, model: str) -> frozenset[str]:
-        """Ids of the feedback that the alias's newest snapshot used, on either side.
+        """Return the ids of the feedback in the alias's newest snapshot, on either side.
 
-        It is the newest one that a version came of, or the third in a row that none did.
+        That is the newest snapshot that led to a version, or the third in a row that did not.
         """
         found = await self._database.read(lambda c: rows(c, _SQL["seen_feedback"], model=model))
         return frozenset(row["feedback"] for row in found)
 
-    async def _many(self, statement: str, **values: Any) -> "list[Snapshot]":
+    async def _list_snapshots(self, statement: str, **values: Any) -> "list[Snapshot]":
         found = await self._database.read(lambda c: rows(c, _SQL[statement], **values))
         return [
             msgspec.convert(row | {"manifest": msgspec.json.decode(row["manifest"])}, Snapshot)
@@ -120,34 +121,34 @@ class SnapshotStore:
 
 
 class HoldoutStore:
-    """Which group is on which side, and how often a suite was used."""
+    """The sides of groups, and how often each suite was used."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def members(self, model: str) -> dict[str, Member]:
-        """Every member that has a side, by its key."""
+        """Return every member that has a side, by its key."""
         found = await self._database.read(lambda c: rows(c, _SQL["group_members"], model=model))
         return {row["member"]: msgspec.convert(row, Member) for row in found}
 
     async def assign(self, model: str, members: Sequence[Member], *, now: datetime) -> None:
-        """Record members of groups. A repeat changes nothing."""
+        """Store members of groups. A repeat changes nothing."""
         listed = [msgspec.structs.asdict(member) for member in members]
         table = pa.Table.from_pylist(listed, schema=_ASSIGNED)
         values = {"model": model, "now": now}
         await self._database.write(
-            lambda c: _from_arrow(c, "assigned", table, _SQL["add_group_members"], values)
+            lambda c: _execute_over(c, "assigned", table, _SQL["add_group_members"], values)
         )
 
     async def current(self, model: str, *, now: datetime) -> tuple[HoldoutVersion, int]:
-        """The version candidates are measured on, and the one that new groups join.
+        """Return the version that candidates are measured on, and the one that new groups join.
 
-        They are the same until the first candidate was scored on it.
+        They are the same until a candidate is scored on it.
         """
-        return await self._database.write(lambda cursor: _current(cursor, model, now))
+        return await self._database.write(lambda cursor: _current_versions(cursor, model, now))
 
     async def close(self, model: str, version: int, *, now: datetime) -> None:
-        """Measure nothing on a version any more: too few of its items are left. Safe to repeat."""
+        """End measuring on a version: too few of its items are left. Safe to repeat."""
         values = {"model": model, "version": version, "now": now}
 
         def work(cursor: Connection) -> None:
@@ -162,49 +163,47 @@ class HoldoutStore:
         version closes with its eighth candidate.
         """
         values = {"model": model, "suite": suite, "candidate": candidate}
-        return await self._database.write(lambda cursor: _score(cursor, values, now))
+        return await self._database.write(lambda cursor: _count_candidate(cursor, values, now))
 
 
 def fresh_suite(version: int) -> str:
     return f"fresh:{version}"
 
 
-def _current(cursor: Connection, model: str, now: datetime) -> tuple[HoldoutVersion, int]:
+def _current_versions(cursor: Connection, model: str, now: datetime) -> tuple[HoldoutVersion, int]:
     found = [
         msgspec.convert(r, HoldoutVersion) for r in rows(cursor, _SQL["open_holdouts"], model=model)
     ]
     if not found:
-        found = [HoldoutVersion(_open(cursor, model, now), 0)]
+        found = [HoldoutVersion(_open_holdout(cursor, model, now), 0)]
+    # A version that candidates were scored on takes no more groups: those join the next one.
     if found[0].scored and len(found) == 1:
-        found.append(HoldoutVersion(_open(cursor, model, now), 0))
+        found.append(HoldoutVersion(_open_holdout(cursor, model, now), 0))
     return found[0], found[-1].version
 
 
-def _open(cursor: Connection, model: str, now: datetime) -> int:
+def _open_holdout(cursor: Connection, model: str, now: datetime) -> int:
     version = rows(cursor, _SQL["newest_holdout"], model=model)[0]["version"] + 1
     cursor.execute(_SQL["add_holdout"], {"model": model, "version": version, "now": now})
     return version
 
 
-def _score(cursor: Connection, values: dict[str, str], now: datetime) -> int:
+def _count_candidate(cursor: Connection, values: dict[str, str], now: datetime) -> int:
     known = rows(cursor, _SQL["get_score"], **values)
-    if known:
+    if known:  # a restart must not spend alpha twice
         return known[0]["k"]
     model, suite = values["model"], values["suite"]
     k = rows(cursor, _SQL["count_scores"], model=model, suite=suite)[0]["scored"] + 1
     cursor.execute(_SQL["add_score"], values | {"k": k, "now": now})
     kind, _, version = suite.partition(":")
-    if kind == "fresh":
+    if kind == "fresh":  # golden suites have no version that closes
         counted = {"model": model, "version": int(version), "k": k, "closes_after": CLOSES_AFTER}
         cursor.execute(_SQL["count_holdout"], counted | {"now": now})
     return k
 
 
-def _from_arrow(
+def _execute_over(
     cursor: Connection, name: str, table: pa.Table, statement: str, values: Mapping[str, Any]
 ) -> None:
-    cursor.register(name, table)
-    try:
+    with registered(cursor, name, table):
         cursor.execute(statement, dict(values))
-    finally:
-        cursor.unregister(name)

@@ -1,4 +1,4 @@
-"""Every change of state: the new state and the row that explains it, in one transaction."""
+"""Transitions: the row that explains a change of state, in the change's own transaction."""
 
 import hashlib
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ def record_transition(
     reason: str,
     evidence: Any = None,
 ) -> None:
-    """Write who or what moved a subject to a state, when, why and on what evidence.
+    """Record the author, time, reason and evidence of a subject's change of state.
 
     Call it inside the transaction that changes the state. It also extends the audit chain.
     """
@@ -38,7 +38,7 @@ def record_transition(
             "after": after,
             "actor": actor,
             "reason": reason,
-            "evidence": _json(evidence),
+            "evidence": _as_json(evidence),
             "now": now,
         },
     )
@@ -58,8 +58,9 @@ def append_audit(
 ) -> None:
     """Add one link to the hash chain: each digest covers the row and the digest before it."""
     last = rows(cursor, _SQL["last_audit"])
+    # The writer is one thread, so nobody else appends between this read and the insert.
     sequence, previous = (last[0]["sequence"] + 1, last[0]["digest"]) if last else (1, "")
-    body = _json(detail) or "null"
+    body = _as_json(detail) or "null"
     digest = audit_digest(sequence, now, actor, action, subject, body, previous)
     cursor.execute(
         _SQL["add_audit"],
@@ -79,10 +80,10 @@ def append_audit(
 def audit_digest(
     sequence: int, at: datetime, actor: str, action: str, subject: str, detail: str, previous: str
 ) -> str:
-    """SHA-256 over the row's fields and the digest before it."""
+    """Return the SHA-256 of the row's fields and the digest before it."""
     fields = [sequence, at.astimezone(UTC).isoformat(), actor, action, subject, detail, previous]
     return hashlib.sha256(msgspec.json.encode(fields)).hexdigest()
 
 
-def _json(value: Any) -> str | None:
+def _as_json(value: Any) -> str | None:
     return None if value is None else msgspec.json.encode(value).decode()

@@ -1,4 +1,7 @@
-"""Dead letters of a person: found, told with where they stand in Kafka, and blanked."""
+"""Dead letters of a person: found, reported with their places in Kafka, and blanked.
+
+Stands alone: the letters' rules are apart from the rows' in `person_rows`.
+"""
 
 from collections.abc import Collection
 from typing import Any
@@ -15,7 +18,7 @@ _PACKED = "unpacks_too_large"
 
 
 class PersonLetters(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows of dead letters: `named` hold the person, `unread` may, for nobody can look into them.
+    """Rows of dead letters: `named` hold the person; `unread` may, and nobody can look into them.
 
     `lost` counts redriven events of theirs whose letters the store no longer has.
     """
@@ -30,7 +33,7 @@ class PersonLetters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_letters(cursor: Connection, erasure_id: str, matcher: Matcher) -> PersonLetters:
-    """Those with bytes. What is theirs has to be in the work table."""
+    """Find letters with bytes. The work table must hold the person's rows already."""
     redriven = {row["id"] for row in rows(cursor, _SQL["redriven_ids"], erasure_id=erasure_id)}
     named: list[int] = []
     unread: list[int] = []
@@ -38,7 +41,7 @@ def find_letters(cursor: Connection, erasure_id: str, matcher: Matcher) -> Perso
     after = -1
     while batch := rows(cursor, _SQL["letters_with_bytes"], after=after, limit=_AT_ONCE):
         for row in batch:
-            events = _events_of(row, redriven)
+            events = _redriven_events(row, redriven)
             placed |= events
             if row["reason"] == _PACKED or not is_text(row["bytes"]):
                 unread.append(row["row"])
@@ -48,8 +51,8 @@ def find_letters(cursor: Connection, erasure_id: str, matcher: Matcher) -> Perso
     return PersonLetters(named=named, unread=unread, lost=len(redriven - placed))
 
 
-def told_of(cursor: Connection, letters: PersonLetters) -> dict[str, Any]:
-    """For the report, before they are blanked: where they were sent, and where published."""
+def report_letters(cursor: Connection, letters: PersonLetters) -> dict[str, Any]:
+    """Return the report on letters that are blanked next: their places, and the published ones."""
     published = rows(cursor, _SQL["published_letters"], rows=letters.all)[0]
     return {
         "dead_letters": len(letters.all),
@@ -64,8 +67,7 @@ def blank_letters(cursor: Connection, letters: PersonLetters) -> None:
     cursor.execute(_SQL["blank_letters"], {"rows": letters.all})
 
 
-def _events_of(row: dict[str, Any], redriven: Collection[str]) -> set[str]:
-    """Which redriven events came from a letter."""
+def _redriven_events(row: dict[str, Any], redriven: Collection[str]) -> set[str]:
     if row["redriven_at"] is None or not redriven:
         return set()
     return set(json_strings(row["bytes"])).intersection(redriven)

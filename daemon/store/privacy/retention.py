@@ -1,4 +1,4 @@
-"""What is older than the operator keeps it: rows out in batches, directories named."""
+"""Retention: old rows are deleted in batches, old directories listed."""
 
 from datetime import datetime
 from pathlib import Path
@@ -18,13 +18,13 @@ Kind = Literal["events", "dead_letters", "snapshots", "runs", "tombstones"]
 
 
 class RetentionStore:
-    """Ages count from the time of storing, not from the sender's clock."""
+    """Rows and directories by age. Ages count from the time of storing, not the sender's."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def last_run(self, kind: Kind) -> datetime | None:
-        """When it was last looked after."""
+        """Return when a kind was last cleaned."""
         found = await self._database.read(lambda c: rows(c, _SQL["last_run"], kind=kind))
         return found[0]["ran_at"] if found else None
 
@@ -37,29 +37,28 @@ class RetentionStore:
         await self._database.write(work)
 
     async def drop_rows(self, kind: Kind, *, before: datetime, limit: int) -> int:
-        """Take old rows out, `limit` a transaction, so that ingestion waits for one batch only.
+        """Delete old rows, `limit` a transaction, so that ingestion waits for one batch only.
 
-        Returns how many there were. Their bytes leave with the next rewrite of the store.
+        Returns their number. Their bytes leave the disk with the next rewrite of the store.
         """
         removed = 0
         for statements_ in _TABLES.get(kind, ()):
             while gone := await self._database.write(
-                lambda c, names=statements_: _drop(c, names, before, limit)
+                lambda c, names=statements_: _drop_batch(c, names, before, limit)
             ):
                 removed += gone
         return removed
 
     async def directories(self, kind: Kind, *, before: datetime) -> list[Path]:
-        """Directories of snapshots or runs that are old enough, whether they are still there."""
+        """Return directories of old snapshots or runs; some may be gone already."""
         statement = _SQL[f"old_{kind}"]
         found = await self._database.read(lambda c: rows(c, statement, before=before))
         return [Path(row["path"]) for row in found]
 
 
-def _drop(cursor: Connection, names: tuple[str, ...], before: datetime, limit: int) -> int:
-    """The last statement's rows are the ones that are counted."""
+def _drop_batch(cursor: Connection, names: tuple[str, ...], before: datetime, limit: int) -> int:
     gone = 0
-    for name in names:
+    for name in names:  # the last statement's rows count
         found = cursor.execute(_SQL[name], {"before": before, "limit": limit}).fetchone()
         gone = found[0] if found else 0
     if gone and names != _TABLES["dead_letters"][0]:

@@ -11,7 +11,7 @@ SELECT * FROM adapters WHERE run_id = $run_id;
 SELECT * FROM adapters WHERE ($model IS NULL OR model = $model) AND ($seen::VARCHAR[] IS NULL OR list_contains($seen::VARCHAR[], model))
 ORDER BY created_at DESC, number DESC;
 -- name: last_number
--- Also above what was seen elsewhere when the store came back from a backup.
+-- Above the numbers, too, that were seen elsewhere after a restore.
 SELECT greatest(
   coalesce((SELECT max(number) FROM adapters WHERE model = $model), 0),
   coalesce((SELECT number FROM number_floors WHERE model = $model), 0)

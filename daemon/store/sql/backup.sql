@@ -1,5 +1,5 @@
 -- name: copy_store
--- One transaction: it sees what was committed when it began, and no writer waits for it.
+-- One transaction: it copies the rows committed at its beginning, and no writer waits for it.
 COPY FROM DATABASE store TO store_copy;
 -- name: detach_copy
 DETACH store_copy;

@@ -19,7 +19,7 @@ SELECT * FROM snapshots WHERE snapshot_id = $snapshot_id;
 -- name: list_snapshots
 SELECT * FROM snapshots WHERE model = $model ORDER BY created_at DESC, snapshot_id;
 -- name: seen_feedback
--- What the newest snapshot that counts as seen held, on either side.
+-- The feedback in the newest snapshot that counts as seen, on either side.
 SELECT feedback FROM snapshot_rows WHERE snapshot_id = (
   SELECT snapshot_id FROM seen_snapshots($model) ORDER BY as_of DESC, snapshot_id DESC LIMIT 1
 );

@@ -19,13 +19,13 @@ SELECT id, received_at, reason, detail, source, topic, "partition", position, ba
   sender, redriven_at, published_at
 FROM dead_letters WHERE id = $id ORDER BY received_at LIMIT 1;
 -- name: waiting_letters
--- Sizes first: the bytes of those that fit into one step are read by `letters_of`.
+-- Sizes only: `letters_of` reads the bytes of those that fit into one step.
 SELECT id, received_at, coalesce(octet_length(bytes), 0) AS size_bytes FROM dead_letters
 WHERE redriven_at IS NULL AND reason <> 'erased' AND received_at <= $until AND (received_at, id) > ($received_at, $id)
   AND ($reason IS NULL OR reason = $reason) AND (len($ids) = 0 OR list_contains($ids, id))
 ORDER BY received_at, id LIMIT $limit;
 -- name: unpublished_letters
--- Letters of one chunk share a time; their ids sort as text, position 10 before 9.
+-- By place, since letters of one chunk share a time and ids sort as text, position 10 before 9.
 SELECT id, received_at, coalesce(octet_length(bytes), 0) AS size_bytes FROM dead_letters
 WHERE published_at IS NULL ORDER BY received_at, source, topic, "partition", position, batch_index LIMIT $limit;
 -- name: letters_of

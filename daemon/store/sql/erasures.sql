@@ -30,7 +30,7 @@ SELECT DISTINCT $erasure_id, 'conversation', conversation, NULL, tenant FROM int
 WHERE ("user" = $user OR (unit_kind = 'user' AND unit = $user)) AND conversation IS NOT NULL
   AND ($tenant IS NULL OR tenant IS NULL OR tenant = $tenant);
 -- name: find_interactions
--- Theirs, and every turn of a conversation of theirs: later turns quote the earlier ones.
+-- The person's interactions, and every turn of their conversations: later turns quote earlier ones.
 INSERT INTO erasure_work
 SELECT DISTINCT $erasure_id, 'interaction', i.id, NULL, i.tenant FROM interactions i
 LEFT JOIN (SELECT "value", tenant FROM erasure_work WHERE erasure_id = $erasure_id AND kind = 'conversation') w
@@ -38,7 +38,7 @@ LEFT JOIN (SELECT "value", tenant FROM erasure_work WHERE erasure_id = $erasure_
 WHERE w."value" IS NOT NULL
   OR ((i."user" = $user OR (i.unit_kind = 'user' AND i.unit = $user)) AND ($tenant IS NULL OR i.tenant IS NULL OR i.tenant = $tenant));
 -- name: find_feedback
--- Theirs, and whatever anybody said of an interaction of theirs. An id is a sender's own, so it counts with what it is about.
+-- The person's feedback, and all feedback on their interactions. An id is unique per sender, so it counts together with its interaction.
 INSERT INTO erasure_work
 WITH mine AS (SELECT "value", tenant FROM erasure_work WHERE erasure_id = $erasure_id AND kind = 'interaction'),
 about AS (
@@ -54,11 +54,11 @@ SELECT DISTINCT $erasure_id, 'feedback', id, interaction, tenant FROM (
 -- name: count_work
 SELECT kind, count(*) AS found FROM erasure_work WHERE erasure_id = $erasure_id GROUP BY kind;
 -- name: count_others
--- Turns of other people in conversations of theirs: these go too.
+-- Turns of other people in the person's conversations: these are deleted too.
 SELECT count(*) AS found FROM interactions i SEMI JOIN (FROM erasure_work WHERE erasure_id = $erasure_id AND kind = 'interaction') w
 ON w."value" = i.id AND w.tenant IS NOT DISTINCT FROM i.tenant WHERE i."user" <> $user;
 -- name: log_ranges
--- Where their events stand in Kafka's log.
+-- Places of the person's events in Kafka's log.
 SELECT topic, "partition", min(position) AS first_offset, max(position) AS last_offset, count(*) AS events FROM (
   SELECT i.topic, i."partition", i.position FROM interactions i
   SEMI JOIN (FROM erasure_work WHERE erasure_id = $erasure_id AND kind = 'interaction') w ON w."value" = i.id AND w.tenant IS NOT DISTINCT FROM i.tenant
@@ -83,7 +83,7 @@ UPDATE erasures SET lifted_at = $now WHERE person = $person AND tenant IS NOT DI
 -- name: drop_old_tombstones
 DELETE FROM tombstones WHERE until <= $now;
 -- name: affected_rows
--- Lineage of snapshots that hold them. A user alone counts where the tenant was not asked for, or nothing tells it any more.
+-- Lineage of snapshots with the person's rows. The user alone decides where no tenant was given, or the interaction that had it is gone.
 SELECT r.snapshot_id, r.side, r.interaction, r.feedback, r."group" FROM snapshot_rows r
 WHERE EXISTS (FROM erasure_work w WHERE w.erasure_id = $erasure_id AND w.kind = 'interaction' AND w."value" = r.interaction)
   OR EXISTS (FROM erasure_work w WHERE w.erasure_id = $erasure_id AND w.kind = 'feedback' AND w."value" = r.feedback AND w.about = r.interaction)
@@ -99,18 +99,18 @@ SELECT name, model, state, parent, snapshot_id, run_id, path, tainted_by FROM ad
 -- name: taint_version
 UPDATE adapters SET tainted_by = $erasure_id WHERE name = $name AND tainted_by IS NULL;
 -- name: late_versions
--- Numbered after their snapshot or parent was found to hold an erased person.
+-- Versions numbered after their snapshot or parent was found to hold an erased person.
 SELECT a.name, coalesce(p.tainted_by, s.erasure_id) AS erasure_id FROM adapters a
 LEFT JOIN adapters p ON p.name = a.parent LEFT JOIN (SELECT snapshot_id, min(erasure_id) AS erasure_id FROM erased_snapshots WHERE train_rows > 0 GROUP BY snapshot_id) s
   ON s.snapshot_id = a.snapshot_id
 WHERE a.tainted_by IS NULL AND coalesce(p.tainted_by, s.erasure_id) IS NOT NULL;
 -- name: runs_on
--- Runs that learn or learnt from these snapshots or versions.
+-- Runs that train or trained on these snapshots or versions.
 SELECT run_id, state, snapshot_id, directory FROM runs
 WHERE list_contains($snapshots, snapshot_id) OR list_contains($versions, start_from) OR list_contains($versions, adapter) ORDER BY run_id;
 -- name: rollouts_on
 SELECT rollout_id, candidate, state FROM rollouts
-WHERE state NOT IN ('live', 'superseded', 'rolled_back', 'aborted') AND candidate IN (SELECT name FROM adapters WHERE tainted_by IS NOT NULL);
+WHERE list_contains($active, state) AND candidate IN (SELECT name FROM adapters WHERE tainted_by IS NOT NULL);
 -- name: tainted_versions
 SELECT name, model, state, path FROM adapters WHERE tainted_by IS NOT NULL AND state <> 'erased' ORDER BY number;
 -- name: drop_interactions
@@ -129,7 +129,7 @@ DELETE FROM scores WHERE list_contains($items, item);
 -- name: letters_with_bytes
 SELECT rowid AS "row", bytes, reason, detail, redriven_at FROM dead_letters WHERE bytes IS NOT NULL AND rowid > $after ORDER BY rowid LIMIT $limit;
 -- name: redriven_ids
--- Theirs that were refused at first: only the letter tells where in Kafka's log they stand.
+-- The person's events that were dead letters first: only the letter has their place in Kafka's log.
 SELECT i.id FROM interactions i
 SEMI JOIN (FROM erasure_work WHERE erasure_id = $erasure_id AND kind = 'interaction') w ON w."value" = i.id AND w.tenant IS NOT DISTINCT FROM i.tenant
 WHERE i.source = 'redrive'
@@ -138,7 +138,7 @@ SELECT f.id FROM feedback f
 SEMI JOIN (FROM erasure_work WHERE erasure_id = $erasure_id AND kind = 'feedback') w ON w."value" = f.id AND w.about = f.interaction AND w.tenant IS NOT DISTINCT FROM f.tenant
 WHERE f.source = 'redrive';
 -- name: letter_ranges
--- Where letters stand in Kafka's log, neighbours as one range. A refused batch stands at its last offset, and its detail tells the first.
+-- Places of letters in Kafka's log, neighbours as one range. A refused batch is at its last offset, and its detail has the first.
 WITH records AS (
   SELECT DISTINCT topic, "partition", position AS until,
     CASE reason WHEN 'unpacks_too_large' THEN coalesce(TRY_CAST(regexp_extract(detail, 'offsets (\d+) to', 1) AS BIGINT), position) ELSE position END AS since
@@ -158,14 +158,14 @@ SELECT topic, "partition", min(since) AS first_offset, max(until) AS last_offset
   count(*) AS ranges, list([since, until] ORDER BY since)[:100] AS offsets
 FROM islands GROUP BY topic, "partition" ORDER BY topic, "partition";
 -- name: published_letters
--- What Kafka's topic of dead letters has of some, by their keys there; `waiting` may be on their way.
+-- Letters that are in Kafka's topic of dead letters, by their keys there; `waiting` ones may be on their way.
 SELECT count(*) AS letters, count(*) FILTER (published_at IS NULL) AS waiting, epoch_ms(min(published_at)) AS first_ms, epoch_ms(max(published_at)) AS last_ms,
   list(id ORDER BY received_at, id)[:100] AS keys
 FROM dead_letters WHERE rowid IN (SELECT unnest($rows::BIGINT[]));
 -- name: blank_letters
 UPDATE dead_letters SET bytes = NULL, reason = 'erased', detail = 'it is of a person who was erased' WHERE list_contains($rows, rowid);
 -- name: texts_of_person
--- What of theirs is a member of a group: the conversation, and the messages it was asked with.
+-- The person's members of groups: conversations, and the messages in their requests.
 SELECT i.model, coalesce(i.conversation, i.id) AS conversation, i.request FROM interactions i
 SEMI JOIN (FROM erasure_work WHERE erasure_id = $erasure_id AND kind = 'interaction') w ON w."value" = i.id AND w.tenant IS NOT DISTINCT FROM i.tenant;
 -- name: groups_of
@@ -177,7 +177,7 @@ SELECT model, coalesce(conversation, id) AS conversation, request FROM interacti
 -- name: drop_members
 DELETE FROM example_groups WHERE list_contains($members, member);
 -- name: mentions
--- Other people's events whose texts hold the identifier: counted and told, never touched.
+-- Other people's events whose texts hold the identifier: counted and reported, never changed.
 SELECT count(*) AS found, list(id ORDER BY ingested_at DESC)[:10] AS ids FROM (
   SELECT id, ingested_at FROM interactions WHERE contains(request::VARCHAR, $user) OR contains(choices::VARCHAR, $user) OR contains(params::VARCHAR, $user)
     OR contains(extra::VARCHAR, $user)

@@ -1,5 +1,5 @@
 -- name: scores_of
--- What is known of one version; $items is a list.
+-- Scores of one version; $items is a list.
 SELECT item, exact, nll, reference_tokens FROM scores
 WHERE adapter = $adapter AND suite = $suite AND list_contains($items, item);
 -- name: add_scores

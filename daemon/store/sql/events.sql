@@ -1,15 +1,15 @@
 -- name: fresh_interactions
--- The rows of the chunk that are not stored yet: the first of each key in it, less those seen since $since. The key holds the
--- tenant and whether the gateway sent it, so that nobody can take an id of somebody else's. The id range lets zone maps prune, and so do
+-- Rows of the chunk that are not stored yet: the first of each key, less those stored since $since. The key holds the
+-- tenant and the trust in the sender, so that no sender can take another's id. The id range lets zone maps prune, and so do
 -- $known and $first: see IdRanges.
-SELECT c."row" FROM chunk_keys c ANTI JOIN (
+SELECT c."row" FROM chunk_rows c ANTI JOIN (
   SELECT id, coalesce(tenant, '') AS tenant, trusted FROM interactions
   WHERE ingested_at >= $since AND (ingested_at < $known OR ingested_at >= $first) AND id BETWEEN $low AND $high
 ) seen ON c.id = seen.id AND coalesce(c.tenant, '') = seen.tenant AND c.trusted = seen.trusted
 QUALIFY row_number() OVER (PARTITION BY c.id, c.tenant, c.trusted ORDER BY c."row") = 1
 ORDER BY c."row";
 -- name: fresh_feedback
-SELECT c."row" FROM chunk_keys c ANTI JOIN (
+SELECT c."row" FROM chunk_rows c ANTI JOIN (
   SELECT id, interaction, coalesce(tenant, '') AS tenant, trusted FROM feedback
   WHERE ingested_at >= $since AND (ingested_at < $known OR ingested_at >= $first) AND id BETWEEN $low AND $high
 ) seen ON c.id = seen.id AND c.interaction = seen.interaction AND coalesce(c.tenant, '') = seen.tenant AND c.trusted = seen.trusted
@@ -47,7 +47,7 @@ SELECT min("time") AS first_at, max("time") AS last_at, max(ingested_at) AS last
 UNION ALL
 SELECT min("time"), max("time"), max(ingested_at), 'feedback' FROM feedback;
 -- name: count_orphans
--- Less those that are known: an anti-join on more than equality compares every pair.
+-- All less those with an interaction: an anti-join on more than equality compares every pair.
 SELECT (SELECT count(*) FROM feedback) - count(DISTINCT f.rowid) AS orphans FROM feedback f JOIN interactions i ON i.id = f.interaction
 WHERE f.tenant IS NULL OR i.tenant IS NULL OR f.tenant = i.tenant;
 -- name: orphans

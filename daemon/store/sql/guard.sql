@@ -1,8 +1,8 @@
--- What the rollout's guard looks at. Counted in SQL, so that Python sees one row per (metric, arm, weight), never an event.
+-- Facts for the rollout's guard. Counted in SQL, so that Python gets one row per (metric, arm, weight), never an event.
 -- Only rows from the gateway's own principal count, and only those served while both arms had a share.
 -- name: tallies
 -- At most one event of a kind per unit, the first (D8). A negative counts once its request is `maturity` old, and only if
--- it came within that age (D12): arms whose feedback is slower are then not better off. $watching compares after promotion.
+-- it came within that age (D12), so that slow feedback is no advantage for an arm. $watching compares after promotion.
 WITH served AS (
   SELECT id, "time", unit, weight, status, latency_ms, ttft_ms, "usage".completion_tokens AS tokens,
     (arm = CASE WHEN $watching THEN 'live' ELSE 'canary' END) AS on_canary
@@ -12,7 +12,7 @@ WITH served AS (
         ELSE arm = 'canary' OR (arm = 'live' AND adapter IS DISTINCT FROM $candidate) END
 ), negatives AS (
   SELECT interaction, effective_at FROM feedback
-  WHERE trusted AND ingested_at >= $since AND (kind = 'correction' OR (kind = 'rating' AND "value" < 0))
+  WHERE trusted AND ingested_at >= $since AND is_negative(kind, "value")
 ), limits AS (
   SELECT unnest($buckets::INTEGER[]) AS bucket, unnest($limits::DOUBLE[]) AS ms_per_token
 ), counted AS (
@@ -46,7 +46,7 @@ SELECT count(DISTINCT unit) FILTER (NOT on_canary) AS units_live, count(DISTINCT
   (SELECT max(ingested_at) FROM interactions WHERE model = $model AND ingested_at >= $since) AS last_event_at
 FROM served;
 -- name: fuse
--- Hard errors in a row, back from the canary's newest answer, and what live did meanwhile.
+-- Hard errors in a row, back from the canary's newest answer, and live's answers meanwhile.
 WITH answered AS (
   SELECT "time", arm, status IN ('error', 'timeout') AS hard FROM interactions
   WHERE rollout = $rollout AND "time" >= $armed_at AND trusted AND arm IN ('canary', 'live') AND status IN ('ok', 'error', 'timeout')
@@ -60,7 +60,7 @@ SELECT any_value(errors) AS canary_errors_in_a_row, count(*) FILTER (arm = 'live
   count(*) FILTER (arm = 'live' AND hard AND "time" >= first_at) AS live_errors_since
 FROM broken LEFT JOIN answered ON true;
 -- name: latency_limits
--- Live's p95 of the time per output token, per length class, over its newest streamed answers: only streams tell when decoding began.
+-- Live's p95 of the time per output token, per length class, over its newest streamed answers: only streams show when decoding began.
 WITH newest AS (
   SELECT floor(log2("usage".completion_tokens))::INTEGER AS bucket,
     (latency_ms - ttft_ms) / ("usage".completion_tokens - 1) AS ms_per_token

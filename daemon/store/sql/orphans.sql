@@ -3,7 +3,7 @@ SELECT m.until AS since, m.feedback, greatest(m.until, (SELECT max(last_interact
   (SELECT count(*) FROM feedback WHERE ingested_at <= m.until) AS still_there
 FROM orphan_count m;
 -- name: new_orphans
--- Feedback stored since the last look to which no interaction is known. Reads all interactions' ids, so not on the writer.
+-- Feedback without an interaction, stored since the last look. Reads all interactions' ids, so not on the writer thread.
 -- In two steps: an anti-join on more than equality compares every pair.
 WITH said AS (SELECT rowid AS row_id, interaction, tenant FROM feedback WHERE ingested_at > $since AND ingested_at <= $until)
 SELECT hash(interaction) AS interaction, hash(tenant) AS tenant, tenant IS NULL AS "any"
@@ -14,7 +14,7 @@ FROM said ANTI JOIN (
 -- name: add_orphans
 INSERT INTO orphan_feedback SELECT interaction, CASE WHEN "any" THEN NULL ELSE tenant END FROM orphans;
 -- name: drop_found
--- Those whose interaction has come since.
+-- Orphans whose interaction has come since.
 DELETE FROM orphan_feedback o USING (
   SELECT hash(id) AS id, tenant IS NULL AS "any", hash(tenant) AS tenant FROM interactions WHERE ingested_at > $since AND ingested_at <= $until
 ) i WHERE i.id = o.interaction AND (o.tenant IS NULL OR i."any" OR o.tenant = i.tenant);

@@ -7,7 +7,7 @@ UPDATE restores SET released_at = $now, released_by = $actor, reason = $reason, 
 -- name: set_caught_up
 UPDATE restores SET caught_up_at = $now WHERE caught_up_at IS NULL;
 -- name: look_back
--- What was stored before the oldest backup that is still being caught up with may come again.
+-- Rows stored before the oldest backup that is still catching up may come again.
 SELECT min(as_of) AS as_of FROM restores WHERE caught_up_at IS NULL;
 -- name: raise_floor
 INSERT INTO number_floors VALUES ($model, $number) ON CONFLICT DO UPDATE SET number = greatest(number, excluded.number);
@@ -19,4 +19,4 @@ UPDATE snapshots SET path = $after || substr(path, len($before) + 1) WHERE start
 UPDATE runs SET directory = $after || substr(directory, len($before) + 1) WHERE starts_with(directory, $before || '/');
 -- name: unfinished_runs
 -- Their files are in no backup. A queued one has none yet.
-SELECT run_id FROM runs WHERE state IN ('building', 'training', 'trained', 'evaluating') ORDER BY run_id;
+SELECT run_id FROM runs WHERE state <> 'queued' AND NOT list_contains($final, state) ORDER BY run_id;

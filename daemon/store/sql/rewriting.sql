@@ -2,7 +2,7 @@
 -- name: is_attached
 FROM duckdb_databases() WHERE database_name = 'rewritten';
 -- name: tables
--- Those with a time of ingestion only grow while a copy is made.
+-- Tables with a time of ingestion only grow during a copy.
 SELECT table_name, EXISTS (
   FROM duckdb_columns() c WHERE c.database_name = t.database_name AND c.table_name = t.table_name AND c.column_name = 'ingested_at'
 ) AS grows
@@ -12,7 +12,7 @@ COPY FROM DATABASE store TO rewritten (SCHEMA);
 -- name: copy_table
 INSERT INTO rewritten.a_table SELECT * FROM store.a_table;
 -- name: copy_newer
--- What was stored since the first copy: every transaction has a later time than those before it.
+-- Rows stored since the first copy: every transaction has a later time than those before it.
 INSERT INTO rewritten.a_table SELECT * FROM store.a_table
 WHERE ingested_at > coalesce((SELECT max(ingested_at) FROM rewritten.a_table), '-infinity'::TIMESTAMPTZ);
 -- name: count_both

@@ -13,7 +13,7 @@ SELECT * FROM rollouts WHERE rollout_id = $rollout_id;
 SELECT * FROM rollouts WHERE ($model IS NULL OR model = $model) AND ($seen::VARCHAR[] IS NULL OR list_contains($seen::VARCHAR[], model))
 ORDER BY created_at DESC, rollout_id DESC LIMIT $limit;
 -- name: unfinished_rollouts
--- Oldest first; live ones too.
-SELECT * FROM rollouts WHERE state NOT IN ('superseded', 'rolled_back', 'aborted') ORDER BY created_at, rollout_id;
+-- Oldest first; live ones too. $final: RolloutState says which states are.
+SELECT * FROM rollouts WHERE NOT list_contains($final, state) ORDER BY created_at, rollout_id;
 -- name: rollouts_of
 SELECT * FROM rollouts WHERE candidate = $candidate ORDER BY created_at DESC, rollout_id DESC;

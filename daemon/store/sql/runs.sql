@@ -11,10 +11,8 @@ ORDER BY created_at DESC, run_id DESC LIMIT $limit;
 -- Oldest first.
 SELECT * FROM runs WHERE state = $state ORDER BY created_at, run_id;
 -- name: active_run
--- The one run of an alias that is not final.
-SELECT * FROM runs
-WHERE model = $model AND state NOT IN ('accepted', 'rejected', 'inconclusive', 'failed', 'cancelled')
-ORDER BY created_at LIMIT 1;
+-- The one run of an alias that is not final. $final: RunState says which states are.
+SELECT * FROM runs WHERE model = $model AND NOT list_contains($final, state) ORDER BY created_at LIMIT 1;
 -- name: last_finished_run
 SELECT * FROM runs WHERE model = $model AND finished_at IS NOT NULL ORDER BY finished_at DESC, run_id DESC LIMIT 1;
 -- name: claimable_run
@@ -35,7 +33,7 @@ UPDATE runs SET progress = $progress WHERE run_id = $run_id;
 -- name: set_process
 UPDATE runs SET pid = $pid, directory = $directory WHERE run_id = $run_id;
 -- name: begin_attempt
--- One that got further than all before it was not in vain.
+-- An attempt that got further than all before it resets `stalled`.
 UPDATE runs SET attempts = attempts + 1,
   stalled = CASE WHEN coalesce((progress ->> 'step')::INTEGER, 0) > coalesce(furthest_step, 0) THEN 1 ELSE coalesce(stalled, attempts) + 1 END,
   furthest_step = greatest(coalesce(furthest_step, 0), coalesce((progress ->> 'step')::INTEGER, 0)), micro_batch = $micro_batch, directory = $directory, pid = NULL

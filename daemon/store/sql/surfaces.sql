@@ -1,4 +1,4 @@
--- What status, watch and /metrics show. Every statement reads counters or small tables; none scans event texts.
+-- Rows for status, watch and /metrics. Every statement reads counters or small tables; none scans event texts.
 -- name: events
 SELECT (SELECT count(*) FROM interactions) AS interactions, (SELECT count(*) FROM feedback) AS feedback,
   (SELECT count(*) FROM dead_letters) AS dead_letters,
@@ -12,7 +12,7 @@ SELECT (SELECT count(*) FROM interactions) AS interactions, (SELECT count(*) FRO
 -- name: dead_letters_by_reason
 SELECT reason, letters AS "count" FROM dead_letter_totals ORDER BY reason;
 -- name: totals_by_source
--- Replays and imports have a source of their own each; what stands before the colon says which kind.
+-- Each replay and import has its own source; the word before the colon is its kind.
 SELECT split_part(source, ':', 1) AS source, sum(interactions)::BIGINT AS interactions, sum(feedback)::BIGINT AS feedback,
   sum(duplicates)::BIGINT AS duplicates
 FROM ingest_totals GROUP BY ALL ORDER BY ALL;
@@ -56,7 +56,7 @@ WITH seen AS (
   WHERE i.model = $model AND i.ingested_at > $since AND i.trusted
 ), negative AS (
   SELECT DISTINCT s.unit FROM seen s JOIN feedback f ON f.interaction = s.id
-  WHERE f.ingested_at > $since AND ((f.kind = 'rating' AND f."value" < 0) OR f.kind = 'correction')
+  WHERE f.ingested_at > $since AND is_negative(f.kind, f."value")
 )
 SELECT (SELECT count(*) FROM seen) AS requests, (SELECT count(DISTINCT unit) FROM seen) AS units,
   (SELECT count(*) FROM negative) AS negative_units,

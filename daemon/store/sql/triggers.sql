@@ -1,18 +1,18 @@
 -- name: crons_of
--- A fire that a run was started for no longer waits, though a crash came before it was written down.
+-- A fire with a run no longer waits, even where a crash came before `settle_crons`.
 SELECT j.job, j.fired_at, j.waiting AND NOT EXISTS (
   FROM runs r WHERE r.model = j.model AND json_extract_string(r.trigger, '$.kind') = 'cron'
     AND json_extract_string(r.trigger, '$.fired_at')::TIMESTAMPTZ >= j.fired_at
 ) AS waiting
 FROM fired_jobs j WHERE j.model = $model ORDER BY j.job;
 -- name: begin_cron
--- Fires before a job was first seen are not its own.
+-- Fires before a job was first seen do not count.
 INSERT OR IGNORE INTO fired_jobs VALUES ($model, $job, $now, false);
 -- name: fire_cron
 UPDATE fired_jobs SET fired_at = $now, waiting = true WHERE model = $model AND job = $job AND fired_at < $now;
 -- name: settle_crons
 UPDATE fired_jobs SET waiting = false WHERE model = $model AND waiting;
--- name: forget_crons
+-- name: drop_crons
 DELETE FROM fired_jobs WHERE model = $model AND NOT list_contains($kept, job);
 -- name: cron_models
 SELECT DISTINCT model FROM fired_jobs ORDER BY model;
@@ -35,4 +35,4 @@ WITH said AS (
     ORDER BY f.effective_at DESC, f.position DESC, f.batch_index DESC, f.id DESC
   ) = 1
 )
-SELECT count(DISTINCT id) AS total, count(DISTINCT id) FILTER (kind = 'correction' OR "value" < 0) AS negative FROM said;
+SELECT count(DISTINCT id) AS total, count(DISTINCT id) FILTER (is_negative(kind, "value")) AS negative FROM said;

@@ -47,9 +47,9 @@ POINTS = [
     "after:_clean_files",
     "before:_members",
     "after:_remove_rows",
-    "before:_exchange",
-    "before:_swap",
-    "after:_swap",
+    "before:_exchange_files",
+    "before:_swap_file",
+    "after:_swap_file",
     "after:rewrite",
 ]
 
@@ -101,8 +101,8 @@ async def test_a_tainted_version_goes_once_another_is_live(world: ErasureWorld) 
     await world.erase()
     clean, _, live = await world.adapters.list("support")
 
-    await world.adapters.move(live.name, AdapterState.TAINTED, actor="t", reason="", now=NOW)
-    await world.adapters.move(clean.name, AdapterState.LIVE, actor="t", reason="", now=NOW)
+    await world.adapters.move(live.name, AdapterState.TAINTED, actor="t", reason="")
+    await world.adapters.move(clean.name, AdapterState.LIVE, actor="t", reason="")
     await world.service.tick()
 
     assert (await world.adapters.get(live.name)).state is AdapterState.ERASED

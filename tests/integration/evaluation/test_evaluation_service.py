@@ -198,7 +198,7 @@ async def test_a_live_version_that_changes_meanwhile_is_what_the_candidate_must_
     task = asyncio.create_task(service.tick())
     await until(lambda: world.host.asked_of(run.adapter) > 10, within_s=10, every_s=0.001)
     for name, state in ((old.name, AdapterState.LAST_GOOD), (better.name, AdapterState.LIVE)):
-        await world.adapters.move(name, state, actor="test", reason="test", now=now())
+        await world.adapters.move(name, state, actor="test", reason="test")
     await task
 
     found = await world.evaluation(run)
@@ -226,9 +226,7 @@ async def test_a_version_that_an_operator_took_past_the_gate_is_left_alone(
     world: EvaluationWorld,
 ) -> None:
     run = await world.trained(right=0.1)
-    await world.adapters.move(
-        run.adapter or "", AdapterState.CANARY, actor="ada", reason="now", now=now()
-    )
+    await world.adapters.move(run.adapter or "", AdapterState.CANARY, actor="ada", reason="now")
 
     await world.service().tick()
 

@@ -77,7 +77,7 @@ async def test_writes_go_on_meanwhile_and_do_not_tear_the_copy(
         if phase == "adapters":  # on the backup's thread, while the store's writer is free
             installed.database.write_now(lambda c: c.execute("DELETE FROM interactions"))
 
-    made = await installed.back_up(tmp_path / "backup", told=write_more)
+    made = await installed.back_up(tmp_path / "backup", report=write_more)
 
     assert made.rows["interactions"] == 1
     assert (await installed.ingesting.reads.counts()).interactions == 0
@@ -91,7 +91,7 @@ async def test_an_interrupted_backup_leaves_nothing_and_the_next_one_clears_a_ki
             raise OSError("no space left on device")
 
     with pytest.raises(StoreError, match="no space left"):
-        await installed.back_up(tmp_path / "backup", told=fail_late)
+        await installed.back_up(tmp_path / "backup", report=fail_late)
     assert names_in(tmp_path) == ["first"]
 
     killed = tmp_path / ".backup.partial"
@@ -192,7 +192,7 @@ async def test_nobody_opens_a_store_that_is_being_replaced(
         if phase == "files" and not opened:
             opened.append(subprocess.run(command, check=False, capture_output=True, text=True))
 
-    restored = restore(tmp_path / "backup", installed.place, key=None, replace=True, told=open_it)
+    restored = restore(tmp_path / "backup", installed.place, key=None, replace=True, report=open_it)
 
     assert "another process has the store open" in opened[0].stderr
     assert len(restored.moved_aside) == 1

@@ -66,7 +66,7 @@ async def test_beside_long_work_that_writes_there_is_none_and_no_harm(
         asyncio.run_coroutine_threadsafe(end.wait(), loop).result(5)
         cursor.commit()
 
-    working = asyncio.create_task(database.aside(work))
+    working = asyncio.create_task(database.run_beside(work))
     await began.wait()
     database.checkpoint_soon()
     await database.write(lambda _: None)
@@ -169,7 +169,7 @@ async def test_beside_long_work_it_stays_open(database: Database) -> None:
         loop.call_soon_threadsafe(began.set)
         asyncio.run_coroutine_threadsafe(end.wait(), loop).result(5)
 
-    working = asyncio.create_task(database.aside(work))
+    working = asyncio.create_task(database.run_beside(work))
     await began.wait()
     assert not await database.refresh()
     end.set()

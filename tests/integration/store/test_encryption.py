@@ -1,4 +1,4 @@
-"""An encrypted store: whose key, what leaves no plaintext anywhere, and what is refused."""
+"""An encrypted store: its keys, no plaintext in any file, and the refusals."""
 
 import asyncio
 import shutil

@@ -1,4 +1,4 @@
-"""Sealed examples and the tail are together what the store itself would say, as of any time."""
+"""Sealed examples and the tail together equal the store's own examples, as of any time."""
 
 import asyncio
 import random
@@ -33,32 +33,32 @@ def files(ingesting: Ingesting, tmp_path: Path) -> ExampleFiles:
 
 
 async def gathered(files: ExampleFiles, folder: Path, as_of: datetime) -> list[dict[str, Any]]:
-    """What a child would see."""
-    found = await files.gather("support", as_of=as_of, into=_made(folder))
-    return _together(found)
+    """Return the rows that a child would see."""
+    found = await files.gather("support", as_of=as_of, into=_make_store(folder))
+    return _read_together(found)
 
 
-def _made(folder: Path) -> Path:
+def _make_store(folder: Path) -> Path:
     folder.mkdir()
     return folder
 
 
-def _together(found: Examples) -> list[dict[str, Any]]:
+def _read_together(found: Examples) -> list[dict[str, Any]]:
     assert found.touched is not None
     touched = set(pq.read_table(found.touched)["id"].to_pylist())
     rows = [row for path in found.sealed for row in pq.read_table(path).to_pylist()]
     rows = [row for row in rows if row["id"] not in touched]
-    return _sorted(rows + pq.read_table(found.tail).to_pylist())
+    return _sort_rows(rows + pq.read_table(found.tail).to_pylist())
 
 
-def _sorted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _sort_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["time"], row["id"], row["tenant"] or ""))
 
 
 async def told_by_the_store(ingesting: Ingesting, tmp: Path, as_of: datetime) -> Any:
     await ingesting.reads.export_examples(tmp, as_of=as_of, model="support")
     rows = pq.read_table(tmp).to_pylist()
-    return _sorted([row for row in rows if row["corrections"] or row["ratings"]])
+    return _sort_rows([row for row in rows if row["corrections"] or row["ratings"]])
 
 
 async def test_sealed_and_tail_agree_with_the_store_as_of_any_time(
@@ -115,7 +115,7 @@ async def test_what_is_forgotten_leaves_no_file_and_is_read_from_the_store(
     await ingesting.add(an_interaction(id="i1"), a_rating("i1"), at=NOON)
     await files.seal("support", now=NOON + DAY)
 
-    await files.forget()
+    await files.remove_all()
 
     assert not list((tmp_path / "examples").glob("*/*"))
     assert [row["id"] for row in await gathered(files, tmp_path / "g", NOON + DAY)] == ["i1"]
@@ -132,7 +132,7 @@ async def test_a_seal_begun_before_events_were_removed_is_not_put_in_force(
     await sealing
 
     [named] = await ingesting.ask("SELECT count(*) AS files FROM example_files")
-    assert len(_parquet(tmp_path)) == named["files"]
+    assert len(_list_files(tmp_path)) == named["files"]
 
 
 async def test_a_lost_file_and_leftovers_of_a_kill_do_no_harm(
@@ -161,7 +161,7 @@ async def test_an_alias_is_no_path(
 
     assert await files.seal(name, now=NOON + DAY)
 
-    assert [path.parent.parent for path in _parquet(tmp_path)] == [tmp_path / "examples"]
+    assert [path.parent.parent for path in _list_files(tmp_path)] == [tmp_path / "examples"]
 
 
 async def test_a_policy_selects_from_sealed_rows_and_the_tail(
@@ -183,7 +183,7 @@ async def test_a_policy_selects_from_sealed_rows_and_the_tail(
     assert selected["rating"].to_pylist() == [1, None, 1]
 
 
-def _parquet(folder: Path) -> list[Path]:
+def _list_files(folder: Path) -> list[Path]:
     return list(folder.rglob("*.parquet"))
 
 

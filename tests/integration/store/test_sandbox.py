@@ -1,4 +1,4 @@
-"""What a policy's expression may do, and what it may not, in the real child process."""
+"""A policy's expression in the real child process: its rights and its limits."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,7 +94,7 @@ async def test_without_examples_the_mistake_is_told_in_full(no_examples: Path) -
     await SANDBOX.check(no_examples, "tags['product'] = 'cards'", as_of=AS_OF)
 
 
-def _tenfold(times: int) -> str:
+def _repeat_tenfold(times: int) -> str:
     text = "'a'"
     for _ in range(times):
         text = f"replace({text}, 'a', 'aaaaaaaaaa')"
@@ -104,7 +104,7 @@ def _tenfold(times: int) -> str:
 @pytest.mark.parametrize(
     ("where", "said"),
     [
-        (_tenfold(10), "it (took more than 1 s of processor time|needs too much memory)"),
+        (_repeat_tenfold(10), "it (took more than 1 s of processor time|needs too much memory)"),
         ("length(lpad(id, 2000000000, 'x')) > 1", "it (took more than 1 s|needs too much memory)"),
     ],
 )

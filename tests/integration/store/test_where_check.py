@@ -2,7 +2,7 @@
 
 import pytest
 
-from adaptd.daemon.store.examples.where_check import where_problem
+from adaptd.daemon.wiring.empty_store import where_problem
 
 
 @pytest.mark.parametrize(

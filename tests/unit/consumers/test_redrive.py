@@ -13,7 +13,7 @@ from adaptd.daemon.domain.dead_letters import LetterChoice
 from adaptd.daemon.domain.ingest import KAFKA, Span
 from adaptd.daemon.store.database.database import Database
 from adaptd.daemon.store.ingest.dead_letters import DeadLetterStore
-from adaptd.daemon.store.ingest.refused_rows import addresses
+from adaptd.daemon.store.ingest.split import addresses_of
 from tests.support.event_samples import a_rating, an_interaction, as_bytes
 from tests.support.ingesting import EVENTS, UNSIGNED, Ingesting
 
@@ -196,7 +196,7 @@ class _Barring:
         letters = pa.Table.from_pylist(blank, schema=decoded.dead_letters.schema)  # pyright: ignore
         kept = replace(decoded, interactions=rows.slice(0, 0), dead_letters=letters)  # pyright: ignore
         written = await self._sink.write(kept)  # pyright: ignore
-        return replace(written, barred=addresses(rows))
+        return replace(written, barred=addresses_of(rows))
 
 
 class _Breaking:

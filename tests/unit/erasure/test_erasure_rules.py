@@ -20,6 +20,7 @@ from adaptd.daemon.rollout.state import RolloutFacts
 from adaptd.daemon.scheduling.decide import decide
 from adaptd.daemon.store.database.database import Database, rows
 from adaptd.daemon.store.database.statements import statements
+from adaptd.daemon.store.ingest.tombstones import Tombstones
 from adaptd.daemon.store.lifecycle.adapters import AdapterRow
 from adaptd.daemon.store.privacy.erasures import ErasureStore
 from adaptd.daemon.store.privacy.retention import RetentionStore
@@ -113,7 +114,8 @@ async def test_old_rows_go_once_a_day_with_all_that_was_said_of_them(database: D
     await ingesting.add(a_rating("old"), an_interaction(id="new"), at=begun)
     store = RetentionStore(database)
     keep = {"events": 7 * 86400.0, "dead_letters": 86400.0}
-    service = RetentionService(store, ErasureStore(database, "5e"), keep, clock=ingesting.clock)
+    erasures = ErasureStore(database, "5e", Tombstones("5e", clock=ingesting.clock))
+    service = RetentionService(store, erasures, keep, clock=ingesting.clock)
 
     await service.tick()
 

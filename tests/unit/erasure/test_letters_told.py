@@ -15,8 +15,8 @@ from adaptd.daemon.erasure.outside import beyond_reach
 from adaptd.daemon.settings import Settings
 from adaptd.daemon.store.database.database import Database
 from adaptd.daemon.store.ingest.dead_letters import DeadLetterStore
-from adaptd.daemon.wiring.erasing import build_forgetting
-from tests.support.erasure_world import SECRET, ErasureWorld, NoRollouts
+from adaptd.daemon.wiring.loop import build_privacy
+from tests.support.erasure_world import ErasureWorld, NoRollouts
 from tests.support.event_samples import an_interaction
 from tests.support.ingesting import chunk
 
@@ -151,7 +151,7 @@ async def test_letters_on_their_way_are_told_where_a_broker_is_set(world: Erasur
 
     for bootstrap, told in ((None, 0), ("localhost:1", 1)):
         settings = Settings(home=world.home, kafka_bootstrap=bootstrap)
-        parts = build_forgetting(settings, world.database, SECRET, NoRollouts())
+        parts = build_privacy(settings, world.all_stores, NoRollouts())
         found = await parts.erasures.preview(ADA)
         assert [p["where"] for p in found["outside"]].count("Kafka dead-letters.v1") == told
 

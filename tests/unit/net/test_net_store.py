@@ -9,17 +9,15 @@ import pytest
 
 from adaptd.daemon.domain.erasures import ErasureState
 from adaptd.daemon.domain.states import AdapterState, RolloutState, RunState
-from adaptd.daemon.erasure.service import ErasureService, Places, Stores
+from adaptd.daemon.erasure.service import ErasureService, Places
 from adaptd.daemon.policy.book import PolicyBook
 from adaptd.daemon.store.database.database import Database
-from adaptd.daemon.store.examples.files import ExampleFiles
-from adaptd.daemon.store.ingest.sink import EventStore
-from adaptd.daemon.store.ingest.tombstones import Tombstones
 from adaptd.daemon.store.lifecycle.adapters import AdapterStore
 from adaptd.daemon.store.lifecycle.policies import PolicyStore
 from adaptd.daemon.store.lifecycle.rollouts import AdapterMove, Change, RolloutMove, RolloutStore
 from adaptd.daemon.store.lifecycle.routes import RouteStore
 from adaptd.daemon.store.lifecycle.runs import RunStore
+from adaptd.daemon.store.stores import Stores
 from adaptd.daemon.wire.routes import Route, RouteTable
 from adaptd.daemon.wire.signing import derive, load_secret
 from tests.net.answers import Answers
@@ -28,6 +26,7 @@ from tests.net.home import GOING, GONE, NoRollouts
 from tests.support.clock import Clock
 from tests.support.event_samples import a_rating, an_interaction
 from tests.support.ingesting import Ingesting
+from tests.support.stores import erasure_stores, stores_over
 
 
 @pytest.fixture
@@ -49,15 +48,27 @@ def database(installation: Path) -> Iterator[Database]:
 
 
 @pytest.fixture
-def ingesting(database: Database, secret: str, now: datetime) -> Ingesting:
-    """Goes on where the last chunk ended, with the erased people barred."""
-    found = Ingesting(database, now + timedelta(hours=1))
-    found.sink = EventStore(
+def clock(now: datetime) -> Clock:
+    """One hour after the store was asked first."""
+    return Clock(now + timedelta(hours=1))
+
+
+@pytest.fixture
+def stores(database: Database, installation: Path, secret: str, clock: Clock) -> Stores:
+    return stores_over(
         database,
+        installation / "home" / "examples",
+        secret=secret,
         dedupe_window=timedelta(days=10),
-        clock=found.clock,
-        tombstones=Tombstones(database, secret, clock=found.clock),
+        clock=clock,
     )
+
+
+@pytest.fixture
+def ingesting(database: Database, stores: Stores, clock: Clock) -> Ingesting:
+    """Goes on where the last chunk ended, with the erased people barred."""
+    found = Ingesting(database, clock)
+    found.sink = stores.events
     (offsets,) = (
         place[2]["next_offset"]
         for place in recorded("store")["events"]["offsets"]["kafka"]
@@ -146,10 +157,9 @@ async def test_every_stored_policy_can_be_read(database: Database) -> None:
 
 
 async def test_an_erasure_under_way_comes_to_its_end(
-    database: Database, installation: Path, ingesting: Ingesting, secret: str
+    stores: Stores, installation: Path, ingesting: Ingesting
 ) -> None:
     home = installation / "home"
-    stores = Stores(database, secret, ExampleFiles(database, home / "examples"))
     places = Places(
         home=home,
         spool_dir=home / "gateway" / "spool",
@@ -159,7 +169,7 @@ async def test_an_erasure_under_way_comes_to_its_end(
         tick_s=1,
     )
     clock = Clock(ingesting.clock.now)
-    service = ErasureService(stores, places, rollouts=NoRollouts(), clock=clock)
+    service = ErasureService(erasure_stores(stores), places, rollouts=NoRollouts(), clock=clock)
 
     await service.tick()
 

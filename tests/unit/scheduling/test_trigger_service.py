@@ -178,7 +178,7 @@ async def test_a_run_continues_from_the_live_version_unless_the_policy_says_base
 ) -> None:
     origin = Origin(content_hash="1f00ba42" * 8, base_digest="b" * 64)
     row = await world.adapters.add("support", origin, folder=Path("a"), actor="test", now=NOON)
-    await world.adapters.move(row.name, AdapterState.LIVE, actor="test", reason="test", now=NOON)
+    await world.adapters.move(row.name, AdapterState.LIVE, actor="test", reason="test")
     when = "train_when: {any: [{new_examples: 1}], cooldown: 0s}\nselect: {caps: {min_age: 0s}}\n"
     await corrected(world, 5)
     for start_from in ("live", "base"):
@@ -198,7 +198,7 @@ async def test_no_run_is_queued_while_a_rollout_is_on_its_steps(world: World) ->
         actor="test",
         now=NOON,
     )
-    await world.adapters.move(row.name, AdapterState.CANARY, actor="test", reason="test", now=NOON)
+    await world.adapters.move(row.name, AdapterState.CANARY, actor="test", reason="test")
     await world.policy(
         "train_when: {any: [{new_examples: 1}], cooldown: 0s}\nselect: {caps: {min_age: 0s}}\n"
     )
@@ -206,7 +206,7 @@ async def test_no_run_is_queued_while_a_rollout_is_on_its_steps(world: World) ->
     later = NOON + timedelta(seconds=1)
     assert await world.tick(later) == f"{row.name} is being rolled out"
     assert world.previews == 0
-    await world.adapters.move(row.name, AdapterState.LIVE, actor="test", reason="test", now=NOON)
+    await world.adapters.move(row.name, AdapterState.LIVE, actor="test", reason="test")
     await world.tick(later + timedelta(seconds=1))
     assert len(await world.all_runs()) == 1
 

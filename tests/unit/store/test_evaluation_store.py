@@ -114,7 +114,9 @@ async def test_a_run_cancelled_meanwhile_gets_no_verdict(database: Database) -> 
 async def test_a_version_past_the_gate_keeps_its_state(database: Database) -> None:
     store = EvaluationStore(database)
     run_id, candidate = await evaluating(database)
-    await AdapterStore(database).move(candidate, AdapterState.CANARY, **WHY)
+    await AdapterStore(database).move(
+        candidate, AdapterState.CANARY, actor="test", reason="because"
+    )
 
     await store.settle(*rejected(run_id, candidate), actor="evaluation", now=NOW)
 

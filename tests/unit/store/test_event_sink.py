@@ -380,7 +380,7 @@ def test_every_statement_prepares(ingesting: Ingesting) -> None:
         for file in ("events", "copies", "offsets", "dead_letters", "halts", "replays", "examples"):
             for name, statement in statements(file).items():
                 table = tables.get(name.split("_")[-1], decoded.dead_letters)
-                for view in ("chunk", "chunk_keys", "chunk_rows"):
+                for view in ("chunk", "chunk_rows"):
                     row = pa.array(range(table.num_rows), pa.int64())
                     cursor.register(view, table.append_column("row", row))
                 cursor.execute(f"PREPARE {name} AS {statement}")

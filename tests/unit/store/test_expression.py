@@ -140,7 +140,7 @@ def test_anything_but_one_pure_expression_is_refused(
 
 @given(where=st.text(alphabet="id'\"()-/*;, \n$\\xtrue=1SELECT.", max_size=40))
 def test_no_text_escapes_its_brackets(locked: duckdb.DuckDBPyConnection, where: str) -> None:
-    """What passes the check is one condition: between brackets it can be negated as a whole."""
+    """An expression that passes is one condition: between brackets it can be negated as a whole."""
     try:
         check_expression(locked, where, COLUMNS)
     except Refused:

@@ -59,7 +59,7 @@ class Traffic:
             "source": "test",
         }
         row |= {"unit": f"u{row['id']}"} | changes
-        self._insert("interactions", row)
+        self._insert_row("interactions", row)
         return row["id"]
 
     def say(self, interaction: str, *, age: timedelta = 3 * HOUR, **changes: Any) -> None:
@@ -77,9 +77,9 @@ class Traffic:
             "trusted": True,
             "source": "test",
         }
-        self._insert("feedback", row | changes)
+        self._insert_row("feedback", row | changes)
 
-    def _insert(self, table: str, row: dict[str, Any]) -> None:
+    def _insert_row(self, table: str, row: dict[str, Any]) -> None:
         names = ", ".join(f'"{name}"' for name in row)
         marks = ", ".join("?" for _ in row)
 

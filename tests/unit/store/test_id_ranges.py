@@ -1,4 +1,4 @@
-"""Where ids are searched for: never in too few rows, and in few where ids grow."""
+"""Ids are never searched for in too few rows, and in few rows where ids grow."""
 
 from datetime import UTC, datetime, timedelta
 

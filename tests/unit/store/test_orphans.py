@@ -7,7 +7,7 @@ import pytest
 
 from adaptd.daemon.store.database.database import Database
 from adaptd.daemon.store.ingest.orphans import OrphanCount
-from adaptd.daemon.store.status_reads import SurfaceStore
+from adaptd.daemon.store.status_reads import StatusStore
 from tests.support.event_samples import a_rating, an_interaction
 from tests.support.ingesting import Ingesting
 
@@ -23,7 +23,7 @@ def ingesting() -> Iterator[Ingesting]:
 
 async def orphans(ingesting: Ingesting) -> int:
     await OrphanCount(ingesting.database).look()
-    counted = (await SurfaceStore(ingesting.database).facts(NOW)).events.orphans
+    counted = (await StatusStore(ingesting.database).facts(NOW)).events.orphans
     assert counted == await ingesting.reads.orphan_count()
     return counted
 

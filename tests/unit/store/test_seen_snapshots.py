@@ -1,4 +1,4 @@
-"""Which snapshot's examples count as seen: what came to nothing is new again, but not for ever."""
+"""Examples of a snapshot that led to a version count as seen; others become new again, twice."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
@@ -31,9 +31,9 @@ class Past:
 
     async def had(self, *runs: tuple[RunState, ...]) -> None:
         for number, states in enumerate(runs, 1):
-            await self._had(number, states, at=NOON + timedelta(hours=number))
+            await self._add_run(number, states, at=NOON + timedelta(hours=number))
 
-    async def _had(self, number: int, states: tuple[RunState, ...], at: datetime) -> None:
+    async def _add_run(self, number: int, states: tuple[RunState, ...], at: datetime) -> None:
         run = await self.runs.create(
             "support", policy_version=1, trigger={}, start_from=None, actor="test", now=at
         )

@@ -9,7 +9,7 @@ import pytest
 from adaptd.daemon.store.database.database import Database
 from adaptd.daemon.store.database.migrate import migrate
 from adaptd.daemon.store.ingest.orphans import OrphanCount
-from adaptd.daemon.store.status_reads import SurfaceStore
+from adaptd.daemon.store.status_reads import StatusStore
 from tests.support.event_samples import NOON, a_correction, a_rating, an_interaction
 from tests.support.ingesting import Ingesting
 
@@ -48,7 +48,7 @@ async def test_only_a_rating_without_a_scale_is_marked(ingesting: Ingesting, mac
 
 async def test_they_are_counted_anew_once_rows_were_removed(ingesting: Ingesting) -> None:
     await store_ratings(ingesting)
-    count, surfaces = OrphanCount(ingesting.database), SurfaceStore(ingesting.database)
+    count, surfaces = OrphanCount(ingesting.database), StatusStore(ingesting.database)
     await count.look()
     assert (await surfaces.facts(NOW)).events.unscaled_ratings == 1
 
@@ -63,8 +63,9 @@ def test_the_migration_counts_those_that_are_there() -> None:
         connection.execute("DROP TABLE unscaled_ratings")
         connection.execute("DELETE FROM migrations WHERE number = 80")
         connection.execute(
-            "INSERT INTO feedback BY NAME SELECT 'f' || i AS id, now() AS \"time\", now() AS ingested_at, "
-            "now() AS effective_at, 'i' AS interaction, 0 AS choice, 'user' AS origin, 'rating' AS kind, "
+            "INSERT INTO feedback BY NAME SELECT 'f' || i AS id, now() AS \"time\", "
+            "now() AS ingested_at, now() AS effective_at, 'i' AS interaction, 0 AS choice, "
+            "'user' AS origin, 'rating' AS kind, "
             '[1, -1, 0.5, 0.5, NULL][i]::DOUBLE AS "value", '
             "[NULL, NULL, NULL, '{\"scale\":[0,1]}', NULL][i]::JSON AS extra, "
             "true AS trusted, 'kafka' AS source FROM range(1, 6) t(i)"

@@ -1,4 +1,4 @@
-"""What the parts say of themselves: a busy host is not a dead one."""
+"""The state of the parts: a busy host is not a dead one."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Finds what is a person's, marks what was learnt from it, and takes the rows out.
+"""Finds a person's rows, taints the versions trained on them, and deletes the rows.
 
 Each method is one transaction and may be repeated: a killed daemon does the same again.
 """
@@ -17,6 +17,7 @@ from adaptd.daemon.store.database.database import Connection, Database, rows
 from adaptd.daemon.store.database.statements import statements
 from adaptd.daemon.store.examples.files import unseal
 from adaptd.daemon.store.lifecycle.adapters import move_adapter
+from adaptd.daemon.store.lifecycle.rollouts import ACTIVE_STATES
 from adaptd.daemon.store.lifecycle.runs import move_run
 from adaptd.daemon.store.lifecycle.transitions import record_transition
 from adaptd.daemon.store.privacy.erasures import move_erasure
@@ -24,7 +25,7 @@ from adaptd.daemon.store.privacy.person_letters import (
     PersonLetters,
     blank_letters,
     find_letters,
-    told_of,
+    report_letters,
 )
 
 _SQL = statements("erasures")
@@ -45,7 +46,7 @@ class LineageRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SnapshotFiles(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot's directory and the rows of it that have to go."""
+    """A snapshot's directory and the rows to remove from it."""
 
     snapshot_id: str
     path: str
@@ -53,7 +54,7 @@ class SnapshotFiles(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
-    """An adapter as far as its descent goes."""
+    """An adapter version with its descent."""
 
     name: str
     model: str
@@ -66,13 +67,15 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """A run's directory, which may hold the person's rows."""
+
     run_id: str
     state: RunState
     snapshot_id: str | None = None
     directory: str | None = None
 
 
-class ForgettingStore:
+class PersonRowsStore:
     """The database's part of an erasure."""
 
     def __init__(self, database: Database, secret: str) -> None:
@@ -81,48 +84,52 @@ class ForgettingStore:
         self._secret = secret
 
     async def collect(self, erasure: Erasure, person: Person, *, now: datetime) -> Erasure:
-        """Find what is theirs, bar its return, taint what learnt from it, stop runs that do."""
+        """Find the person's rows, bar their return, taint versions, stop runs on them."""
 
         def work(cursor: Connection) -> Erasure:
-            told = _find(cursor, erasure.erasure_id, person)
-            self._bar(cursor, erasure)
-            told |= self._taint(cursor, erasure.erasure_id, person, now)
-            return move_erasure(cursor, erasure.erasure_id, ErasureState.COLLECTED, told, now=now)
+            findings = _find_rows(cursor, erasure.erasure_id, person)
+            self._bar_found(cursor, erasure)
+            findings |= self._taint_versions(cursor, erasure.erasure_id, person, now)
+            return move_erasure(
+                cursor, erasure.erasure_id, ErasureState.COLLECTED, findings, now=now
+            )
 
         return await self._database.write(work)
 
     async def preview(self, person: Person) -> dict[str, Any]:
-        """What `collect` would find; nothing stays of it."""
+        """Return what `collect` would find; the transaction is rolled back."""
 
         def work(cursor: Connection) -> dict[str, Any]:
-            told = _find(cursor, _PREVIEW, person)
-            lineage = _lineage(cursor, _PREVIEW, person)
+            findings = _find_rows(cursor, _PREVIEW, person)
+            lineage = _read_lineage(cursor, _PREVIEW, person)
             trained = {row.snapshot_id for row in lineage if row.side == "train"}
-            told["snapshots"] = sorted({row.snapshot_id for row in lineage})
-            told["versions"] = sorted(v.name for v in _descent(_versions(cursor), trained))
-            told |= told_of(cursor, _letters(cursor, _PREVIEW, person))
-            raise _Undone(told)
+            findings["snapshots"] = sorted({row.snapshot_id for row in lineage})
+            findings["versions"] = sorted(
+                v.name for v in _find_descent(_read_versions(cursor), trained)
+            )
+            findings |= report_letters(cursor, _find_letters(cursor, _PREVIEW, person))
+            raise _PreviewDone(findings)
 
         try:
             return await self._database.write(work)
-        except _Undone as undone:
-            return undone.told
+        except _PreviewDone as undone:
+            return undone.findings
 
     async def files_of(self, erasure_id: str, person: Person) -> list[SnapshotFiles]:
-        """Snapshots that hold rows of the person, those of runs that ended meanwhile too."""
-        return await self._database.read(lambda c: _files(c, erasure_id, person))
+        """Return snapshots with rows of the person, those of ended runs too."""
+        return await self._database.read(lambda c: _list_files(c, erasure_id, person))
 
     async def runs_of(self, erasure_id: str) -> list[RunFiles]:
-        """Runs whose directories may hold what was learnt from the person."""
-        return await self._database.read(lambda c: _runs(c, erasure_id))
+        """Return runs whose directories may hold data trained on the person."""
+        return await self._database.read(lambda c: _list_runs(c, erasure_id))
 
     async def trained_on(self, snapshot_id: str) -> list[Version]:
-        """Versions whose probes were taken from a snapshot."""
-        found = await self._database.read(_versions)
+        """Return versions whose probes were taken from a snapshot."""
+        found = await self._database.read(_read_versions)
         return [version for version in found if version.snapshot_id == snapshot_id]
 
     async def drop_scores(self, items: Sequence[str]) -> None:
-        """Forget what versions scored on some items of a suite."""
+        """Delete the scores of all versions on some items of a suite."""
 
         def work(cursor: Connection) -> None:
             cursor.execute(_SQL["drop_scores"], {"items": list(items)})
@@ -130,43 +137,45 @@ class ForgettingStore:
         await self._database.write(work)
 
     async def texts(self, erasure_id: str) -> list[dict[str, Any]]:
-        """Conversations of theirs with the requests in them, and the alias asked."""
+        """Return the person's conversations with their requests and aliases."""
         values = {"erasure_id": erasure_id}
         return await self._database.read(lambda c: rows(c, _SQL["texts_of_person"], **values))
 
     async def texts_beside(self, members: Sequence[str]) -> list[dict[str, Any]]:
-        """Requests of other conversations in the groups that some members belong to."""
-        return await self._database.read(lambda c: _beside(c, members))
+        """Return requests of other conversations in the groups of some members."""
+        return await self._database.read(lambda c: _texts_beside(c, members))
 
     async def remove_rows(
         self, erasure_id: str, person: Person, *, members: Sequence[str], now: datetime
     ) -> Erasure | None:
-        """Take every row of theirs out. None where a snapshot was built with them meanwhile.
+        """Delete every row of the person. None where a snapshot was built with them meanwhile.
 
         `members` are keys of holdout groups that nobody else has.
         """
 
         def work(cursor: Connection) -> Erasure | None:
-            if _new_snapshots(cursor, erasure_id, person):
+            known = rows(cursor, _SQL["erased_snapshots_of"], erasure_id=erasure_id)
+            seen = {row["snapshot_id"] for row in known}
+            if any(r.snapshot_id not in seen for r in _read_lineage(cursor, erasure_id, person)):
                 return None
-            letters = _letters(cursor, erasure_id, person)
-            told = told_of(cursor, letters)
+            letters = _find_letters(cursor, erasure_id, person)
+            findings = report_letters(cursor, letters)
             blank_letters(cursor, letters)
-            told["policies"] = rows(cursor, _SQL["policies_naming"], user=person.user)
+            findings["policies"] = rows(cursor, _SQL["policies_naming"], user=person.user)
             values = {"user": person.user, "tenant": person.tenant}
             cursor.execute(_SQL["drop_lineage"], values | {"erasure_id": erasure_id})
             for table in ("interactions", "feedback"):
                 cursor.execute(_SQL[f"drop_{table}"], {"erasure_id": erasure_id})
-            unseal(cursor)
+            unseal(cursor)  # sealed files hold the deleted rows; the service sweeps them
             cursor.execute(_SQL["drop_members"], {"members": list(members)})
-            told["mentions"] = rows(cursor, _SQL["mentions"], user=person.user)[0]
+            findings["mentions"] = rows(cursor, _SQL["mentions"], user=person.user)[0]
             cursor.execute(_SQL["drop_work"], {"erasure_id": erasure_id})
-            return move_erasure(cursor, erasure_id, ErasureState.REWRITING, told, now=now)
+            return move_erasure(cursor, erasure_id, ErasureState.REWRITING, findings, now=now)
 
         return await self._database.write(work)
 
     async def collect_again(self, erasure_id: str, *, now: datetime) -> None:
-        """Go back to the first step: more of theirs came to light."""
+        """Go back to the first step: there are more rows of the person."""
 
         def work(cursor: Connection) -> None:
             move_erasure(cursor, erasure_id, ErasureState.REQUESTED, {}, now=now)
@@ -174,19 +183,21 @@ class ForgettingStore:
         await self._database.write(work)
 
     async def rollouts_of_tainted(self) -> list[str]:
-        """Rollouts on their way whose version is tainted."""
-        found = await self._database.read(lambda c: rows(c, _SQL["rollouts_on"]))
+        """Return active rollouts whose version is tainted."""
+        found = await self._database.read(
+            lambda c: rows(c, _SQL["rollouts_on"], active=ACTIVE_STATES)
+        )
         return [row["rollout_id"] for row in found]
 
     async def settle_tainted(self) -> list[Version]:
-        """Taint what was made of tainted versions, and take out of use what need not serve.
+        """Taint versions that descend from tainted ones, and retire those that need not serve.
 
-        Returns the versions whose files may go.
+        Returns the versions whose files may be removed.
         """
-        return await self._database.write(self._settle)
+        return await self._database.write(self._retire_unneeded)
 
     async def mark_erased(self, name: str) -> None:
-        """A tainted version's files are gone."""
+        """Note that a tainted version's files are gone."""
 
         def work(cursor: Connection) -> None:
             reason = "its files are gone: it was trained on an erased person"
@@ -194,33 +205,33 @@ class ForgettingStore:
 
         await self._database.write(work)
 
-    def _bar(self, cursor: Connection, erasure: Erasure) -> None:
+    def _bar_found(self, cursor: Connection, erasure: Erasure) -> None:
         values = {"erasure_id": erasure.erasure_id}
         cursor.execute(_SQL["drop_found_tombstones"], values)
         secret = {"secret": self._secret, "until": erasure.barred_until}
         cursor.execute(_SQL["add_tombstones"], values | secret)
 
-    def _taint(
+    def _taint_versions(
         self, cursor: Connection, erasure_id: str, person: Person, now: datetime
     ) -> dict[str, Any]:
         by_snapshot: dict[str, list[LineageRow]] = defaultdict(list)
-        for row in _lineage(cursor, erasure_id, person):
+        for row in _read_lineage(cursor, erasure_id, person):
             by_snapshot[row.snapshot_id].append(row)
-        evidence = {key: self._evidence(found) for key, found in by_snapshot.items()}
+        evidence = {key: self._count_rows(found) for key, found in by_snapshot.items()}
         for snapshot_id, found in evidence.items():
             values = {"snapshot_id": snapshot_id, "erasure_id": erasure_id}
-            told = found | {"row_keys": msgspec.json.encode(found["row_keys"]).decode()}
-            cursor.execute(_SQL["add_erased_snapshot"], values | told)
+            findings = found | {"row_keys": msgspec.json.encode(found["row_keys"]).decode()}
+            cursor.execute(_SQL["add_erased_snapshot"], values | findings)
         trained = {key for key, found in evidence.items() if found["train_rows"]}
-        tainted = _descent(_versions(cursor), trained)
+        tainted = _find_descent(_read_versions(cursor), trained)
         for version in tainted:
-            _mark(cursor, version, erasure_id, evidence)
+            _taint_version(cursor, version, erasure_id, evidence)
         names = [version.name for version in tainted]
         stopped = _stop_runs(cursor, list(evidence), names, now)
         return {"snapshots": sorted(evidence), "versions": sorted(names), "runs_stopped": stopped}
 
-    def _evidence(self, found: Sequence[LineageRow]) -> dict[str, Any]:
-        """How many rows, and pseudonyms of them: who has an id and the key can tell them."""
+    def _count_rows(self, found: Sequence[LineageRow]) -> dict[str, Any]:
+        # Pseudonyms: only a holder of both an id and the key recognises a row.
         keys = [pseudonym(self._secret, "row", f"{r.interaction}/{r.feedback}") for r in found]
         trained = sum(row.side == "train" for row in found)
         return {
@@ -229,12 +240,12 @@ class ForgettingStore:
             "row_keys": sorted(keys)[:_KEYS_TOLD],
         }
 
-    def _settle(self, cursor: Connection) -> list[Version]:
+    def _retire_unneeded(self, cursor: Connection) -> list[Version]:
         for row in rows(cursor, _SQL["late_versions"]):
-            version = next(v for v in _versions(cursor) if v.name == row["name"])
-            _mark(cursor, version, row["erasure_id"], {})
-        busy = {row["candidate"] for row in rows(cursor, _SQL["rollouts_on"])}
-        versions = [v for v in _versions(cursor) if v.tainted_by]
+            version = next(v for v in _read_versions(cursor) if v.name == row["name"])
+            _taint_version(cursor, version, row["erasure_id"], {})
+        busy = {row["candidate"] for row in rows(cursor, _SQL["rollouts_on"], active=ACTIVE_STATES)}
+        versions = [v for v in _read_versions(cursor) if v.tainted_by]
         serving = {v.model for v in versions if v.state == AdapterState.LIVE}
         free: list[Version] = []
         for version in versions:
@@ -249,14 +260,14 @@ class ForgettingStore:
         return free
 
 
-class _Undone(Exception):  # noqa: N818 - carries a preview out of a transaction that is rolled back
-    def __init__(self, told: dict[str, Any]) -> None:
+class _PreviewDone(Exception):  # noqa: N818 - carries a preview out of a transaction that is rolled back
+    def __init__(self, findings: dict[str, Any]) -> None:
         super().__init__()
-        self.told = told
+        self.findings = findings
 
 
-def _find(cursor: Connection, erasure_id: str, person: Person) -> dict[str, Any]:
-    """Fill the work table with what is theirs; say how much, and where it stands in Kafka."""
+def _find_rows(cursor: Connection, erasure_id: str, person: Person) -> dict[str, Any]:
+    """Fill the work table with the person's rows; return their counts and places in Kafka."""
     key = {"erasure_id": erasure_id}
     who = key | {"user": person.user, "tenant": person.tenant}
     cursor.execute(_SQL["drop_found"], key)
@@ -274,40 +285,40 @@ def _find(cursor: Connection, erasure_id: str, person: Person) -> dict[str, Any]
     }
 
 
-def _letters(cursor: Connection, erasure_id: str, person: Person) -> PersonLetters:
+def _find_letters(cursor: Connection, erasure_id: str, person: Person) -> PersonLetters:
     words = {row["value"] for row in rows(cursor, _SQL["work_of"], erasure_id=erasure_id)}
     return find_letters(cursor, erasure_id, matcher_of(words, person.user))
 
 
-def _lineage(cursor: Connection, erasure_id: str, person: Person) -> list[LineageRow]:
+def _read_lineage(cursor: Connection, erasure_id: str, person: Person) -> list[LineageRow]:
     values = {"erasure_id": erasure_id, "user": person.user, "tenant": person.tenant}
     return [LineageRow(**row) for row in rows(cursor, _SQL["affected_rows"], **values)]
 
 
-def _files(cursor: Connection, erasure_id: str, person: Person) -> list[SnapshotFiles]:
+def _list_files(cursor: Connection, erasure_id: str, person: Person) -> list[SnapshotFiles]:
     by_snapshot: dict[str, list[LineageRow]] = defaultdict(list)
-    for row in _lineage(cursor, erasure_id, person):
+    for row in _read_lineage(cursor, erasure_id, person):
         by_snapshot[row.snapshot_id].append(row)
     found = rows(cursor, _SQL["snapshot_paths"], snapshots=list(by_snapshot))
     return [SnapshotFiles(**row, rows=by_snapshot[row["snapshot_id"]]) for row in found]
 
 
-def _runs(cursor: Connection, erasure_id: str) -> list[RunFiles]:
+def _list_runs(cursor: Connection, erasure_id: str) -> list[RunFiles]:
     snapshots = [
         row["snapshot_id"]
         for row in rows(cursor, _SQL["erased_snapshots_of"], erasure_id=erasure_id)
     ]
-    versions = [v.name for v in _versions(cursor) if v.tainted_by]
+    versions = [v.name for v in _read_versions(cursor) if v.tainted_by]
     found = rows(cursor, _SQL["runs_on"], snapshots=snapshots, versions=versions)
     return [msgspec.convert(row, RunFiles) for row in found]
 
 
-def _versions(cursor: Connection) -> list[Version]:
+def _read_versions(cursor: Connection) -> list[Version]:
     return [msgspec.convert(row, Version) for row in rows(cursor, _SQL["all_versions"])]
 
 
-def _descent(versions: Sequence[Version], snapshots: Collection[str]) -> list[Version]:
-    """Versions trained on some snapshots, and all that were continued from those."""
+def _find_descent(versions: Sequence[Version], snapshots: Collection[str]) -> list[Version]:
+    """Return versions trained on some snapshots, and all that were continued from those."""
     found = [version for version in versions if version.snapshot_id in snapshots]
     names = {version.name for version in found}
     while more := [v for v in versions if v.parent in names and v.name not in names]:
@@ -316,19 +327,19 @@ def _descent(versions: Sequence[Version], snapshots: Collection[str]) -> list[Ve
     return found
 
 
-def _mark(
+def _taint_version(
     cursor: Connection,
     version: Version,
     erasure_id: str,
     evidence: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Taint a version with the rows that made it so. It serves on where it serves."""
+    """Taint a version, with the rows as evidence. It stays where it serves."""
     if version.tainted_by is not None:
         return
     cursor.execute(_SQL["taint_version"], {"erasure_id": erasure_id, "name": version.name})
     own = evidence.get(version.snapshot_id or "")
     why = "trained on an erased person" if own else "continued from a tainted version"
-    told = {"erasure": erasure_id, "snapshot": version.snapshot_id, "parent": version.parent}
+    findings = {"erasure": erasure_id, "snapshot": version.snapshot_id, "parent": version.parent}
     record_transition(
         cursor,
         "adapter",
@@ -337,7 +348,7 @@ def _mark(
         after=f"{version.state} (tainted)",
         actor=_ACTOR,
         reason=why,
-        evidence=told | dict(own or {}),
+        evidence=findings | dict(own or {}),
     )
 
 
@@ -352,14 +363,7 @@ def _stop_runs(
     return stopped
 
 
-def _new_snapshots(cursor: Connection, erasure_id: str, person: Person) -> bool:
-    """Whether a snapshot came to hold them after they were looked for."""
-    known = rows(cursor, _SQL["erased_snapshots_of"], erasure_id=erasure_id)
-    seen = {row["snapshot_id"] for row in known}
-    return any(row.snapshot_id not in seen for row in _lineage(cursor, erasure_id, person))
-
-
-def _beside(cursor: Connection, members: Sequence[str]) -> list[dict[str, Any]]:
+def _texts_beside(cursor: Connection, members: Sequence[str]) -> list[dict[str, Any]]:
     groups = [row["group"] for row in rows(cursor, _SQL["groups_of"], members=list(members))]
     values = {"groups": groups, "members": list(members)}
     others = rows(cursor, _SQL["conversations_in_groups"], **values)
