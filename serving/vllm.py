@@ -234,7 +234,8 @@ class VllmHost:
         try:
             answer = await self._answer(method, path, body)
         except httpx.HTTPError as error:
-            problem = f"{path} was not answered ({type(error).__name__} {error})".replace(" )", ")")
+            words = " ".join(filter(None, (type(error).__name__, str(error))))
+            problem = f"{path} was not answered ({words})"
             raise HostError(self._url, problem, "See whether vLLM runs: adaptd doctor") from error
         if answer.is_error:
             said = f"{path} was answered {answer.status_code}: {_words_of(answer)}"

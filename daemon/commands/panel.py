@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from daemon.commands.output import cell
+from daemon.domain.errors import join_sentences
 
 _BAR_WIDTH = 40
 
@@ -151,7 +152,7 @@ def _trouble(status: Mapping[str, Any]) -> Panel | None:
         Text(f"{part['part']}: {part['problem']}", "red") for part in status.get("not_ready", ())
     ]
     lines += [
-        Text(f"{alert['what']}. {alert['remedy']}", _colour(alert["level"]))
+        Text(join_sentences(alert["what"], alert["remedy"]), _colour(alert["level"]))
         for alert in status.get("alerts", ())
     ]
     return Panel(Group(*lines), title="alerts", title_align="left") if lines else None

@@ -9,7 +9,7 @@ import typer
 from daemon.commands.client import connect
 from daemon.commands.errors import REFUSED
 from daemon.commands.output import AsJson, print_json, print_rows, say
-from daemon.domain.errors import AdaptdError, RefusedError
+from daemon.domain.errors import AdaptdError, PolicyError, RefusedError
 from daemon.settings import Settings, load_settings
 
 app = typer.Typer(no_args_is_help=True, help="Policy files. Example: adaptd policy check")
@@ -70,8 +70,8 @@ def _check(path: Path, settings: Settings) -> Any:
     if wrong is None:
         return report
     place = f"{path}:{line_of(loaded.text, 'select', 'where')}"
-    problem = f"{place}: select.where: {wrong.problem}. {wrong.remedy}."
-    return msgspec.structs.replace(report, problems=[*report.problems, problem])
+    problem = PolicyError(place, f"select.where: {wrong.problem}", wrong.remedy)
+    return msgspec.structs.replace(report, problems=[*report.problems, str(problem)])
 
 
 def _traffic(model: str) -> Any:

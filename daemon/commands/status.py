@@ -12,6 +12,7 @@ from daemon.commands.client import DaemonClient, connect
 from daemon.commands.errors import NoDaemonError
 from daemon.commands.output import AsJson, print_json, print_rows, say
 from daemon.commands.panel import render
+from daemon.domain.errors import join_sentences
 
 
 def register(app: typer.Typer) -> None:
@@ -50,7 +51,7 @@ def status(as_json: AsJson = False) -> None:
     for part in found["not_ready"]:
         say(f"not ready: {part['part']}: {part['problem']}")
     for alert in found["alerts"]:
-        say(f"{alert['level']}: {alert['what']}. {alert['remedy']}")
+        say(f"{alert['level']}: {join_sentences(alert['what'], alert['remedy'])}")
 
 
 def _ingestion(ingest: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ import asyncio
 from consumers.topic_checks import TopicSettings, find_faults
 from consumers.topics import BrokerAwayError, Cluster, TopicAdmin, Topics
 from daemon.doctor.findings import Finding, error, note, ok, warning
+from daemon.domain.errors import join_sentences
 from daemon.domain.kafka import KafkaSecurity
 
 _LIMIT_S = 8
@@ -23,7 +24,7 @@ async def _probe(bootstrap: str, security: KafkaSecurity) -> Probed | str:
     try:
         return await admin.describe(names), await admin.settings(names)
     except BrokerAwayError as problem:
-        return f"{problem.problem}. {problem.remedy}"
+        return join_sentences(problem.problem, problem.remedy)
     finally:
         await admin.close()
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 
 from daemon.doctor.traffic import Seen, duration, hours_to_notice
+from daemon.domain.errors import join_sentences
 from daemon.evaluation.gate import Gate
 from daemon.evaluation.pairs import Suite
 from daemon.evaluation.power import Need, gate_needs, gate_problems
@@ -62,7 +63,7 @@ def report(loaded: Loaded, policy: Policy, *, folder: Path, seen: Seen | None) -
     return PolicyReport(
         path=str(loaded.path),
         model=policy.model,
-        problems=[f"{where}: {problem}." for problem in gate_problems(gate, items)],
+        problems=[f"{where}: {join_sentences(problem)}" for problem in gate_problems(gate, items)],
         items=[_items(need) for need in gate_needs(gate, items)],
         steps=step_times(policy, seen),
     )

@@ -1,5 +1,13 @@
 """Errors a person may see: where, what was found, what to do."""
 
+_SENTENCE_ENDS = (".", "?", "!", "…")
+
+
+def join_sentences(*parts: str) -> str:
+    """Parts as sentences, each exactly as given; one that ends already gets no full stop."""
+    ended = (part if part.endswith(_SENTENCE_ENDS) else f"{part}." for part in parts if part)
+    return " ".join(ended)
+
 
 class AdaptdError(Exception):
     """Anything adaptd refuses or cannot do, told without a stack trace.
@@ -8,7 +16,7 @@ class AdaptdError(Exception):
     """
 
     def __init__(self, where: str, problem: str, remedy: str) -> None:
-        super().__init__(f"{where}: {problem}. {remedy}.".replace("..", "."))
+        super().__init__(f"{where}: {join_sentences(problem, remedy)}")
         self.where = where
         self.problem = problem
         self.remedy = remedy

@@ -127,5 +127,6 @@ def _show(value: Any) -> str:
 
 
 def _cut(text: str) -> str:
-    text = " ".join(text.split())
+    lines = text.splitlines()  # of several lines one is made; within a line nothing changes
+    text = " ".join(line.strip() for line in lines) if len(lines) > 1 else "".join(lines)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
