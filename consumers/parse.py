@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from daemon.domain.events import FEEDBACK_SCHEMA, INTERACTION_SCHEMA, Feedback, Interaction, Usage
+from daemon.domain.texts import encodable
 
 Kind = Literal["interaction", "feedback"]
 Event = Interaction | Feedback
@@ -28,7 +29,7 @@ class UnreadableError(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
-        self.detail = detail[:_MAX_DETAIL]
+        self.detail = encodable(detail)[:_MAX_DETAIL]
 
 
 class Parsed(msgspec.Struct, frozen=True):

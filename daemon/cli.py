@@ -32,12 +32,19 @@ from daemon.commands import (
 from daemon.commands.errors import exit_code
 from daemon.commands.output import say
 from daemon.domain.errors import AdaptdError
+from daemon.domain.texts import unencodable_in
 
 _INTERRUPTED = 128 + signal.SIGINT
 
 
 class _Group(TyperGroup):
     """Turns our errors into one line on stderr and their exit code."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse words that are not UTF-8: no answer, log or store could hold them."""
+        if (word := unencodable_in(args)) is not None:
+            raise typer.BadParameter(f"{word} is not UTF-8: write it so, or rename the file", ctx)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -4,8 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
-import msgspec
-
+from daemon.domain.texts import encode_json
 from serving.refusal import RefusalError, too_large, too_slow
 
 Scope = MutableMapping[str, Any]
@@ -88,7 +87,7 @@ async def send_body(
 async def send_json(
     send: Send, status: int, payload: Any, *, headers: Headers | None = None
 ) -> None:
-    await send_body(send, status, msgspec.json.encode(payload), headers=headers)
+    await send_body(send, status, encode_json(payload), headers=headers)
 
 
 async def send_refusal(

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from daemon.domain.events import Interaction, Usage
+from daemon.domain.texts import NOT_DECODED
 from serving.allowlist import RENDERED
 from serving.exchange import Exchange
 from serving.rewrite import Fields
@@ -88,7 +89,7 @@ def _decoded(fields: Fields | None, wanted: Callable[[str], bool]) -> dict[str, 
 def _usage(document: bytes | None) -> Usage | None:
     try:
         return None if document is None else msgspec.json.decode(document, type=Usage)
-    except msgspec.MsgspecError:
+    except NOT_DECODED:
         return None
 
 

@@ -9,6 +9,7 @@ import structlog
 
 from daemon.domain.errors import RefusedError
 from daemon.domain.routes import GatewayState, RouteTable
+from daemon.domain.texts import NOT_DECODED
 from serving.asgi import Receive, Scope, Send, read_body, send_body, send_json
 from serving.metrics import CONTENT_TYPE
 from serving.refusal import bad_request, no_such_route
@@ -85,5 +86,5 @@ async def _read_table(receive: Receive) -> RouteTable:
     body = await read_body(receive, limit_bytes=MAX_TABLE_BYTES, limit_s=TABLE_LIMIT_S)
     try:
         return msgspec.json.decode(body, type=RouteTable)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except NOT_DECODED as error:
         raise bad_request(f"This is no route table: {error}") from error

@@ -15,6 +15,7 @@ from daemon.domain.events import SIGNATURE_HEADER
 from daemon.domain.kafka import KafkaSecurity
 from daemon.domain.kafka_clients import connect
 from daemon.domain.signing import sign
+from daemon.domain.texts import NOT_DECODED
 
 
 class DeliveryError(AdaptdError):
@@ -184,7 +185,7 @@ class HttpDelivery:
         """Raises DeliveryError where it does not say of every event what became of it."""
         try:
             results = msgspec.json.decode(content, type=_Results).results
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except NOT_DECODED as error:
             raise self._refusal("the answer is not a daemon's") from error
         if len(results) != events:
             raise self._refusal(f"the answer tells of {len(results)} events, not of {events}")

@@ -21,6 +21,7 @@ from daemon.domain.events import (
 )
 from daemon.domain.feedback import problem_with
 from daemon.domain.signing import belongs_to
+from daemon.domain.texts import NOT_DECODED
 from daemon.domain.tokens import Principal
 from serving.assembly import MAX_DEPTH, nests_deeper
 from serving.delivery import Delivery, DeliveryError, Event
@@ -66,7 +67,7 @@ def read_feedback(
     """
     try:
         found = msgspec.json.decode(body, type=Given | list[Given])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_DECODED as error:
         raise bad_request(f"The feedback is not valid: {error}") from error
     given = found if isinstance(found, list) else [found]
     if not 0 < len(given) <= MAX_ITEMS:

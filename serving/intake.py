@@ -4,6 +4,7 @@ from typing import Annotated
 
 import msgspec
 
+from daemon.domain.texts import NOT_DECODED
 from serving.asgi import Scope, header
 from serving.exchange import Exchange
 from serving.identity import MAX_NAME
@@ -63,7 +64,7 @@ def note_body(exchange: Exchange, body: bytes, *, allowed: frozenset[str]) -> Fi
 def _model_of(fields: Fields) -> str | None:
     try:
         return msgspec.json.decode(fields["model"], type=Name)
-    except (KeyError, msgspec.MsgspecError):
+    except (KeyError, *NOT_DECODED):
         return None
 
 
@@ -71,7 +72,7 @@ def _known(fields: Fields) -> _Known:
     ours = {name: fields[name] for name in _Known.__struct_fields__ if name in fields}
     try:
         return msgspec.json.decode(msgspec.json.encode(ours), type=_Known)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except NOT_DECODED as error:
         raise _wrong_value(str(error)) from error
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from daemon.domain.errors import EpochError, HostError
 from daemon.domain.routes import GatewayState, RouteTable
+from daemon.domain.texts import NOT_DECODED
 
 LIMIT_S = 2.0  # a gateway that needs longer is reported; the next heartbeat tries again
 
@@ -92,7 +93,7 @@ class HttpPublisher:
 def _read(url: str, content: bytes, kind: Any) -> Any:
     try:
         return msgspec.json.decode(content, type=kind)
-    except msgspec.MsgspecError as error:
+    except NOT_DECODED as error:
         raise _silent(url, error) from error
 
 

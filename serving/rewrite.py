@@ -8,6 +8,7 @@ import re
 import msgspec
 
 from daemon.domain.routes import VERSION_NAME
+from daemon.domain.texts import NOT_DECODED
 
 Fields = dict[str, msgspec.Raw]
 
@@ -22,7 +23,7 @@ def decode_fields(document: bytes) -> Fields | None:
     """The top level of a JSON object, or None where it is not one or nests too deep to read."""
     try:
         return _DECODER.decode(document)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except NOT_DECODED:
         return None
 
 

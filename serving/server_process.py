@@ -12,6 +12,7 @@ import msgspec
 
 from daemon.domain.files import replace_file
 from daemon.domain.processes import ENDED, Work, group_members, stat_fields, work_of
+from daemon.domain.texts import NOT_DECODED
 
 _KEPT_LOGS = 5
 _POLL_S = 0.1
@@ -52,7 +53,7 @@ def read_record(path: Path) -> ServerRecord | None:
     """The record at `path`; None where there is none that can be read."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=ServerRecord)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *NOT_DECODED):
         return None
 
 

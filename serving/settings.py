@@ -11,6 +11,7 @@ from daemon.domain.errors import SettingsError
 from daemon.domain.events import FEEDBACK_TOPIC, INTERACTIONS_TOPIC, Id
 from daemon.domain.files import replace_file
 from daemon.domain.kafka import KafkaSecurity
+from daemon.domain.texts import NOT_DECODED
 from serving.allowlist import CHAT_FIELDS, COMPLETION_FIELDS
 
 CONFIG_VARIABLE = "ADAPTD_GATEWAY_CONFIG"
@@ -72,7 +73,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> GatewaySettin
     try:
         content = Path(name).read_bytes()
         return msgspec.json.decode(content, type=GatewaySettings, dec_hook=_to_path)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *NOT_DECODED) as error:
         raise SettingsError(
             name, f"the gateway's settings cannot be used ({error})", "See docs/gateway.md"
         ) from error

@@ -6,6 +6,7 @@ import msgspec
 import structlog
 
 from daemon.domain.events import Interaction, encode_event
+from daemon.domain.texts import NOT_DECODED
 from serving.assembly import without_texts
 from serving.delivery import Delivery, DeliveryError, Event
 from serving.spool import Batch, Spool
@@ -88,7 +89,7 @@ class Shipping:
         for line in lines:
             try:
                 key = msgspec.json.decode(line, type=_Key)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
+            except NOT_DECODED:
                 self._set_aside(line)
             else:
                 events.append(Event(key.unit or key.id, line))
@@ -98,7 +99,7 @@ class Shipping:
         """An interaction that is too large for the receiver goes without its texts."""
         try:
             interaction = without_texts(msgspec.json.decode(event.value, type=Interaction))
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except NOT_DECODED:
             self._set_aside(event.value)
             return
         lighter = Event(event.key, encode_event(interaction))

@@ -16,6 +16,7 @@ import msgspec
 
 from daemon.domain.errors import AdaptdError
 from daemon.domain.files import replace_file, sync_directory
+from daemon.domain.texts import NOT_DECODED
 
 READ_BYTES = 4 << 20
 
@@ -149,7 +150,7 @@ class Spool:
         try:
             content = (self._directory / "position.json").read_bytes()
             return msgspec.json.decode(content, type=Position)
-        except (FileNotFoundError, msgspec.MsgspecError):
+        except (FileNotFoundError, *NOT_DECODED):
             return Position(min(self._segments(), default=0))
 
     def _segments(self) -> list[int]:

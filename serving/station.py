@@ -9,6 +9,7 @@ import msgspec
 
 from daemon.domain.routes import GatewayState
 from daemon.domain.signing import derive, load_secret
+from daemon.domain.texts import NOT_DECODED
 from daemon.domain.tokens import Principal, TokenBook
 from serving.allowlist import ANSWERING, FEEDBACK, HEALTH, MODELS
 from serving.answering import Answering
@@ -62,7 +63,7 @@ class Station:
     def start(self) -> None:
         try:
             self.book.load()
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, *NOT_DECODED) as error:
             self.log.error("saved_table_unusable", problem=str(error))
         self._capture.start()
         self.log.info("gateway_started", epoch=self.book.epoch)

@@ -13,6 +13,7 @@ import msgspec
 from daemon.domain.errors import HostError
 from daemon.domain.patience import Patience
 from daemon.domain.ports import HostInfo
+from daemon.domain.texts import NOT_DECODED
 
 # A scoring call builds a [tokens, vocabulary] table of logits outside vLLM's memory profile; past a
 # few thousand tokens it has killed engines. Eight sequences leave half of 16 seats to customers.
@@ -120,7 +121,7 @@ class VllmHost:
         except httpx.HTTPError as error:
             problem = f"its gateway did not answer ({type(error).__name__})"
             raise HostError(self._url, problem, "See whether vLLM runs: adaptd doctor") from error
-        except msgspec.MsgspecError:
+        except NOT_DECODED:
             return None
 
     async def slots(self) -> int | None:

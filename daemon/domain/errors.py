@@ -1,5 +1,7 @@
 """Errors a person may see: where, what was found, what to do."""
 
+from daemon.domain.texts import encodable
+
 _SENTENCE_ENDS = (".", "?", "!", "…")
 
 
@@ -12,10 +14,12 @@ def join_sentences(*parts: str) -> str:
 class AdaptdError(Exception):
     """Anything adaptd refuses or cannot do, told without a stack trace.
 
-    The message reads `where: problem. remedy.`; code reads the fields.
+    The message reads `where: problem. remedy.`; code reads the fields. All of them can be written
+    as UTF-8, whatever they quote.
     """
 
     def __init__(self, where: str, problem: str, remedy: str) -> None:
+        where, problem, remedy = encodable(where), encodable(problem), encodable(remedy)
         super().__init__(f"{where}: {join_sentences(problem, remedy)}")
         self.where = where
         self.problem = problem

@@ -14,6 +14,7 @@ import msgspec
 from daemon.domain.errors import RefusedError, SettingsError
 from daemon.domain.events import AwareTime, Source
 from daemon.domain.files import replace_file
+from daemon.domain.texts import NOT_DECODED
 
 Scope = Literal["chat", "feedback", "events", "operate", "read", "control"]
 SCOPES: tuple[str, ...] = get_args(Scope)
@@ -115,7 +116,7 @@ def list_tokens(path: Path) -> tuple[TokenEntry, ...]:
         return msgspec.json.decode(path.read_bytes(), type=TokenFile).tokens
     except FileNotFoundError:
         return ()
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *NOT_DECODED) as error:
         raise SettingsError(
             str(path), f"the tokens cannot be read ({error})", "Mend the file or restore a copy"
         ) from error

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from daemon.domain.texts import encodable
 from daemon.domain.words import Matcher
 
 BLOCK_BYTES = 1 << 20
@@ -29,7 +30,7 @@ def search_folder(folder: Path, matcher: Matcher) -> list[str]:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if matcher.finds(line):
-                    places.append(f"{path}:{number}")
+                    places.append(encodable(f"{path}:{number}"))
     return places[:_MOST_TOLD]
 
 
@@ -45,7 +46,7 @@ def clear_home(home: Path, matcher: Matcher, *, skip: frozenset[Path]) -> Found:
         if path.suffix in _LOG_SUFFIXES:
             blotted += blot(path, matcher)
         elif any(True for _ in _spans(path, matcher)):
-            places.append(str(path))
+            places.append(encodable(str(path)))
     return Found(places=places[:_MOST_TOLD], blotted=blotted)
 
 

@@ -11,6 +11,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from daemon.domain.texts import encodable, is_encodable
+
 Path = tuple[str | int, ...]
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = ("str", "int", "float", "bool", "null", "timestamp", "value", "merge")
@@ -105,6 +107,8 @@ class _Reader:
             key = key_node.value
             if not isinstance(key_node, ScalarNode):
                 self._problem(key_node, "a key is not a word", "Write one word, then a colon")
+            elif not is_encodable(key):
+                self._refuse_surrogate(key_node, f"the key {encodable(key)}")
             elif key in first_lines:
                 self._problem(
                     key_node,
@@ -118,6 +122,9 @@ class _Reader:
 
     def _scalar(self, node: ScalarNode, tag: str) -> Any:
         text: str = node.value
+        if not is_encodable(text):
+            self._refuse_surrogate(node, "a text")
+            return encodable(text)
         try:
             if tag == "int":
                 return int(text.replace("_", ""), 0)
@@ -127,6 +134,10 @@ class _Reader:
             self._problem(node, "a number cannot be read", "Write a plain number")
             return None
         return {"null": None, "bool": text in _TRUE}.get(tag, text)
+
+    def _refuse_surrogate(self, node: Node, which: str) -> None:
+        remedy = "Write the letter itself, or its whole code as in \\U0001F600"
+        self._problem(node, f"{which} holds half a letter (a lone surrogate)", remedy)
 
     def _problem(self, node: Node, what: str, remedy: str) -> None:
         self.problems.append(Problem(node.start_mark.line + 1, what, remedy))

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from daemon.domain.errors import PolicyError
+from daemon.domain.texts import is_encodable
 from daemon.policy.document import Document, read_document
 from daemon.policy.explain import explain, is_real
 from daemon.policy.files import Unreadable, read_regular, resolved_inside
@@ -45,6 +46,9 @@ def text_sha256(text: str) -> str:
 
 def load_policy(path: Path, *, folder: Path, limits: Limits = Limits()) -> Loaded:
     """Read and check a policy file of the policy folder, its golden file included. Never raises."""
+    if not is_encodable(str(path)):  # it could be neither stored nor told
+        problem = PolicyError(f"{path}:1", "its name or folder is not UTF-8", "Rename it")
+        return Loaded(path, None, "", (problem,))
     try:
         content = read_regular(resolved_inside(folder, path), limit_bytes=_LIMIT_BYTES)
         text = content.decode()

@@ -11,6 +11,7 @@ from daemon.domain.bases import base_digest
 from daemon.domain.errors import HostError
 from daemon.domain.ports import AdapterHost, HostInfo
 from daemon.domain.receipts import Receipt
+from daemon.domain.texts import NOT_DECODED
 from daemon.rollout.probes import Measured, Probe, ProbeFile, ReceiptFigures, judge_receipt
 from daemon.store.adapter_seal import broken_seal
 from daemon.store.adapters import AdapterRow, AdapterStore
@@ -60,7 +61,7 @@ class ReceiptService:
             return ReceiptFigures(reason=broken)
         try:
             probes = await asyncio.to_thread(_read_probes, Path(row.path))
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, *NOT_DECODED) as error:
             return ReceiptFigures(reason=f"its probes cannot be read ({error})")
         await self._host.load(row.name, Path(row.path))
         figures = ReceiptFigures(reason="it was not measured")

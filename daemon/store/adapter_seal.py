@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from daemon.domain.texts import NOT_DECODED
 from daemon.store.adapters import AdapterRow
 
 MANIFEST = "manifest.json"
@@ -27,7 +28,7 @@ def broken_seal(row: AdapterRow) -> str | None:
     try:
         seal = msgspec.json.decode((directory / MANIFEST).read_bytes(), type=Seal)
         wrong = [name for name, digest in seal.files.items() if _sha256(directory / name) != digest]
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *NOT_DECODED) as error:
         return f"its files cannot be read ({error})"
     if wrong:
         return f"{', '.join(sorted(wrong))} is not what the trainer wrote"

@@ -14,6 +14,7 @@ import msgspec
 
 from daemon.domain.errors import RefusedError, StoreError
 from daemon.domain.files import replace_file, sync_directory
+from daemon.domain.texts import NOT_DECODED
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -118,7 +119,7 @@ def read_manifest(folder: Path) -> BackupManifest:
         manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=BackupManifest)
     except OSError as error:
         raise RefusedError(where, f"it is no whole backup ({error.strerror})", remedy) from error
-    except msgspec.MsgspecError as error:
+    except NOT_DECODED as error:
         raise RefusedError(where, f"its {MANIFEST} is damaged ({error})", remedy) from error
     if manifest.format > FORMAT:
         raise RefusedError(where, f"it has format {manifest.format}", "Use the newer adaptd")

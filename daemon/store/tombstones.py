@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from daemon.domain.ingest import Address, Decoded
+from daemon.domain.texts import NOT_DECODED
 from daemon.domain.words import is_text, json_strings
 from daemon.store.database import Connection, Database, arrow, rows
 from daemon.store.statements import statements
@@ -131,7 +132,7 @@ def _is_json(content: bytes) -> bool:
         return False
     try:
         msgspec.json.decode(content, type=msgspec.Raw)
-    except (msgspec.DecodeError, RecursionError):
+    except NOT_DECODED:
         return False
     return True
 

@@ -23,6 +23,7 @@ from daemon.domain.files import replace_file
 from daemon.domain.machine import Machine, this_machine
 from daemon.domain.memory import needed_bytes
 from daemon.domain.ports import AdapterHost
+from daemon.domain.texts import NOT_DECODED
 
 FILE = "calibration.json"
 AUTO = "auto"
@@ -64,7 +65,7 @@ class Calibrator:
         try:
             found = msgspec.json.decode(self._path.read_bytes(), type=Calibration)
             return found if found.fingerprint == self._fingerprint(this_machine()) else None
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, *NOT_DECODED):
             return None
 
     def ensure(self) -> Calibration:

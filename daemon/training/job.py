@@ -7,6 +7,7 @@ import msgspec
 
 from daemon.domain.files import replace_file
 from daemon.domain.states import FailureCause
+from daemon.domain.texts import NOT_DECODED
 
 JOB_FILE = "job.json"
 LOCK_FILE = "lock"
@@ -121,5 +122,5 @@ def decode_line(line: bytes) -> Line | None:
     """None for a line that is not ours: a child's output is never trusted to be clean."""
     try:
         return msgspec.json.decode(line, type=Line)
-    except msgspec.MsgspecError:
+    except NOT_DECODED:
         return None

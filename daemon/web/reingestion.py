@@ -2,17 +2,17 @@
 
 import msgspec
 from fastapi import APIRouter, Request
-from pydantic import AwareDatetime, BaseModel, Field, NonNegativeInt
+from pydantic import AwareDatetime, Field, NonNegativeInt
 from starlette.responses import Response
 
 from daemon.domain.dead_letters import LetterChoice
 from daemon.domain.replays import ReplayRequest
-from daemon.web.answers import Because, actor_of, answer, principal_of
+from daemon.web.answers import Because, Body, actor_of, answer, principal_of
 from daemon.web.backend import Backend
 from daemon.web.records import Limit
 
 
-class NewReplay(BaseModel, extra="forbid"):
+class NewReplay(Body):
     """Offsets or times, not both. Ends are excluded; without one it goes as far as the consumer."""
 
     topics: list[str] = Field(min_length=1, max_length=100)
@@ -24,13 +24,13 @@ class NewReplay(BaseModel, extra="forbid"):
     reason: str = Field(min_length=1, max_length=1000)
 
 
-class Cursor(BaseModel, extra="forbid"):
+class Cursor(Body):
     received_at: AwareDatetime
     id: str = Field(max_length=1000)
     until: AwareDatetime
 
 
-class Letters(BaseModel, extra="forbid"):
+class Letters(Body):
     """Which to redrive: by id, by reason, or (neither) all that wait. `after`: the last `next`."""
 
     ids: list[str] = Field(default=[], max_length=1000)

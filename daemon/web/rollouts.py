@@ -2,16 +2,16 @@
 
 import msgspec
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.responses import Response
 
-from daemon.web.answers import Because, actor_of, answer
+from daemon.web.answers import Because, Body, actor_of, answer
 from daemon.web.backend import Backend
 from daemon.web.ports import RolloutAction
 from daemon.web.records import Limit
 
 
-class Begin(BaseModel, extra="forbid"):
+class Begin(Body):
     """`override_reason` skips the gate, never the steps."""
 
     adapter: str = Field(min_length=1, max_length=200)

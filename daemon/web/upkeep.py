@@ -1,14 +1,14 @@
 """Backups, and the release of a restored store."""
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.responses import Response
 
-from daemon.web.answers import Because, actor_of, answer
+from daemon.web.answers import Because, Body, actor_of, answer
 from daemon.web.backend import Backend
 
 
-class NewBackup(BaseModel, extra="forbid"):
+class NewBackup(Body):
     """`destination`: an absolute path on the daemon's machine that does not exist yet."""
 
     destination: str = Field(min_length=1, max_length=4096)

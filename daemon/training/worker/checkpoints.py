@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from daemon.domain.files import sync_directory
+from daemon.domain.texts import NOT_DECODED
 from daemon.training.adapter_files import file_hash
 from daemon.training.job import Job
 
@@ -81,6 +82,6 @@ def _whole(path: Path) -> Seal | None:
     try:
         content = msgspec.json.decode((path / _SEAL).read_bytes(), type=Seal)
         intact = all(file_hash(path / name) == hash_ for name, hash_ in content.files.items())
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *NOT_DECODED):
         return None
     return content if intact else None
