@@ -106,6 +106,9 @@ class Backups:
         except AdaptdError as error:
             self._become(state="failed", problem=str(error))
             _log.error("backup_failed", destination=job.destination, problem=str(error))
+        except Exception as error:  # told in the job, too: else its command waits for ever
+            self._become(state="failed", problem=f"it failed ({type(error).__name__})")
+            raise
         else:
             took_s = round(time.monotonic() - began, 3)
             self._become(state="done", took_s=took_s, manifest=summary(manifest))

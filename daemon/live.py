@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import Any
 
@@ -23,6 +23,7 @@ from daemon.web.ports import GatewaySeen, LiveFacts, PartState, PolicyState, Pro
 _HOST_LIMIT_S = 2.0
 _HOST_PATIENCE_S = 10.0  # one step of a full batch of long prompts takes seconds on a CPU
 _HOST_FRESH_S = 1.0
+_THREAD_PATIENCE = timedelta(seconds=10)  # a broker that starts anew is no failure yet
 
 
 class SeenPublisher:
@@ -36,6 +37,11 @@ class SeenPublisher:
         self._problem = "no gateway has answered yet"
         self._states: Sequence[GatewayState] = ()
         self.seen: dict[str, GatewaySeen] = {}
+
+    @property
+    def states_now(self) -> Sequence[GatewayState]:
+        """What the gateways answered last; none where they are silent."""
+        return self._states if self.problem is None else ()
 
     @property
     def problem(self) -> str | None:
@@ -151,6 +157,7 @@ class LiveParts:
                 _ingest_part(ingest),
                 _host_part(host),
                 self._routes(),
+                capture_part(self._publisher.states_now, datetime.now(UTC)),
                 PartState(part="restored", problem=self._restoration.problem),
             ],
             policies=[
@@ -217,6 +224,22 @@ class LiveParts:
             for name, seen in self._publisher.seen.items()
             if seen.state.rows_lost
         ]
+
+
+def capture_part(states: Iterable[GatewayState], now: datetime) -> PartState:
+    """Ready while every gateway puts its traffic on disk and sends it, short pauses apart."""
+    stalled = [
+        f"{state.gateway}: {thread.name}: {thread.problem}, since {_moment(thread.since)}"
+        for state in states
+        for thread in state.threads
+        if thread.problem is not None
+        and (thread.since is None or now - thread.since >= _THREAD_PATIENCE)
+    ]
+    return PartState(part="capture", problem="; ".join(stalled) or None)
+
+
+def _moment(time: datetime | None) -> str:
+    return "an unknown time" if time is None else f"{time:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _ingest_part(status: IngestStatus | None) -> PartState:

@@ -7,13 +7,16 @@ from collections.abc import Callable
 import structlog
 
 from daemon.domain.events import encode_event
+from daemon.domain.routes import ThreadState
 from serving.assembly import to_interaction, without_texts
+from serving.disk import Disk
 from serving.exchange import Exchange
 from serving.settings import GatewaySettings
-from serving.spool import Spool, SpoolBusyError
+from serving.spool import Spool
+from serving.supervised_thread import SupervisedThread
 
 BATCH = 256  # interactions a write and fsync
-RETRY_S = 0.5
+LAST_TRIES = 3  # of a disk that fails at the end; then rows are lost
 
 
 class Capture:
@@ -30,17 +33,33 @@ class Capture:
         *,
         on_spool: Callable[[Spool], None],
         log: structlog.typing.FilteringBoundLogger,
+        disk: Disk | None = None,
     ) -> None:
-        """`on_spool` gets the spool once its directory is ours, on the capture thread."""
+        """`on_spool` gets the spool once its directory is ours, on the capture thread.
+
+        One that raises is called again; meanwhile events are put on disk as ever.
+        """
         self._settings = settings
         self._on_spool = on_spool
         self._log = log
+        self._disk = disk
         self._queue: deque[Exchange] = deque()
         self._bytes = 0
         self._changed = threading.Condition()
-        self._closing = False
+        self._spool: Spool | None = None
+        self._is_handed_on = False
+        self._lines: list[bytes] = []  # off the queue and not on disk yet
         self._writing = 0
-        self._thread = threading.Thread(target=self._run, name="adaptd-capture", daemon=True)
+        self._is_told = True
+        self._thread = SupervisedThread(
+            "capture",
+            self._work,
+            wait=self._wait,
+            wake=self._notify,
+            at_end=self._count_lost,
+            log=log,
+            last_tries=LAST_TRIES,
+        )
         self.on_append: Callable[[], None] = lambda: None
         self.texts_dropped = 0
         self.rows_lost = 0
@@ -48,10 +67,13 @@ class Capture:
     def start(self) -> None:
         self._thread.start()
 
+    def state(self) -> ThreadState:
+        return self._thread.state()
+
     def record(self, exchange: Exchange) -> None:
         """Take an exchange. Never blocks on disk or broker, never raises."""
         with self._changed:
-            ended = self._closing and not self._thread.is_alive()
+            ended = self._thread.is_stopping and not self._thread.is_alive
             if ended or len(self._queue) >= self._settings.queue_rows:
                 self.rows_lost += 1
                 return
@@ -69,42 +91,47 @@ class Capture:
 
     def close(self, limit_s: float) -> bool:
         """Write what waits and stop. False where `limit_s` was too short; then rows are lost."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        self._thread.join(limit_s)
-        return not self._thread.is_alive()
+        return self._thread.stop(limit_s)
 
-    def _run(self) -> None:
-        spool = self._open()
-        if spool is None:
-            return
-        self._on_spool(spool)
-        while exchanges := self._next_batch():
-            lines = [line for exchange in exchanges if (line := self._line(exchange, spool))]
-            self._append(spool, lines)
-            self._writing = 0
+    def _work(self) -> bool:
+        """Write what waits and tell those who wait for it. False where nothing waits any more.
+
+        Every step is done once: an error leaves the rest to the next call. The disk comes first,
+        as memory is finite and the others can wait.
+
+        Raises:
+            SpoolBusyError, OSError: the spool cannot be used just now.
+        """
+        spool = self._spool = self._spool or self._open()
+        for _ in range(1 + len(self._queue) // BATCH):
+            self._write_batch(spool)
+        if not self._is_handed_on:
+            self._on_spool(spool)
+            self._is_handed_on = True
+        if not self._is_told:
             self.on_append()
+            self._is_told = True
+        return bool(self._queue)
 
-    def _open(self) -> Spool | None:
-        """The spool, as soon as an earlier process that is still ending lets go of it."""
-        told = ""
-        while not self._closing:
-            try:
-                settings = self._settings
-                return Spool(settings.spool_dir, segment_bytes=settings.segment_bytes)
-            except (OSError, SpoolBusyError) as error:
-                if str(error) != told:
-                    told = str(error)
-                    self._log.error("spool_unusable", problem=told)
-                self._pause()
-        self.rows_lost += len(self._queue)
-        return None
+    def _open(self) -> Spool:
+        """The spool, once an earlier process that is still ending has let go of it."""
+        settings = self._settings
+        return Spool(settings.spool_dir, segment_bytes=settings.segment_bytes, disk=self._disk)
+
+    def _write_batch(self, spool: Spool) -> None:
+        """Put a batch on disk: the one that failed before, else the next."""
+        if not self._writing:
+            exchanges = self._next_batch()
+            self._lines = [line for each in exchanges if (line := self._line(each, spool))]
+        if self._lines:
+            spool.append(self._lines)
+            self._is_told = False
+        self._lines = []
+        self._writing = 0
 
     def _next_batch(self) -> list[Exchange]:
-        """What waits, at most BATCH; empty once closing and nothing does."""
+        """What waits, at most BATCH."""
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._closing)
             batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
             self._bytes -= sum(exchange.texts_bytes for exchange in batch)
             self._writing = len(batch)
@@ -127,19 +154,21 @@ class Capture:
         self.texts_dropped += interaction.texts == "dropped" and not counted
         return line
 
-    def _append(self, spool: Spool, lines: list[bytes]) -> None:
-        """Try until the disk takes them; meanwhile the queue fills and its bounds hold."""
-        while lines:
-            try:
-                return spool.append(lines)
-            except OSError as error:
-                self._log.error("spool_write_failed", problem=str(error), rows=len(lines))
-                if self._closing:
-                    self.rows_lost += len(lines)
-                    return None
-                self._pause()
-        return None
-
-    def _pause(self) -> None:
+    def _wait(self) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._closing, timeout=RETRY_S)
+            self._changed.wait_for(lambda: self._queue or self._thread.is_stopping)
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify()
+
+    def _count_lost(self) -> None:
+        """What the disk did not take before the end."""
+        with self._changed:
+            lost = len(self._queue) + len(self._lines)
+            self.rows_lost += lost
+            self._queue.clear()
+            self._lines = []
+            self._writing = 0
+        if lost:
+            self._log.error("interactions_lost", rows=lost)

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -11,7 +12,8 @@ class _StandardError:
     """Finds sys.stderr at each line, so that whoever replaces it is heeded."""
 
     def msg(self, message: str) -> None:
-        sys.stderr.write(message + "\n")
+        with suppress(OSError, ValueError):  # a full disk or a closed stream must stop nobody
+            sys.stderr.write(message + "\n")
 
     debug = info = warning = error = msg
 

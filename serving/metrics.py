@@ -103,3 +103,9 @@ class _Facts(Collector):
         for adapter, count in state.in_flight.items():
             flying.add_metric([adapter], count)
         yield flying
+        working = GaugeMetricFamily(
+            "adaptd_gateway_thread_working", "1 while the thread works.", labels=["thread"]
+        )
+        for thread in state.threads:
+            working.add_metric([thread.name], thread.problem is None)
+        yield working

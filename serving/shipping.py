@@ -6,13 +6,12 @@ import msgspec
 import structlog
 
 from daemon.domain.events import Interaction, encode_event
+from daemon.domain.routes import ThreadState
 from daemon.domain.texts import NOT_DECODED
 from serving.assembly import without_texts
-from serving.delivery import Delivery, DeliveryError, Event
+from serving.delivery import Delivery, Event
 from serving.spool import Batch, Spool
-
-FIRST_RETRY_S = 0.2
-LAST_RETRY_S = 5.0
+from serving.supervised_thread import SupervisedThread
 
 
 class _Key(msgspec.Struct):
@@ -30,15 +29,27 @@ class Shipping:
         self._delivery = delivery
         self._log = log
         self._wake = threading.Event()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="adaptd-shipping", daemon=True)
-        self._retry_s = FIRST_RETRY_S
+        self._thread = SupervisedThread(
+            "shipping",
+            self._ship_next,
+            wait=self._wake.wait,
+            wake=self._wake.set,
+            at_end=delivery.close,
+            log=log,
+        )
         self.shipped = 0
-        self.failures = 0
         self.refused = 0
+
+    @property
+    def failures(self) -> int:
+        """Attempts that failed, for whatever reason."""
+        return self._thread.failures
 
     def start(self) -> None:
         self._thread.start()
+
+    def state(self) -> ThreadState:
+        return self._thread.state()
 
     def wake(self) -> None:
         """There is something new in the spool."""
@@ -49,73 +60,53 @@ class Shipping:
 
         False where that took longer than `limit_s`; the thread then ends with the process.
         """
-        self._closing.set()
-        self._wake.set()
-        self._thread.join(limit_s)
-        return not self._thread.is_alive()
+        return self._thread.stop(limit_s)
 
-    def _run(self) -> None:
-        while True:
-            self._wake.clear()
-            batch = self._spool.read()
-            if batch is not None and self._ship(batch):
-                continue
-            if self._closing.is_set():
-                break
-            if batch is None:
-                self._wake.wait()
-        self._delivery.close()
+    def _ship_next(self) -> bool:
+        """Send one batch. False where there is none.
 
-    def _ship(self, batch: Batch) -> bool:
-        """Send one batch. False where it was not accepted, after the pause before a retry."""
-        before = self.refused
-        try:
-            refused = self._delivery.deliver(self._events(batch.lines))
-            for event in refused:
-                self._send_lighter(event)
-            self._spool.acknowledge(batch)
-        except Exception as error:  # noqa: BLE001 - a client library may raise anything, and this thread must live
-            self._wait_after(error)
+        Raises:
+            DeliveryError, OSError: it was not accepted, or the spool cannot be read or written.
+        """
+        self._wake.clear()
+        batch = self._spool.read()
+        if batch is None:
             return False
-        self.shipped += len(batch.lines) - (self.refused - before)
-        if self._retry_s > FIRST_RETRY_S:
-            self._log.info("shipping_again", waiting=self._spool.depth)
-        self._retry_s = FIRST_RETRY_S
+        self._ship(batch)
         return True
 
-    def _events(self, lines: list[bytes]) -> list[Event]:
-        """The lines with their keys. One that a broken disk has spoilt is set aside."""
-        events = []
+    def _ship(self, batch: Batch) -> None:
+        events, unusable = self._read_lines(batch.lines)
+        for event in self._delivery.deliver(events):
+            unusable += self._send_lighter(event)
+        for line in unusable:  # only now: a batch that is not accepted comes here again
+            self._spool.set_aside(line)
+        self._spool.acknowledge(batch)
+        for line in unusable:
+            self._log.error("event_refused", bytes=len(line), file="refused.ndjson")
+        self.refused += len(unusable)
+        self.shipped += len(batch.lines) - len(unusable)
+
+    def _read_lines(self, lines: list[bytes]) -> tuple[list[Event], list[bytes]]:
+        """The lines with their keys, and those that a broken disk has spoilt."""
+        events, spoilt = [], []
         for line in lines:
             try:
                 key = msgspec.json.decode(line, type=_Key)
             except NOT_DECODED:
-                self._set_aside(line)
+                spoilt.append(line)
             else:
                 events.append(Event(key.unit or key.id, line))
-        return events
+        return events, spoilt
 
-    def _send_lighter(self, event: Event) -> None:
-        """An interaction that is too large for the receiver goes without its texts."""
+    def _send_lighter(self, event: Event) -> list[bytes]:
+        """Send an interaction that is too large for the receiver without its texts.
+
+        Returns what even so nobody takes.
+        """
         try:
             interaction = without_texts(msgspec.json.decode(event.value, type=Interaction))
         except NOT_DECODED:
-            self._set_aside(event.value)
-            return
+            return [event.value]
         lighter = Event(event.key, encode_event(interaction))
-        for refused in self._delivery.deliver([lighter]):
-            self._set_aside(refused.value)
-
-    def _set_aside(self, line: bytes) -> None:
-        self.refused += 1
-        self._spool.set_aside(line)
-        self._log.error("event_refused", bytes=len(line), file="refused.ndjson")
-
-    def _wait_after(self, error: Exception) -> None:
-        self.failures += 1
-        if self._retry_s == FIRST_RETRY_S:  # the first of a row; the counter tells of the rest
-            known = isinstance(error, DeliveryError | OSError)  # another's words may quote a line
-            problem = str(error) if known else type(error).__name__
-            self._log.warning("shipping_stopped", problem=problem, waiting=self._spool.depth)
-        self._closing.wait(self._retry_s)
-        self._retry_s = min(self._retry_s * 2, LAST_RETRY_S)
+        return [refused.value for refused in self._delivery.deliver([lighter])]

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from daemon.domain.routes import GatewayState
+from daemon.domain.routes import GatewayState, ThreadState
 from daemon.domain.signing import derive, load_secret
 from daemon.domain.texts import NOT_DECODED
 from daemon.domain.tokens import Principal, TokenBook
@@ -141,7 +141,12 @@ class Station:
             rows_lost=self._capture.rows_lost,
             lease_held=self.book.lease_held(),
             table_saved=self.book.saved,
+            threads=self._threads(),
         )
+
+    def _threads(self) -> tuple[ThreadState, ...]:
+        shipping = (self._shipping.state(),) if self._shipping else ()
+        return (self._capture.state(), *shipping)
 
     def _render_metrics(self) -> bytes:
         shipping = self._shipping
@@ -159,10 +164,14 @@ class Station:
     def _ship_from(self, spool: Spool) -> None:
         settings = self._settings
         delivery = self._new_delivery(settings.interactions_topic, SHIP_LIMIT_S)
-        self._spool = spool
-        self._shipping = Shipping(spool, delivery, log=self.log)
-        self._capture.on_append = self._shipping.wake
-        self._shipping.start()
+        shipping = Shipping(spool, delivery, log=self.log)
+        try:
+            shipping.start()
+        except RuntimeError:  # no thread to be had: called again
+            delivery.close()
+            raise
+        self._spool, self._shipping = spool, shipping
+        self._capture.on_append = shipping.wake
 
     def _new_delivery(self, topic: str, limit_s: float) -> Delivery:
         settings = self._settings

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from daemon.domain.events import AwareTime
 from daemon.domain.states import Arm
 
 VERSION_NAME = re.compile(
@@ -99,13 +100,22 @@ def choose(route: Route, unit: str, *, lease_held: bool) -> Choice:
     )
 
 
+class ThreadState(msgspec.Struct, frozen=True, kw_only=True):
+    """A thread of a gateway. `problem`: what it waits for, `since` when; None while it works."""
+
+    name: str
+    problem: str | None = None
+    since: AwareTime | None = None
+
+
 class GatewayState(msgspec.Struct, frozen=True, kw_only=True):
     """A gateway's answer to a published table.
 
     `in_flight` counts requests by the name vLLM knows, `spool_events` what is captured and not yet
     accepted elsewhere. Not `table_saved`: the table is in force, but the disk did not take it.
     `dtype` is the number format that the server around the gateway computes in; None where the
-    gateway is not in the server's process.
+    gateway is not in the server's process. `threads` put events on disk (`capture`) and send them
+    (`shipping`).
     """
 
     gateway: str
@@ -117,3 +127,4 @@ class GatewayState(msgspec.Struct, frozen=True, kw_only=True):
     lease_held: bool = False
     table_saved: bool = True
     dtype: str | None = None
+    threads: tuple[ThreadState, ...] = ()

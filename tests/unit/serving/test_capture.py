@@ -1,9 +1,11 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from serving.allowlist import Kind
 from serving.capture import Capture
+from serving.disk import Disk
 from serving.exchange import Exchange
 from serving.log import make_log
 from serving.settings import GatewaySettings
@@ -11,7 +13,14 @@ from serving.spool import Spool
 from tests.waiting import until_blocking
 
 
-def a_capture(home: Path, spools: list[Spool], **changes: Any) -> Capture:
+def a_capture(
+    home: Path,
+    spools: list[Spool],
+    *,
+    disk: Disk | None = None,
+    on_spool: Callable[[Spool], None] | None = None,
+    **changes: Any,
+) -> Capture:
     settings = GatewaySettings(
         gateway="g1",
         tokens_path=home,
@@ -21,7 +30,7 @@ def a_capture(home: Path, spools: list[Spool], **changes: Any) -> Capture:
         spool_dir=home / "spool",
         **changes,
     )
-    return Capture(settings, on_spool=spools.append, log=make_log("g1"))
+    return Capture(settings, on_spool=on_spool or spools.append, log=make_log("g1"), disk=disk)
 
 
 def an_exchange(name: str, *, texts: bytes = b"") -> Exchange:
