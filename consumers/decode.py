@@ -11,13 +11,13 @@ import msgspec
 import pyarrow as pa
 
 from consumers.doubts import doubtful_feedback, doubtful_interactions
-from consumers.feedback import check_feedback
 from consumers.parse import MAX_EVENT_BYTES, Parsed, UnreadableError, check_time, parse, split
 from consumers.records import SIGNED, Record, Sender
 from consumers.rows import Rows
 from consumers.tables import dead_letters_table, feedback_table, interactions_table
 from consumers.wire import BATCH_OPENS, UNCLEAR, WireInteraction, as_wire, read_batch, read_one
 from daemon.domain.events import Feedback
+from daemon.domain.feedback import problem_with
 from daemon.domain.ingest import Decoded, Span
 
 __all__ = ["SIGNED", "Record", "Sender", "decode"]
@@ -159,7 +159,8 @@ def _check(parsed: Parsed, sender: Sender) -> None:
     check_time(event)
     if isinstance(event, Feedback):
         _permit("source", event.source, sender.sources)
-        check_feedback(event)
+        if (problem := problem_with(event)) is not None:
+            raise UnreadableError(*problem)
     else:
         _permit("model", event.model, sender.models)
 

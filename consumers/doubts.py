@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from consumers.feedback import check_feedback
-from consumers.parse import EARLIEST_S, LATEST_S, MAX_DEPTH, UnreadableError, too_deep
+from consumers.parse import EARLIEST_S, LATEST_S, MAX_DEPTH
 from consumers.rows import Rows
 from consumers.wire import UNCLEAR
+from daemon.domain.feedback import problem_with
+from daemon.domain.nesting import nests_deeper
 
 pc: Any = pyarrow.compute  # its functions are made at import, so no checker knows them
 # A double ends at 1.8e308: a number beyond it has an exponent of three digits, or very many digits.
@@ -54,11 +55,7 @@ def _says_something(event: Any) -> bool:
     """False also where it would take a look into the message to tell."""
     if event.kind == "correction" and not (event.text or "").strip():
         return False
-    try:
-        check_feedback(event)
-    except UnreadableError:
-        return False
-    return True
+    return problem_with(event) is None
 
 
 def _out_of_time(micros: np.ndarray) -> Iterable[int]:
@@ -98,7 +95,7 @@ def _has_many_braces(column: pa.Array) -> Any:
 def _is_sound(text: str, opening: str) -> bool:
     try:
         # One level less: the event itself is one.
-        return text.startswith(opening) and not too_deep(_any(text), MAX_DEPTH - 1)
+        return text.startswith(opening) and not nests_deeper(_any(text), MAX_DEPTH - 1)
     except UNCLEAR:
         return False
 

@@ -17,10 +17,10 @@ from consumers.parse import (
     MAX_EVENT_BYTES,
     UnreadableError,
     decode_json,
-    too_deep,
 )
 from daemon.domain.errors import RefusedError, TooLargeError
 from daemon.domain.ingest import Decoded, LogRange, Span
+from daemon.domain.nesting import nests_deeper
 from daemon.domain.ports import EventSink
 from daemon.domain.tokens import Principal
 
@@ -157,7 +157,7 @@ def _converted(line: bytes, options: ImportOptions) -> tuple[bytes, UnreadableEr
         if len(line) > MAX_LINE_BYTES:
             raise UnreadableError("too_large", f"more than {MAX_LINE_BYTES} bytes")
         found = decode_json(line)
-        if too_deep(found):
+        if nests_deeper(found, MAX_DEPTH):
             raise UnreadableError("too_deep", f"nested more than {MAX_DEPTH} levels")
         events = _events(found, options)
     except UnreadableError as why:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from daemon.domain.events import FEEDBACK_SCHEMA, INTERACTION_SCHEMA, Feedback, Interaction, Usage
+from daemon.domain.nesting import nests_deeper
 from daemon.domain.texts import encodable
 
 Kind = Literal["interaction", "feedback"]
@@ -108,7 +109,7 @@ def parse(raw: bytes, kind: Kind | None) -> Parsed:
         raise UnreadableError(
             "not_an_object", f"an event is a JSON object, not {type(found).__name__}"
         )
-    if too_deep(found):
+    if nests_deeper(found, MAX_DEPTH):
         raise UnreadableError("too_deep", f"nested more than {MAX_DEPTH} levels")
     kind = _kind(found, kind)
     known = _TYPES[kind].__struct_fields__
@@ -120,16 +121,6 @@ def parse(raw: bytes, kind: Kind | None) -> Parsed:
     except (msgspec.ValidationError, ValueError, OverflowError) as error:
         raise UnreadableError("invalid", str(error)) from error
     return Parsed(event, _encoder.encode(extra) if extra else None)
-
-
-def too_deep(value: Any, limit: int = MAX_DEPTH) -> bool:
-    """Whether lists and objects nest more than `limit` levels."""
-    level = [value]
-    for _ in range(limit + 1):
-        level = [child for parent in level for child in _children(parent)]
-        if not level:
-            return False
-    return True
 
 
 def decode_json(raw: bytes) -> Any:
@@ -208,12 +199,6 @@ def _kind(found: dict[str, Any], kind: Kind | None) -> Kind:
 def _unknown_usage(usage: dict[str, Any]) -> dict[str, Any]:
     extra = {name: value for name, value in usage.items() if name not in Usage.__struct_fields__}
     return {"usage": extra} if extra else {}
-
-
-def _children(value: Any) -> Any:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
 
 
 def check_time(event: Event) -> None:

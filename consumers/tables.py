@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from consumers.feedback import scaled_rating
 from consumers.rows import Rows
+from daemon.domain.feedback import scaled_rating
 
 _TIME = pa.timestamp("us", tz="UTC")
 _TAGS = pa.map_(pa.string(), pa.string())

@@ -1,11 +1,12 @@
 """Exchange → interaction. Pure, and slow enough to be kept off the request's path."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from daemon.domain.events import Interaction, Usage
+from daemon.domain.nesting import nests_deeper
 from daemon.domain.texts import NOT_DECODED
 from serving.allowlist import RENDERED
 from serving.exchange import Exchange
@@ -27,26 +28,10 @@ def to_interaction(exchange: Exchange) -> Interaction:
         return _interaction(exchange)
 
 
-def nests_deeper(value: Any, limit: int) -> bool:
-    """True where lists and objects nest in more than `limit` levels."""
-    level = [value]
-    for _ in range(limit):
-        level = [child for parent in level for child in _children(parent)]
-        if not level:
-            return False
-    return bool(level)
-
-
 def without_texts(interaction: Interaction) -> Interaction:
     return msgspec.structs.replace(
         interaction, request=None, choices=None, params=None, texts="dropped"
     )
-
-
-def _children(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
 
 
 def _interaction(exchange: Exchange) -> Interaction:

@@ -20,10 +20,11 @@ from daemon.domain.events import (
     encode_event,
 )
 from daemon.domain.feedback import problem_with
+from daemon.domain.nesting import nests_deeper
 from daemon.domain.signing import belongs_to
 from daemon.domain.texts import NOT_DECODED
 from daemon.domain.tokens import Principal
-from serving.assembly import MAX_DEPTH, nests_deeper
+from serving.assembly import MAX_DEPTH
 from serving.delivery import Delivery, DeliveryError, Event
 from serving.identity import own_name
 from serving.intake import Tags
@@ -95,14 +96,19 @@ def _event(given: Given, principal: Principal, *, ids_key: bytes, now: datetime)
         "time": min(given.time or now, now),
     }
     feedback = Feedback(**fields)
-    problem = problem_with(feedback)
+    if (problem := problem_with(feedback)) is not None:
+        raise _unusable(problem.detail, code=problem.reason)
     if nests_deeper(feedback.message, MAX_DEPTH):
-        problem = f"the message nests in more than {MAX_DEPTH} levels"
+        raise _unusable(f"the message nests in more than {MAX_DEPTH} levels", code="too_deep")
     if feedback.time < _EARLIEST:
-        problem = "its time is before 1970"
-    if problem:
-        raise bad_request(f"The feedback is not valid: {problem}.", param="kind")
+        raise _unusable("its time is before 1970", code="time_out_of_range")
     return feedback
+
+
+def _unusable(problem: str, *, code: str) -> RefusalError:
+    """`code` is the reason that a dead letter with the same fault has."""
+    message = f"The feedback is not valid: {problem}."
+    return RefusalError(400, message, param="kind", code=code)
 
 
 def _source(given: Given, principal: Principal) -> str:

@@ -47,6 +47,8 @@ def status(as_json: AsJson = False) -> None:
         f"{'ready' if found['ready'] else 'NOT READY'}: {events['interactions']} interactions, "
         f"{events['feedback']} feedback, {events['dead_letters']} dead letters"
     )
+    if events.get("unscaled_ratings"):
+        say(f"{events['unscaled_ratings']} ratings without a scale: nothing is learnt from them")
     say(_ingestion(found["ingest"]))
     for part in found["not_ready"]:
         say(f"not ready: {part['part']}: {part['problem']}")

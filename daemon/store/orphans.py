@@ -50,6 +50,7 @@ def _write(
 ) -> None:
     if since == _BEGINNING:
         cursor.execute(_SQL["forget_orphans"])
+        cursor.execute(_SQL["count_unscaled"])
     else:
         cursor.execute(_SQL["drop_found"], {"since": since, "until": until})
     cursor.register("orphans", found)

@@ -45,7 +45,8 @@ class EventCounts(msgspec.Struct, frozen=True, kw_only=True):
     """What arrived. `last_minute` counts interactions and feedback ingested in the last 60 s.
 
     `duplicates` were dropped, since the store was made. `orphans`: feedback stored by
-    `orphans_until` that waits for its interaction.
+    `orphans_until` that waits for its interaction. `unscaled_ratings`: stored by older releases,
+    neither -1 nor 1 and without a scale, so that nothing is learnt from them.
     """
 
     interactions: int
@@ -56,6 +57,7 @@ class EventCounts(msgspec.Struct, frozen=True, kw_only=True):
     duplicates: int = 0
     orphans: int = 0
     orphans_until: datetime | None = None
+    unscaled_ratings: int = 0
     last_interaction_at: datetime | None
     last_feedback_at: datetime | None
 

@@ -50,6 +50,17 @@ def test_status_is_a_line_an_alias_and_its_trouble_is_on_stderr(run: RunCommand)
     assert run("status", "--json").data["models"][0]["model"] == "support"
 
 
+def test_status_counts_ratings_that_older_releases_stored_without_a_scale(
+    run: RunCommand, served: ServedParts
+) -> None:
+    assert "without a scale" not in run("status").err
+    count = "UPDATE unscaled_ratings SET feedback = {}"
+    served.run(served.database.write(lambda cursor: cursor.execute(count.format(3))))
+    assert "3 ratings without a scale" in run("status").err
+    assert run("status", "--json").data["events"]["unscaled_ratings"] == 3
+    served.run(served.database.write(lambda cursor: cursor.execute(count.format(0))))
+
+
 def test_watch_draws_the_run_with_its_progress(run: RunCommand, a_run: Run) -> None:
     screen = run("watch", "--once").out
     assert "step 9 of 36, loss 1.250, 40 tokens/s, 60 s left" in screen

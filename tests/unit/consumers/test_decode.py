@@ -181,7 +181,7 @@ def _read(table: Any) -> list[dict[str, Any]]:
         (as_bytes(an_interaction(schema="other/1")), "unknown_schema"),
         (as_bytes(an_interaction(schema=None)), "unknown_schema"),
         (as_bytes(a_correction("i1", text=" ")), "incomplete"),
-        (as_bytes(a_rating("i1", value=3)), "rating_out_of_range"),
+        (as_bytes(a_rating("i1", value=3)), "rating_without_scale"),
         (b'{"batch": []}', "empty_batch"),
         (b'{"batch": 1}', "invalid"),
         (as_bytes({"batch": [1] * (MAX_BATCH + 1)}), "batch_too_long"),

@@ -73,7 +73,7 @@ async def test_each_event_of_a_body_has_its_own_answer(door: EventDoor) -> None:
         "not_an_object",
         "stored",
         "invalid",
-        "rating_out_of_range",
+        "rating_without_scale",
     ]
     assert [(result.item, result.index) for result in results] == [
         (0, 0),

@@ -8,7 +8,7 @@ import pytest
 from daemon.domain.routes import Choice, Route
 from daemon.domain.states import Arm
 from serving.allowlist import Kind
-from serving.assembly import join_chunks, nests_deeper, to_interaction
+from serving.assembly import join_chunks, to_interaction
 from serving.exchange import Exchange
 from serving.rewrite import decode_fields
 
@@ -119,8 +119,6 @@ def test_a_request_that_nests_too_deep_costs_the_texts_not_the_row() -> None:
     found = to_interaction(an_exchange({"messages": deep}))
 
     assert (found.texts, found.request) == ("dropped", None)
-    assert nests_deeper([[1]], 1)
-    assert not nests_deeper([[1]], 3)
 
 
 def test_a_refused_request_has_no_arm() -> None:
