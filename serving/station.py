@@ -5,8 +5,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from daemon.domain.routes import GatewayState, ThreadState
 from daemon.domain.signing import derive, load_secret
 from daemon.domain.texts import NOT_DECODED

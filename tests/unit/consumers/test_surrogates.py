@@ -26,9 +26,10 @@ def ingesting() -> Iterator[Ingesting]:
 
 def spellings(event: dict[str, Any]) -> list[bytes]:
     """As JSON escapes it, and as some encoders write it: no UTF-8."""
-    return [json.dumps(event).encode(), json.dumps(event, ensure_ascii=False).encode(
-        "utf-8", "surrogatepass"
-    )]
+    return [
+        json.dumps(event).encode(),
+        json.dumps(event, ensure_ascii=False).encode("utf-8", "surrogatepass"),
+    ]
 
 
 EVENTS = [
@@ -61,8 +62,8 @@ async def test_an_event_with_half_a_letter_becomes_a_dead_letter(
     letters = await ingesting.ask("SELECT reason, detail FROM dead_letters")
     assert len(letters) == 4
     assert {letter["reason"] for letter in letters} <= set(REASONS)
-    assert [row["n"] for row in await ingesting.ask("SELECT count(*) AS n FROM interactions")] == [1]
-    assert [row["n"] for row in await ingesting.ask("SELECT count(*) AS n FROM feedback")] == [0]
+    assert await ingesting.ask("SELECT DISTINCT id FROM interactions") == [{"id": good["id"]}]
+    assert await ingesting.ask("SELECT id FROM feedback") == []
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,12 @@ async def test_an_event_with_half_a_letter_becomes_a_dead_letter(
         (ImportOptions(format="adaptd"), an_interaction(user=HALF)),
         (
             ImportOptions(format="openai", model="support"),
-            {"messages": [{"role": "user", "content": HALF}, {"role": "assistant", "content": "x"}]},
+            {
+                "messages": [
+                    {"role": "user", "content": HALF},
+                    {"role": "assistant", "content": "x"},
+                ]
+            },
         ),
         (
             ImportOptions(format="langfuse", ratings=(Rating(name="thumbs"),)),

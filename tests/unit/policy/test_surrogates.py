@@ -23,7 +23,7 @@ def load(folder: Path, text: str) -> Loaded:
         f'alpha: "{HALF}"',
         f'base: "{HALF}"',
         f'timezone: "a{HALF}"',
-        f'select: {{where: "x = \'{HALF}\'"}}',
+        f"select: {{where: \"x = '{HALF}'\"}}",
         f'select: {{use: [correction, "{HALF}"]}}',
         f'"{HALF}": 1',
         f'train: {{"rank{HALF}": 8}}',
