@@ -4,6 +4,7 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from serving.disk import Disk
@@ -12,7 +13,22 @@ METHODS = tuple(name for name in vars(Disk) if not name.startswith("_"))
 ERRORS = (errno.EMFILE, errno.EIO, errno.ENOSPC)
 
 
-class FailingDisk(Disk):
+class QuickDisk(Disk):
+    """Waits for no platter: hundreds of runs would take minutes of it."""
+
+    def sync(self, descriptor: int) -> None:
+        pass
+
+    def sync_directory(self, path: Path) -> None:
+        pass
+
+    def replace_file(self, path: Path, content: bytes) -> None:
+        fresh = path.with_suffix(".fresh")
+        fresh.write_bytes(content)
+        fresh.replace(path)
+
+
+class FailingDisk(QuickDisk):
     """Asks `fails` before each call, with the method's name and the numbers of calls so far."""
 
     def __init__(self, fails: Callable[[str, Counter[str]], int | None]) -> None:
@@ -49,4 +65,6 @@ def fail_at(place: int, error: int) -> FailingDisk:
 
 def fail_first(method: str, error: int, *, times: int) -> FailingDisk:
     """The first calls of one method fail."""
-    return FailingDisk(lambda name, calls: error if name == method and calls[name] < times else None)
+    return FailingDisk(
+        lambda name, calls: error if name == method and calls[name] < times else None
+    )
