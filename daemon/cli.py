@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from daemon import __version__
-from daemon.commands import (
+from adaptd import __version__
+from adaptd.daemon.commands import (
     adapters,
     backup,
     deadletters,
@@ -29,10 +29,10 @@ from daemon.commands import (
     store,
     token,
 )
-from daemon.commands.errors import exit_code
-from daemon.commands.output import say
-from daemon.domain.errors import AdaptdError
-from daemon.domain.texts import unencodable_in
+from adaptd.daemon.commands.errors import exit_code
+from adaptd.daemon.commands.output import say
+from adaptd.daemon.wire.errors import AdaptdError
+from adaptd.daemon.wire.texts import unencodable_in
 
 _INTERRUPTED = 128 + signal.SIGINT
 

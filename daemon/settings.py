@@ -22,10 +22,10 @@ from pydantic_settings import (
 )
 from pydantic_settings.exceptions import SettingsError as UnreadableSettingsError
 
-from daemon.domain.errors import SettingsError
-from daemon.domain.events import DEAD_LETTERS_TOPIC
-from daemon.domain.kafka import KafkaSecurity, Mechanism, Protocol
-from daemon.domain.texts import unencodable_in
+from adaptd.daemon.wire.errors import SettingsError
+from adaptd.daemon.wire.events import DEAD_LETTERS_TOPIC
+from adaptd.daemon.wire.kafka import KafkaSecurity, Mechanism, Protocol
+from adaptd.daemon.wire.texts import unencodable_in
 
 _REMEDY = "See docs/settings.md for every ADAPTD_* variable"
 

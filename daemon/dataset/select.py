@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from daemon.dataset.messages import RenderError, text_of
-from daemon.dataset.prompts import is_conversation, last_words, prompt_key
-from daemon.domain.feedback import RATING_WITHOUT_SCALE
-from daemon.policy.model import Caps, Select
+from adaptd.daemon.dataset.messages import RenderError, text_of
+from adaptd.daemon.dataset.prompts import is_conversation, last_words, prompt_key
+from adaptd.daemon.policy.model import Caps, Select
+from adaptd.daemon.wire.feedback import RATING_WITHOUT_SCALE
 
 Row = Mapping[str, Any]
 _CORRECTION, _RATING = "correction", "rating"

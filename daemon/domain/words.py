@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from daemon.domain.texts import NOT_DECODED
+from adaptd.daemon.wire.texts import NOT_DECODED
 
 # One that has no end goes to the end of all: to look for others in it would take the square of its
 # length, hours for a few 100 kB of escaped quotes.

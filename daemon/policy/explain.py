@@ -7,9 +7,9 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from daemon.policy.document import Path
-from daemon.policy.model import Policy
-from daemon.policy.waiting import KEYS, NOT_YET, VALUES
+from adaptd.daemon.policy.document import Path
+from adaptd.daemon.policy.model import Policy
+from adaptd.daemon.policy.waiting import KEYS, NOT_YET, VALUES
 
 _SHOWN = 120
 _TYPES = {

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from daemon.domain.texts import NOT_DECODED, unencodable_in
-from daemon.policy.files import Unreadable, inside, read_regular
+from adaptd.daemon.policy.files import Unreadable, inside, read_regular
+from adaptd.daemon.wire.texts import NOT_DECODED, unencodable_in
 
 _LIMIT_BYTES = 64 * 1024**2
 _SHOWN_PROBLEMS = 20

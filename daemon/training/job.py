@@ -5,9 +5,9 @@ from typing import Any
 
 import msgspec
 
-from daemon.domain.files import replace_file
-from daemon.domain.states import FailureCause
-from daemon.domain.texts import NOT_DECODED
+from adaptd.daemon.domain.states import FailureCause
+from adaptd.daemon.wire.files import replace_file
+from adaptd.daemon.wire.texts import NOT_DECODED
 
 JOB_FILE = "job.json"
 LOCK_FILE = "lock"
@@ -61,7 +61,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
+class TrainingProgress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
     """One line while a child works. `phase`: loading, training, probing or publishing.
 
     `tokens_per_s` is of the time in which the child ran; `eta_s` is wall time, pauses included.
@@ -91,7 +91,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     message: str
 
 
-Line = Progress | Done | Failed
+Line = TrainingProgress | Done | Failed
 EXIT_LOCKED = 15  # another child holds the run directory
 EXIT_CODES = {
     FailureCause.ERROR: 1,

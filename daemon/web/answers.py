@@ -7,8 +7,8 @@ from pydantic import BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
-from daemon.domain.texts import encode_json, unencodable_in
-from daemon.domain.tokens import Principal
+from adaptd.daemon.wire.texts import encode_json, unencodable_in
+from adaptd.daemon.wire.tokens import Principal
 
 
 class Body(BaseModel, extra="forbid"):

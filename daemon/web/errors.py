@@ -7,13 +7,14 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from daemon.domain.errors import (
+from adaptd.daemon.wire.errors import (
     AdaptdError,
     AwayError,
     BusyError,
     HaltError,
     HostError,
     MalformedError,
+    NotPermittedError,
     PolicyError,
     RefusedError,
     StoreError,
@@ -21,10 +22,11 @@ from daemon.domain.errors import (
     TooSlowError,
     UnknownEncodingError,
 )
-from daemon.domain.texts import encode_json
+from adaptd.daemon.wire.texts import encode_json
 
 # The first that fits: a subclass stands before what it is made of.
 _STATUS: dict[type[AdaptdError], tuple[int, str]] = {
+    NotPermittedError: (HTTPStatus.FORBIDDEN, "refused"),
     TooLargeError: (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "refused"),
     MalformedError: (HTTPStatus.BAD_REQUEST, "refused"),
     UnknownEncodingError: (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "refused"),

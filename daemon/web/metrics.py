@@ -11,12 +11,12 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from daemon import __version__
-from daemon.domain.meters import Distribution
-from daemon.domain.texts import encodable
-from daemon.store.surfaces import StoreFacts
-from daemon.web.ports import LiveFacts
-from daemon.web.status import alerts, not_ready, route_of
+from adaptd import __version__
+from adaptd.daemon.domain.meters import Distribution
+from adaptd.daemon.store.status_reads import StoreFacts
+from adaptd.daemon.web.ports import LiveFacts
+from adaptd.daemon.web.status import alerts, not_ready, route_of
+from adaptd.daemon.wire.texts import encodable
 
 Sample = tuple[tuple[str, ...], float]
 _COUNTERS = {

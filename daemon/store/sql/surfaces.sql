@@ -42,6 +42,7 @@ SELECT * FROM rollouts QUALIFY row_number() OVER (PARTITION BY model ORDER BY cr
 SELECT epoch, published, reason, created_at FROM route_tables ORDER BY epoch DESC LIMIT 1;
 -- name: evaluations_of
 SELECT * FROM evaluations WHERE ($model IS NULL OR model = $model) AND ($run_id IS NULL OR run_id = $run_id)
+  AND ($seen::VARCHAR[] IS NULL OR list_contains($seen::VARCHAR[], model))
 ORDER BY created_at DESC, evaluation_id DESC LIMIT $limit;
 -- name: receipts_of
 SELECT * FROM receipts WHERE adapter = $adapter ORDER BY created_at DESC;

@@ -6,12 +6,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from daemon.demo.broker import free_port
-from daemon.domain.states import RunState
-from daemon.store.adapters import AdapterRow, AdapterStore, Origin
-from daemon.store.runs import Run, RunStore
-from tests.commands import RunCommand
-from tests.daemon_world import ServedParts, token_for
+from adaptd.daemon.demo.broker import free_port
+from adaptd.daemon.domain.states import RunState
+from adaptd.daemon.store.lifecycle.adapters import AdapterRow, AdapterStore, Origin
+from adaptd.daemon.store.lifecycle.runs import Run, RunStore
+from tests.support.commands import RunCommand
+from tests.support.daemon_world import ServedParts, token_for
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

@@ -9,10 +9,10 @@ import httpx
 import msgspec
 import pytest
 
-from daemon.domain.errors import SettingsError
-from daemon.settings import load_settings
-from tests.commands import RunCommand
-from tests.daemon_world import ServedParts
+from adaptd.daemon.settings import load_settings
+from adaptd.daemon.wire.errors import SettingsError
+from tests.support.commands import RunCommand
+from tests.support.daemon_world import ServedParts
 
 HALF = r"\ud800"
 POLICIES = [

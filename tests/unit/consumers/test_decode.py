@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from consumers.decode import SIGNED, Record, decode
-from consumers.parse import MAX_BATCH, MAX_DEPTH, MAX_EVENT_BYTES
-from daemon.domain.ingest import Decoded, Span
-from daemon.store.database import Database
-from tests.event_samples import a_correction, a_rating, an_interaction, as_bytes
-from tests.ingesting import EVENTS, UNSIGNED, Ingesting, chunk
+from adaptd.consumers.decoding.decode import SIGNED, Record, decode
+from adaptd.consumers.decoding.json_events import MAX_BATCH, MAX_DEPTH, MAX_EVENT_BYTES
+from adaptd.daemon.domain.ingest import Decoded, Span
+from adaptd.daemon.store.database.database import Database
+from tests.support.event_samples import a_correction, a_rating, an_interaction, as_bytes
+from tests.support.ingesting import EVENTS, UNSIGNED, Ingesting, chunk
 
 
 def decoded(*values: Any, **options: Any) -> Decoded:

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.http import EventDoor
-from consumers.import_options import ImportOptions
-from consumers.importing import import_sender, read_lines, refused_lines
-from daemon.domain.events import FEEDBACK_SCHEMA
-from daemon.domain.signing import new_response_id
-from daemon.domain.tokens import Principal
-from daemon.store.database import Database
-from serving.feedback import read_feedback
-from serving.refusal import RefusalError
-from tests.ingesting import Ingesting, chunk
+from adaptd.consumers.doors.file_import import import_sender, read_lines, refused_lines
+from adaptd.consumers.doors.http_door import EventDoor
+from adaptd.consumers.doors.import_options import ImportOptions
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.wire.events import FEEDBACK_SCHEMA
+from adaptd.daemon.wire.signing import new_response_id
+from adaptd.daemon.wire.tokens import Principal
+from adaptd.serving.gateway.feedback import read_feedback
+from adaptd.serving.gateway.refusals import RefusalError
+from tests.support.ingesting import Ingesting, chunk
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 KEY = b"k" * 32
@@ -116,7 +116,8 @@ def at_the_gateway(said: dict[str, Any]) -> str | None:
     try:
         read_feedback(body, APP, ids_key=KEY, now=NOW)
     except RefusalError as refusal:
-        return (refusal.code or "invalid") if refusal.status == 400 else str(refusal.status)
+        assert refusal.status == 400
+        return refusal.code or "invalid"
     return None
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.dataset.prompts import last_words, normalised, prompt_key
-from daemon.dataset.select import Selection, fair_cap, select_examples
-from daemon.policy.model import Caps, Select
+from adaptd.daemon.dataset.prompts import last_words, normalised, prompt_key
+from adaptd.daemon.dataset.select import Selection, fair_cap, select_examples
+from adaptd.daemon.policy.model import Caps, Select
 
 AS_OF = datetime(2026, 11, 2, tzinfo=UTC)
 EARLIER = AS_OF - timedelta(hours=5)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.domain.texts import is_encodable
-from daemon.policy.load import Loaded, load_policy
-from tests.unit.policy.policy_files import FULL, GOLDEN_LINE, MINIMAL, write_golden, write_policy
+from adaptd.daemon.policy.load import Loaded, load_policy
+from adaptd.daemon.wire.texts import is_encodable
+from tests.support.policy_files import FULL, GOLDEN_LINE, MINIMAL, write_golden, write_policy
 
 HALF = r"\ud800"
 SAID = "half a letter"

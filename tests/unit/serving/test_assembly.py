@@ -5,12 +5,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from daemon.domain.routes import Choice, Route
-from daemon.domain.states import Arm
-from serving.allowlist import Kind
-from serving.assembly import join_chunks, to_interaction
-from serving.exchange import Exchange
-from serving.rewrite import decode_fields
+from adaptd.daemon.wire.routes import Arm, Choice, Route
+from adaptd.serving.capture.interactions import join_chunks, to_interaction
+from adaptd.serving.gateway.allowlist import Kind
+from adaptd.serving.gateway.exchange import Exchange
+from adaptd.serving.gateway.rewrite import decode_fields
 
 
 def an_exchange(request: dict[str, Any] | None = None, **changes: Any) -> Exchange:

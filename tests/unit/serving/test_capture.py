@@ -3,14 +3,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from serving.allowlist import Kind
-from serving.capture import Capture
-from serving.disk import Disk
-from serving.exchange import Exchange
-from serving.log import make_log
-from serving.settings import GatewaySettings
-from serving.spool import Spool
-from tests.waiting import until_blocking
+from adaptd.serving.capture.disk import Disk
+from adaptd.serving.capture.recorder import Capture
+from adaptd.serving.capture.spool import Spool
+from adaptd.serving.gateway.allowlist import Kind
+from adaptd.serving.gateway.exchange import Exchange
+from adaptd.serving.gateway.log import make_log
+from adaptd.serving.gateway.settings import GatewaySettings
+from tests.support.waiting import until_blocking
 
 
 def a_capture(

@@ -7,18 +7,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from daemon.domain.errors import SettingsError
-from daemon.domain.events import encode_event
-from daemon.domain.texts import is_encodable
-from daemon.domain.tokens import Principal, TokenBook
-from serving.allowlist import CHAT_FIELDS, Kind
-from serving.asgi import Scope
-from serving.assembly import to_interaction
-from serving.exchange import Exchange
-from serving.feedback import read_feedback
-from serving.intake import note_body, note_headers
-from serving.refusal import RefusalError, no_such_route
-from serving.settings import CONFIG_VARIABLE, load_settings
+from adaptd.daemon.wire.errors import SettingsError
+from adaptd.daemon.wire.events import encode_event
+from adaptd.daemon.wire.texts import is_encodable
+from adaptd.daemon.wire.tokens import Principal, TokenBook
+from adaptd.serving.capture.interactions import to_interaction
+from adaptd.serving.gateway.allowlist import CHAT_FIELDS, Kind
+from adaptd.serving.gateway.asgi import Scope
+from adaptd.serving.gateway.exchange import Exchange
+from adaptd.serving.gateway.feedback import read_feedback
+from adaptd.serving.gateway.refusals import RefusalError, no_such_route
+from adaptd.serving.gateway.request import note_body, note_headers
+from adaptd.serving.gateway.settings import CONFIG_VARIABLE, load_settings
 
 NOT_UTF8 = b"\xed\xa0\x80"
 ADA = Principal(id="t", tenant="shop", scopes=frozenset({"feedback"}), sources=frozenset({"user"}))
