@@ -39,20 +39,21 @@ def scaled_rating(feedback: Any) -> float:
 
 
 def _missing(feedback: Any) -> str | None:
+    missing: str | None = None
     match feedback.kind:
         case "rating" if not isinstance(feedback.value, float):
-            return "a number as value"
+            missing = "a number as value"
         case "correction" if not (feedback.text or "").strip() and not feedback.message:
-            return "text or message"
+            missing = "text or message"
         case "preference" if feedback.chosen is None or feedback.rejected is None:
-            return "chosen and rejected"
+            missing = "chosen and rejected"
         case "label" if feedback.name is None or feedback.value is None:
-            return "name and value"
+            missing = "name and value"
         case "metric" if feedback.name is None or not isinstance(feedback.value, float):
-            return "name and a number as value"
+            missing = "name and a number as value"
         case "comment" if not (feedback.text or "").strip():
-            return "text"
-    return None
+            missing = "text"
+    return missing
 
 
 def _rating_problem(feedback: Any) -> Unusable | None:
