@@ -88,7 +88,7 @@ async def test_each_event_of_a_body_has_its_own_answer(door: EventDoor) -> None:
         (3, 1),
         (4, 0),
     ]
-    assert "outside [-1.0, 1.0]" in (results[5].detail or "")
+    assert "without a scale" in (results[5].detail or "")
 
 
 async def test_lines_of_ndjson_are_events(door: EventDoor) -> None:
