@@ -4,6 +4,7 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from adaptd.serving.capture.disk import Disk
@@ -12,7 +13,22 @@ METHODS = tuple(name for name in vars(Disk) if not name.startswith("_"))
 ERRORS = (errno.EMFILE, errno.EIO, errno.ENOSPC)
 
 
-class FailingDisk(Disk):
+class QuickDisk(Disk):
+    """Waits for no platter: hundreds of runs would take minutes of it."""
+
+    def sync(self, descriptor: int) -> None:
+        pass
+
+    def sync_directory(self, path: Path) -> None:
+        pass
+
+    def replace_file(self, path: Path, content: bytes) -> None:
+        fresh = path.with_suffix(".fresh")
+        fresh.write_bytes(content)
+        fresh.replace(path)
+
+
+class FailingDisk(QuickDisk):
     """Asks `fails` before each call, with the method's name and the numbers of calls so far."""
 
     def __init__(self, fails: Callable[[str, Counter[str]], int | None]) -> None:

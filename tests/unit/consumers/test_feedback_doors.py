@@ -116,7 +116,7 @@ def at_the_gateway(said: dict[str, Any]) -> str | None:
     try:
         read_feedback(body, APP, ids_key=KEY, now=NOW)
     except RefusalError as refusal:
-        return (refusal.code or "invalid") if refusal.status == 400 else f"status {refusal.status}"
+        return (refusal.code or "invalid") if refusal.status == 400 else str(refusal.status)
     return None
 
 

@@ -88,7 +88,7 @@ async def test_each_event_of_a_body_has_its_own_answer(door: EventDoor) -> None:
         (3, 1),
         (4, 0),
     ]
-    assert results[5].detail == "a rating without a scale is -1 or 1"
+    assert "without a scale" in (results[5].detail or "")
 
 
 async def test_lines_of_ndjson_are_events(door: EventDoor) -> None:

@@ -78,7 +78,7 @@ class Gateway:
 @pytest.mark.parametrize("method", METHODS)
 def test_an_error_of_the_disk_ends_nothing_and_loses_nothing(tmp_path: Path, method: str) -> None:
     error = ERRORS[METHODS.index(method) % len(ERRORS)]
-    gateway = Gateway(tmp_path, fail_first(method, error, times=2))
+    gateway = Gateway(tmp_path, fail_first(method, error, times=1))
     names = [f"e{number}" for number in range(8)]
     gateway.capture.start()
     for name in names:

@@ -31,7 +31,7 @@ def use(folder: Path, disk: Disk) -> list[bytes]:
     """Write, read, acknowledge, set aside, rotate and delete; twice, as by two processes."""
     seen: list[bytes] = []
     for half in (LINES[:3], LINES[3:]):
-        spool = insist(lambda: Spool(folder, segment_bytes=10, disk=disk))
+        spool = insist(partial(Spool, folder, segment_bytes=10, disk=disk))
         for line in half:
             insist(partial(spool.append, [line]))
         while batch := insist(partial(spool.read, limit=2)):

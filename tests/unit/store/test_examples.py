@@ -156,7 +156,7 @@ async def test_every_user_counts_once_and_nameless_ones_as_their_token(
 async def test_other_kinds_do_not_count(ingesting: Ingesting) -> None:
     await ingesting.add(
         an_interaction(id="i1"),
-        a_rating("i1", 0),
+        a_rating("i1", 0, scale=[-1, 1]),
         a_rating("i1", kind="comment", value=None, text="hm", user="ben"),
         a_rating("i1", kind="metric", name="resolved", value=0, user="ben"),
     )

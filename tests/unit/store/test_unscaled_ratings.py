@@ -16,6 +16,15 @@ from tests.support.ingesting import Ingesting
 NOW = NOON + timedelta(hours=2)
 AN_OLDER_RELEASE = "UPDATE feedback SET \"value\" = 0.5 WHERE id = 'old'"
 
+OLDER_ROWS = """
+INSERT INTO feedback BY NAME
+SELECT 'f' || i AS id, now() AS "time", now() AS ingested_at, now() AS effective_at,
+  'i' AS interaction, 0 AS choice, 'user' AS origin, 'rating' AS kind, true AS trusted,
+  'kafka' AS source, [1, -1, 0.5, 0.5, NULL][i]::DOUBLE AS "value",
+  [NULL, NULL, NULL, '{"scale": [0, 1]}', NULL][i]::JSON AS extra
+FROM range(1, 6) t(i)
+"""
+
 
 @pytest.fixture
 def ingesting() -> Iterator[Ingesting]:
@@ -62,14 +71,7 @@ def test_the_migration_counts_those_that_are_there() -> None:
         migrate(connection)
         connection.execute("DROP TABLE unscaled_ratings")
         connection.execute("DELETE FROM migrations WHERE number = 80")
-        connection.execute(
-            "INSERT INTO feedback BY NAME SELECT 'f' || i AS id, now() AS \"time\", "
-            "now() AS ingested_at, now() AS effective_at, 'i' AS interaction, 0 AS choice, "
-            "'user' AS origin, 'rating' AS kind, "
-            '[1, -1, 0.5, 0.5, NULL][i]::DOUBLE AS "value", '
-            "[NULL, NULL, NULL, '{\"scale\":[0,1]}', NULL][i]::JSON AS extra, "
-            "true AS trusted, 'kafka' AS source FROM range(1, 6) t(i)"
-        )
+        connection.execute(OLDER_ROWS)
 
         migrate(connection)
 
