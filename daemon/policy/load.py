@@ -52,9 +52,6 @@ def text_sha256(text: str) -> str:
 def load_policy(path: Path, *, folder: Path, limits: Limits = Limits()) -> Loaded:
     """Read and check a policy file of the policy folder, its golden file included. Never raises."""
     name = shown_path(path)
-    if not is_encodable(str(path)):  # it could be neither stored nor told
-        problem = PolicyError(f"{name}:1", "its name or folder is not UTF-8", "Rename it")
-        return Loaded(path, None, "", (problem,))
     try:
         text = _read_text(path, folder)
     except Unreadable as error:
@@ -100,10 +97,8 @@ def line_of(text: str, *path: str | int) -> int:
 
 def _read_text(path: Path, folder: Path) -> str:
     """Raises Unreadable where the file cannot be read, or is not UTF-8 by name or content."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError as error:  # neither the store nor an answer in JSON can hold it
-        raise Unreadable("its name is not UTF-8", "Rename it") from error
+    if not is_encodable(str(path)):  # it could be neither stored nor told
+        raise Unreadable("its name or folder is not UTF-8", "Rename it")
     content = read_regular(resolved_inside(folder, path), limit_bytes=_LIMIT_BYTES)
     try:
         return content.decode()

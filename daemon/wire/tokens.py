@@ -39,7 +39,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     models: frozenset[str] | None = None
 
     def may(self, scope: Scope) -> bool:
-        """True where the token has the scope. `control` reaches every alias: never with `models`."""
+        """True where the token has the scope. `control` has no limit: never true with `models`."""
         return scope in self.scopes and (scope != "control" or self.models is None)
 
     def sees(self, model: str) -> bool:
