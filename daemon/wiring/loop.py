@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from adaptd.daemon.dataset.build import SnapshotBuilder
@@ -11,8 +10,7 @@ from adaptd.daemon.dataset.sealing import SealingService
 from adaptd.daemon.dataset.service import DatasetService
 from adaptd.daemon.domain.machine import core_count, has_gpu
 from adaptd.daemon.domain.ports import AdapterHost, ReceiptCheck
-from adaptd.daemon.policy.book import PolicyBook, PolicyVersion
-from adaptd.daemon.scheduling.decide import Usable
+from adaptd.daemon.policy.book import PolicyBook
 from adaptd.daemon.scheduling.service import TriggerService
 from adaptd.daemon.settings import Settings
 from adaptd.daemon.store.database.database import Database
@@ -87,7 +85,7 @@ def build_pipeline(  # noqa: PLR0913 - one argument a part
         runs=runs,
         adapters=AdapterStore(database),
         store=TriggerStore(database),
-        preview=_Usable(builder),
+        preview=builder.preview,
         seal=events.seal,
         tick_s=tick_s,
     )
@@ -137,19 +135,3 @@ def _evaluation_service() -> "type[EvaluationService]":
     from adaptd.daemon.evaluation.service import EvaluationService  # noqa: PLC0415 - see the caller
 
     return EvaluationService
-
-
-class _Usable:
-    """The triggers' question to the builder."""
-
-    def __init__(self, builder: SnapshotBuilder) -> None:
-        self._builder = builder
-
-    async def __call__(self, version: PolicyVersion, *, as_of: datetime) -> Usable:
-        found = await self._builder.preview(version, as_of=as_of)
-        return Usable(
-            new_examples=found.new_examples,
-            train=found.train,
-            holdout_items=found.holdout_items,
-            holdout_groups=found.holdout_groups,
-        )

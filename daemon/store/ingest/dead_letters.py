@@ -94,8 +94,8 @@ class DeadLetterStore:
 
         return await self._database.read(work)
 
-    async def settle(self, results: Sequence[Redriven], *, buried_again: Sequence[str]) -> None:
-        """Keep what became of letters; drop the copies that the sink made of `buried_again`."""
+    async def settle(self, results: Sequence[Redriven], *, dead_again: Sequence[str]) -> None:
+        """Keep what became of letters; drop the copies that the sink made of `dead_again`."""
         keys = [
             {
                 "id": result.id,
@@ -110,8 +110,8 @@ class DeadLetterStore:
         def work(cursor: Connection) -> None:
             _with_keys(cursor, keys, _SQL["mark_redriven"], now=self._clock())
             _with_keys(cursor, keys, _SQL["mark_dead_again"])
-            if buried_again:
-                copies = {"source": REDRIVE, "ids": list(buried_again)}
+            if dead_again:
+                copies = {"source": REDRIVE, "ids": list(dead_again)}
                 cursor.execute(_SQL["uncount_copies"], copies)
                 cursor.execute(_SQL["drop_copies"], copies)
 

@@ -14,7 +14,7 @@ _SQL = statements("policies")
 
 
 class PolicyStore:
-    """Implements adaptd.daemon.domain.policies.PolicyLog."""
+    """Implements adaptd.daemon.policy.watch.PolicyLog."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

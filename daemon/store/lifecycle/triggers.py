@@ -4,35 +4,11 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
+from adaptd.daemon.domain.triggers import CronState, JudgedAnswers, SnapshotMark
 from adaptd.daemon.store.database.database import Connection, Database, rows
 from adaptd.daemon.store.database.statements import statements
 
 _SQL = statements("triggers")
-
-
-class CronState(msgspec.Struct, frozen=True, kw_only=True):
-    """One cron of one alias. `fired_at` is its last fire, or when it was first seen.
-
-    `waiting`: no run has started since that fire.
-    """
-
-    job: str
-    fired_at: datetime
-    waiting: bool
-
-
-class SnapshotMark(msgspec.Struct, frozen=True, kw_only=True):
-    """What the newest snapshot of an alias had seen, and under which policy."""
-
-    as_of: datetime
-    policy_version: int
-
-
-class JudgedAnswers(msgspec.Struct, frozen=True, kw_only=True):
-    total: int
-    negative: int
 
 
 class TriggerStore:
@@ -56,7 +32,7 @@ class TriggerStore:
         """A run has started: nothing of the alias waits any more."""
         await self._write("settle_crons", model=model)
 
-    async def forget_crons(self, model: str, *, kept: Collection[str]) -> None:
+    async def drop_crons(self, model: str, *, kept: Collection[str]) -> None:
         """Drop the crons that the policy no longer has."""
         await self._write("forget_crons", model=model, kept=list(kept))
 

@@ -65,7 +65,7 @@ async def test_what_became_of_letters_is_kept(
     one, two, three = (await letters.waiting(LetterChoice(), limit=9, max_bytes=99))[0]
 
     results = [fate(one, "stored"), fate(two, "dead", "invalid"), fate(three, "skipped")]
-    await letters.settle(results, buried_again=[])
+    await letters.settle(results, dead_again=[])
 
     waiting, _ = await letters.waiting(LetterChoice(), limit=9, max_bytes=99)
     assert [(letter.id, letter.reason) for letter in waiting] == [
