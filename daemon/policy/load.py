@@ -53,9 +53,6 @@ def text_sha256(text: str) -> str:
 def load_policy(path: Path, *, folder: Path, limits: Limits = Limits()) -> Loaded:
     """Read and check a policy file of the policy folder, its golden file included. Never raises."""
     name = shown_path(path)
-    if not is_encodable(str(path)):  # neither the store nor a message could hold it
-        problem = PolicyError(f"{name}:1", "its name or folder is not UTF-8", "Rename it")
-        return Loaded(path, None, "", (problem,))
     try:
         text = _read_text(path, folder)
     except Unreadable as error:
@@ -101,10 +98,8 @@ def line_of(text: str, *path: str | int) -> int:
 
 def _read_text(path: Path, folder: Path) -> str:
     """Read a file. Raises Unreadable where it cannot be read, or name or content is not UTF-8."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError as error:  # neither the store nor an answer in JSON can hold it
-        raise Unreadable("its name is not UTF-8", "Rename it") from error
+    if not is_encodable(str(path)):  # neither the store nor a message could hold it
+        raise Unreadable("its name or folder is not UTF-8", "Rename it")
     content = read_regular(resolved_inside(folder, path), limit_bytes=_LIMIT_BYTES)
     try:
         return content.decode()

@@ -5,6 +5,7 @@ import pytest
 
 from adaptd.daemon.wire.errors import RefusedError
 from adaptd.daemon.wire.tokens import (
+    Principal,
     TokenBook,
     create_token,
     ensure_control_token,
@@ -121,3 +122,14 @@ def test_a_wrong_tenant_scope_or_source_is_refused(tmp_path: Path, wrong: dict) 
     with pytest.raises(RefusedError, match="token: "):
         create_token(tmp_path / "tokens.json", **wrong)
     assert list_tokens(tmp_path / "tokens.json") == ()
+
+
+def test_control_counts_for_nothing_in_a_token_that_is_limited_to_aliases(tmp_path: Path) -> None:
+    scopes = frozenset({"control", "read"})
+    limited = Principal(id="a", tenant="desk", scopes=scopes, models=frozenset({"other"}))
+    assert not limited.may("control")
+    assert limited.may("read")
+    with pytest.raises(RefusedError, match="control reaches every alias"):
+        create_token(
+            tmp_path / "tokens.json", tenant="desk", scopes=("control",), models=("other",)
+        )
