@@ -21,6 +21,7 @@ TRAINING = {
     "test_engine",
     "test_evaluation",
     "test_loop",
+    "test_net_checkpoint",
     "test_receipt_vllm",
     "test_training",
     "test_training_parts",

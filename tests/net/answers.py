@@ -1,0 +1,276 @@
+"""What the stores say of an installation: its rows, states and counts."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from daemon.domain.dead_letters import LetterChoice
+from daemon.domain.ingest import HTTP, KAFKA
+from daemon.domain.routes import RouteTable, choose
+from daemon.domain.states import RolloutState, RunState
+from daemon.store.adapters import AdapterStore
+from daemon.store.database import Database, rows
+from daemon.store.datasets import HoldoutStore, SnapshotStore
+from daemon.store.dead_letters import DeadLetterStore
+from daemon.store.erasures import ErasureStore
+from daemon.store.evaluations import EvaluationStore
+from daemon.store.event_reads import EventReads
+from daemon.store.events import EventStore
+from daemon.store.example_files import ExampleFiles
+from daemon.store.guard import GuardStore
+from daemon.store.halts import HaltStore
+from daemon.store.policies import PolicyStore
+from daemon.store.receipts import ReceiptStore
+from daemon.store.replays import ReplayStore
+from daemon.store.restores import RestoreStore
+from daemon.store.retention import RetentionStore
+from daemon.store.rollouts import RolloutStore
+from daemon.store.routes import RouteStore
+from daemon.store.runs import RunStore
+from daemon.store.surfaces import SurfaceStore
+from daemon.store.transitions import audit_digest
+from daemon.store.triggers import TriggerStore
+from daemon.web.metrics import render_metrics
+from daemon.web.ports import LiveFacts
+from tests.clock import Clock
+from tests.net.artifacts import as_json
+from tests.net.texts import families
+
+MODELS = ("support", "billing")
+MOST = 1000
+_TABLES = "SELECT table_name AS name FROM duckdb_tables() WHERE database_name = 'store' ORDER BY 1"
+_COLUMNS = """\
+SELECT table_name || '.' || column_name AS name, data_type || CASE WHEN is_nullable THEN '' ELSE
+' NOT NULL' END AS type FROM duckdb_columns() WHERE database_name = 'store' AND NOT internal"""
+_AUDIT = "SELECT * FROM audit ORDER BY sequence"
+
+
+class Answers:
+    """One store, asked at one moment. `examples`: the folder of its sealed files."""
+
+    def __init__(self, database: Database, now: datetime, *, secret: str, examples: Path) -> None:
+        self.database, self.now, self.clock = database, now, Clock(now)
+        self.secret, self.examples = secret, examples
+
+    async def all(self, scratch: Path) -> dict[str, Any]:
+        """Everything, by the part of the store."""
+        return as_json(
+            {
+                "tables": await self.tables(),
+                "columns": await self.columns(),
+                "surfaces": await self.surfaces(),
+                "metrics": await self.metrics(),
+                "events": await self.events(),
+                "examples": await self.judged_examples(scratch),
+                "policies": await PolicyStore(self.database).all(),
+                "datasets": await self.datasets(),
+                "triggers": await self.triggers(),
+                "runs": await self.runs(),
+                "adapters": await AdapterStore(self.database).list(),
+                "evaluations": await EvaluationStore(self.database).list(limit=MOST),
+                "rollouts": await self.rollouts(),
+                "letters": await self.letters(),
+                "ingestion": await self.ingestion(),
+                "erasures": await ErasureStore(self.database, self.secret).list(MOST),
+                "history": await self.history(),
+                "audit": await self.audit(),
+            }
+        )
+
+    async def ask(self, statement: str, **values: Any) -> list[dict[str, Any]]:
+        return await self.database.read(lambda cursor: rows(cursor, statement, **values))
+
+    async def tables(self) -> dict[str, int]:
+        """How many rows each table has."""
+        names = [row["name"] for row in await self.ask(_TABLES)]
+        counted = [await self.ask(f"SELECT count(*) AS n FROM {name}") for name in names]
+        return {name: found[0]["n"] for name, found in zip(names, counted, strict=True)}
+
+    async def columns(self) -> dict[str, str]:
+        return {row["name"]: row["type"] for row in await self.ask(_COLUMNS)}
+
+    async def surfaces(self) -> dict[str, Any]:
+        """What `adaptd status` is made of, less the size of files."""
+        store = SurfaceStore(self.database)
+        since = self.now - timedelta(days=7)
+        facts = as_json(await store.facts(self.now))
+        del facts["store_bytes"]
+        traffic = {model: await store.traffic(model, since, now=self.now) for model in MODELS}
+        return {"facts": facts, "traffic": traffic}
+
+    async def metrics(self) -> dict[str, Any]:
+        """Families and samples of a scrape, less sizes and the release's number."""
+        facts = await SurfaceStore(self.database).facts(self.now)
+        text = render_metrics(facts, LiveFacts(started_at=self.now)).decode()
+        samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[:1] != "#")
+        left_out = ("process_", "adaptd_info", "adaptd_store_bytes")
+        kept = {name: float(n) for name, n in samples.items() if not name.startswith(left_out)}
+        return {"families": families(text), "samples": kept}
+
+    async def events(self) -> dict[str, Any]:
+        reads, events = EventReads(self.database), self._events()
+        offsets = {source: await events.offsets(source) for source in (KAFKA, HTTP)}
+        return {
+            "counts": await reads.counts(),
+            "times": await reads.times(),
+            "orphans": await reads.orphans(),
+            "offsets": {
+                source: [[*place, stored] for place, stored in sorted(found.items())]
+                for source, found in offsets.items()
+            },
+            "feedback": await self.ask("SELECT * FROM feedback ORDER BY id, ingested_at"),
+            "interactions": await self.ask("SELECT * FROM interactions ORDER BY id, ingested_at"),
+        }
+
+    def _events(self) -> EventStore:
+        return EventStore(self.database, dedupe_window=timedelta(days=1), clock=self.clock)
+
+    async def judged_examples(self, scratch: Path) -> dict[str, Any]:
+        """What a policy selects from, whole, and as the files that a child may read."""
+        found = {}
+        for model in MODELS:
+            folder = scratch / model
+            folder.mkdir(parents=True)
+            files = ExampleFiles(self.database, self.examples)
+            gathered = await files.gather(model, as_of=self.now, into=folder)
+            path = folder / "all.parquet"
+            reads = EventReads(self.database)
+            await reads.export_examples(path, as_of=self.now, model=model)
+            found[model] = {
+                "all": _sorted_rows(path),
+                "tail": _sorted_rows(gathered.tail),
+                "sealed": [_sorted_rows(sealed) for sealed in gathered.sealed],
+            }
+        return found
+
+    async def datasets(self) -> dict[str, Any]:
+        snapshots, holdouts = SnapshotStore(self.database), HoldoutStore(self.database)
+        return {
+            model: {
+                "snapshots": await snapshots.list(model),
+                "seen": await snapshots.seen_feedback(model),
+                "members": await holdouts.members(model),
+            }
+            for model in MODELS
+        }
+
+    async def triggers(self) -> dict[str, Any]:
+        store, since = TriggerStore(self.database), self.now - timedelta(days=7)
+        kinds = ("correction", "rating")
+        window = {"since": since, "until": self.now, "kinds": kinds}
+        return {
+            model: {
+                "crons": await store.crons(model),
+                "newest": await store.newest_snapshot(model),
+                "new": await store.count_new(model, **window),
+                "judged": await store.count_judged(model, since=since),
+            }
+            for model in MODELS
+        }
+
+    async def runs(self) -> dict[str, Any]:
+        store = RunStore(self.database)
+        active = [await store.active(model) for model in MODELS]
+        return {
+            "all": await store.list(limit=MOST),
+            "active": [run and run.run_id for run in active],
+            "states": {
+                state.value: [run.run_id for run in await store.in_state(state)]
+                for state in RunState
+            },
+        }
+
+    async def rollouts(self) -> dict[str, Any]:
+        """With what the guard sees, and where requests would go."""
+        store, guard = RolloutStore(self.database), GuardStore(self.database)
+        receipts = ReceiptStore(self.database)
+        on_step = [r for r in await store.unfinished() if r.state is RolloutState.STEP]
+        seen = {
+            rollout.rollout_id: await guard.facts(
+                rollout,
+                maturity=timedelta(seconds=1),
+                armed_at=rollout.created_at,
+                watching=False,
+                now=self.now,
+            )
+            for rollout in on_step
+        }
+        table = await RouteStore(self.database).current()
+        return {
+            "all": await store.list(limit=MOST),
+            "unfinished": [rollout.rollout_id for rollout in await store.unfinished()],
+            "guard": seen,
+            "halted": await guard.halted(),
+            "table": table,
+            "arms": table and arms(table),
+            "proven": await receipts.passed_on("instance-1"),
+        }
+
+    async def letters(self) -> dict[str, Any]:
+        store = DeadLetterStore(self.database, clock=self.clock)
+        waiting, _ = await store.waiting(LetterChoice(), limit=MOST, max_bytes=1 << 20)
+        unpublished = await store.unpublished(limit=MOST, max_bytes=1 << 20)
+        return {
+            "by_reason": await store.by_reason(),
+            "all": await store.list(limit=MOST),
+            "waiting": waiting,
+            "unpublished": [letter.id for letter in unpublished],
+        }
+
+    async def ingestion(self) -> dict[str, Any]:
+        halts = HaltStore(self.database, clock=self.clock)
+        return {
+            "halt": await halts.current(),
+            "halts": await halts.list(),
+            "replays": await ReplayStore(self.database, clock=self.clock).list(),
+            "restore": await RestoreStore(self.database).newest(),
+            "retention": await RetentionStore(self.database).last_run("events"),
+        }
+
+    async def history(self) -> dict[str, Any]:
+        """Every change of state, by what changed."""
+        asked = "SELECT DISTINCT subject_kind AS kind, subject FROM transitions ORDER BY ALL"
+        store = SurfaceStore(self.database)
+        return {
+            f"{row['kind']} {row['subject']}": await store.history(row["kind"], row["subject"])
+            for row in await self.ask(asked)
+        }
+
+    async def audit(self) -> list[dict[str, Any]]:
+        """The chain, with what each link's digest comes out as."""
+        return [
+            row
+            | {
+                "computed": audit_digest(
+                    row["sequence"],
+                    row["happened_at"],
+                    row["actor"],
+                    row["action"],
+                    row["subject"],
+                    row["detail"],
+                    row["previous"],
+                )
+            }
+            for row in await self.ask(_AUDIT)
+        ]
+
+
+def arms(table: RouteTable, units: int = 40) -> dict[str, list[str]]:
+    """Which version answers which unit, by alias, with the lease and without."""
+    return {
+        f"{alias} {'with' if held else 'without'} lease": [
+            "{0.arm} {0.adapter} {0.weight}".format(choose(route, f"unit-{n}", lease_held=held))
+            for n in range(units)
+        ]
+        for alias, route in table.routes.items()
+        for held in (True, False)
+    }
+
+
+def _sorted_rows(path: Path) -> Sequence[Any]:
+    found = as_json(pq.read_table(path).to_pylist())
+    return sorted(found, key=lambda row: json.dumps(row, sort_keys=True))

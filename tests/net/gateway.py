@@ -1,0 +1,107 @@
+"""What a gateway leaves in the installation: its table, its spool, and the tokens it knows."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+
+from daemon.domain.routes import RouteTable
+from daemon.domain.tokens import (
+    CONTROL_SCOPES,
+    TokenBook,
+    create_token,
+    ensure_control_token,
+    revoke_token,
+)
+from serving.middleware import Gateway
+from serving.settings import CONFIG_VARIABLE, GatewaySettings, load_settings
+from serving.spool import Spool
+from tests.gateway_world import OpenAIServer, said, serve
+
+# Past on every day on which these tests may run.
+LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
+_QUESTIONS = ("My card is gone", "stream: where is my parcel", "invalid", "tools", "Adios")
+
+
+def gateway_file_of(home: Path) -> dict[str, str]:
+    """The environment of a gateway of this home."""
+    return {CONFIG_VARIABLE: str(home / "gateway.json")}
+
+
+def alone(settings: GatewaySettings, **changes: Any) -> GatewaySettings:
+    """Settings of a gateway without a broker: what it captures stays in its spool."""
+    return msgspec.structs.replace(settings, kafka_bootstrap=None, **changes)
+
+
+def leave_tokens(home: Path) -> list[dict[str, Any]]:
+    """Tokens of every kind, in clear: only here are they known again."""
+    path = home / "tokens.json"
+    control = ensure_control_token(home / "control.token", path)
+    chat = ("chat", "feedback")
+    made = {
+        "shop": {"scopes": chat, "sources": ("user", "agent"), "models": ("support",)},
+        "desk": {"scopes": ("events", "read"), "sources": ("system",)},
+        "past": {"scopes": chat, "expires_at": LONG_AGO},
+        "gone": {"scopes": chat},
+    }
+    found = [{"tenant": "operator", "token": control, "scopes": CONTROL_SCOPES}]
+    for tenant, given in made.items():
+        token, entry = create_token(path, tenant=tenant, **given)
+        found.append({"tenant": tenant, "token": token})
+        if tenant == "gone":
+            revoke_token(path, entry.id)
+    return found
+
+
+def callers(home: Path, tokens: list[dict[str, Any]]) -> list[Any]:
+    """Who each token is of; None where it is of nobody any more."""
+    book = TokenBook(home / "tokens.json")
+    return [book.lookup(found["token"]) for found in tokens]
+
+
+async def leave_traffic(home: Path, table: RouteTable, *, control: str, token: str) -> None:
+    """A table that a gateway saved, and answers that it captured and has not sent."""
+    settings = alone(load_settings(gateway_file_of(home)))
+    server = OpenAIServer(dict(table.paths))
+    async with serve(Gateway(server, settings)) as url:
+        async with httpx.AsyncClient(base_url=url, headers=_bearer(control)) as http:
+            answer = await http.put("/adaptd/routes", content=msgspec.json.encode(table))
+            assert answer.status_code == 200, answer.text
+        async with httpx.AsyncClient(base_url=url, headers=_bearer(token)) as http:
+            for number, words in enumerate(_QUESTIONS):
+                await http.post("/v1/chat/completions", json=_asked(number, words))
+    spool = Spool(settings.spool_dir, segment_bytes=settings.segment_bytes)
+    sent = spool.read(1)
+    assert sent is not None
+    spool.acknowledge(sent)
+    spool.close()
+
+
+def _asked(number: int, words: str) -> dict[str, Any]:
+    return {
+        "model": "support",
+        "messages": said(words),
+        "stream": words.startswith(("stream", "tools")),
+        "user": f"user-{number}",
+        "temperature": 0.5,
+        "metadata": {"conversation": f"talk-{number}", "shift": "late"},
+    }
+
+
+def _bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def waiting_lines(spool_dir: Path) -> list[bytes]:
+    """Every line that was not acknowledged, oldest first."""
+    spool = Spool(spool_dir, segment_bytes=1 << 20)
+    lines: list[bytes] = []
+    try:
+        while (batch := spool.read(2)) is not None:
+            lines += batch.lines
+            spool.acknowledge(batch)
+    finally:
+        spool.close()
+    return lines

@@ -1,0 +1,82 @@
+"""The files of an installation that gateways and server share with the daemon are read as before."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from daemon.domain.routes import RouteTable
+from daemon.domain.signing import load_secret
+from daemon.domain.tokens import ensure_control_token, list_tokens
+from daemon.training.adapter_files import check_files
+from serving.routing import RouteBook
+from serving.server_process import is_alive, read_record
+from serving.settings import load_settings, write_settings
+from tests.net.answers import arms
+from tests.net.artifacts import as_json, differences, recorded
+from tests.net.gateway import callers, gateway_file_of, waiting_lines
+
+
+@pytest.fixture
+def home(installation: Path) -> Path:
+    return installation / "home"
+
+
+def test_the_gateways_settings_are_read_and_written_as_before(home: Path) -> None:
+    found = load_settings(gateway_file_of(home))
+    write_settings(home / "again.json", found)
+
+    assert differences("files", recorded("files") | {"gateway": found}) == {}
+    given = {"ADAPTD_GATEWAY_CONFIG": str(home / "again.json")}
+    assert load_settings(given) == found
+
+
+def test_a_saved_table_assigns_every_unit_as_before(home: Path) -> None:
+    book = RouteBook(home / "gateway" / "routes.json")
+    book.load()
+    known = recorded("store")["rollouts"]
+
+    assert book.table == msgspec.convert(known["table"], RouteTable)
+    assert as_json(arms(book.table)) == known["arms"]
+    assert not book.lease_held(), "it ended with the process that heard it"
+    assert book.apply(book.table) is False
+    assert book.lease_held()
+
+
+def test_every_token_is_of_whom_it_was(home: Path) -> None:
+    known = recorded("files")
+
+    found = callers(home, known["tokens"])
+
+    assert differences("files", known | {"callers": found}) == {}
+    tenants = [caller and caller.tenant for caller in found]
+    assert tenants == ["operator", "shop", "desk", None, None]
+
+
+def test_the_control_token_is_registered_already(home: Path) -> None:
+    tokens = home / "tokens.json"
+    before = list_tokens(tokens)
+
+    token = ensure_control_token(home / "control.token", tokens)
+
+    assert token == recorded("files")["tokens"][0]["token"]
+    assert list_tokens(tokens) == before
+    assert len(load_secret(home / "secret.key")) == 32
+
+
+def test_the_spool_gives_every_line(home: Path) -> None:
+    lines = waiting_lines(home / "gateway" / "spool")
+    assert [line.decode() for line in lines] == recorded("files")["spool"]
+
+
+def test_the_record_of_a_server_is_read(home: Path) -> None:
+    record = read_record(home / "vllm.json")
+    assert record is not None
+    assert (record.url, record.dtype) == ("http://127.0.0.1:8000", "float32")
+    assert not is_alive(record)
+
+
+def test_every_version_is_as_the_trainer_sealed_it(home: Path) -> None:
+    versions = {row["name"]: row["content_hash"] for row in recorded("store")["adapters"]}
+    sealed = {path.name: check_files(path) for path in (home / "adapters").iterdir()}
+    assert {name: manifest.content_hash for name, manifest in sealed.items()} == versions

@@ -1,0 +1,171 @@
+"""A store of an earlier release answers as it did, and its work goes on."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from daemon.domain.erasures import ErasureState
+from daemon.domain.routes import Route, RouteTable
+from daemon.domain.signing import derive, load_secret
+from daemon.domain.states import AdapterState, RolloutState, RunState
+from daemon.erasure.service import ErasureService, Places, Stores
+from daemon.policy.book import PolicyBook
+from daemon.store.adapters import AdapterStore
+from daemon.store.database import Database
+from daemon.store.events import EventStore
+from daemon.store.example_files import ExampleFiles
+from daemon.store.policies import PolicyStore
+from daemon.store.rollouts import AdapterMove, Change, RolloutMove, RolloutStore
+from daemon.store.routes import RouteStore
+from daemon.store.runs import RunStore
+from daemon.store.tombstones import Tombstones
+from tests.clock import Clock
+from tests.event_samples import a_rating, an_interaction
+from tests.ingesting import Ingesting
+from tests.net.answers import Answers
+from tests.net.artifacts import differences, recorded
+from tests.net.home import GOING, GONE, NoRollouts
+
+
+@pytest.fixture
+def now() -> datetime:
+    """When the store was asked first."""
+    return msgspec.convert(recorded("files")["asked_at"], datetime)
+
+
+@pytest.fixture
+def secret(installation: Path) -> str:
+    return derive(load_secret(installation / "home" / "secret.key"), "erasures").hex()
+
+
+@pytest.fixture
+def database(installation: Path) -> Iterator[Database]:
+    opened = Database.open(installation / "home" / "store.duckdb", threads=1)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def ingesting(database: Database, secret: str, now: datetime) -> Ingesting:
+    """Goes on where the last chunk ended, with the erased people barred."""
+    found = Ingesting(database, now + timedelta(hours=1))
+    found.sink = EventStore(
+        database,
+        dedupe_window=timedelta(days=10),
+        clock=found.clock,
+        tombstones=Tombstones(database, secret, clock=found.clock),
+    )
+    (offsets,) = (
+        place[2]["next_offset"]
+        for place in recorded("store")["events"]["offsets"]["kafka"]
+        if place[0] == "events"
+    )
+    found.next = offsets
+    return found
+
+
+async def test_it_answers_as_it_did(
+    database: Database, installation: Path, tmp_path: Path, secret: str, now: datetime
+) -> None:
+    examples = installation / "home" / "examples"
+    answers = Answers(database, now, secret=secret, examples=examples)
+
+    assert differences("store", await answers.all(tmp_path / "scratch")) == {}
+
+
+def test_the_recorded_history_is_one_unbroken_chain() -> None:
+    links = recorded("store")["audit"]
+
+    assert [link["digest"] for link in links] == [link["computed"] for link in links]
+    assert [link["previous"] for link in links] == ["", *(link["digest"] for link in links[:-1])]
+
+
+async def test_ingestion_goes_on_from_the_stored_offset(ingesting: Ingesting) -> None:
+    barred = an_interaction(id="back", user=GONE.user, tenant=GONE.tenant)
+    written = await ingesting.add(
+        an_interaction(id="new"), a_rating("s-1", id="f-new"), an_interaction(id="s-1"), barred
+    )
+
+    assert (written.interactions, written.feedback) == (1, 1)
+    assert (len(written.duplicates), len(written.barred)) == (1, 1)
+
+
+async def test_a_rating_that_was_stored_without_a_scale_stays(ingesting: Ingesting) -> None:
+    found = await ingesting.ask("SELECT value FROM feedback WHERE id = 'f-half'")
+    assert found == [{"value": 0.5}]
+
+
+async def test_the_rollout_in_progress_can_be_taken_back(
+    database: Database, now: datetime
+) -> None:
+    rollouts, routes = RolloutStore(database), RouteStore(database)
+    rollout = await rollouts.active("support")
+    table = await routes.current()
+    assert rollout is not None
+    assert table is not None
+    assert (rollout.state, rollout.step) == (RolloutState.STEP, 1)
+    after = msgspec.structs.replace(rollout, state=RolloutState.ROLLED_BACK, finished_at=now)
+    route = Route(alias="support", live=rollout.previous)
+    change = Change(
+        rollouts=[RolloutMove(rollout, after)],
+        adapters=[AdapterMove(rollout.candidate, AdapterState.QUARANTINED)],
+        table=RouteTable(epoch=table.epoch + 1, base="tiny", routes={"support": route}),
+        actor="daemon",
+        reason="worse",
+    )
+    await rollouts.apply(change, now=now)
+
+    assert await rollouts.active("support") is None
+    candidate = await AdapterStore(database).get(rollout.candidate)
+    assert candidate.state is AdapterState.QUARANTINED
+
+
+async def test_runs_go_on(database: Database, now: datetime) -> None:
+    runs, adapters = RunStore(database), AdapterStore(database)
+    told = {"actor": "daemon", "now": now}
+
+    queued = await runs.claim(RunState.QUEUED, RunState.BUILDING, **told)
+    training = await runs.active("support")
+
+    assert queued is not None
+    assert queued.model == "billing"
+    assert training is not None
+    assert (training.state, training.attempts) == (RunState.TRAINING, 1)
+    await runs.move(training.run_id, RunState.TRAINED, reason="trained", **told)
+    assert await adapters.next_number("support") == 4
+    assert await adapters.next_number("billing") == 3
+
+
+async def test_every_stored_policy_can_be_read(database: Database) -> None:
+    book = PolicyBook()
+    unreadable = [
+        stored for stored in await PolicyStore(database).all() if book.remember(stored) is None
+    ]
+    assert unreadable == []
+
+
+async def test_an_erasure_under_way_comes_to_its_end(
+    database: Database, installation: Path, ingesting: Ingesting, secret: str
+) -> None:
+    home = installation / "home"
+    stores = Stores(database, secret, ExampleFiles(database, home / "examples"))
+    places = Places(
+        home=home,
+        spool_dir=home / "gateway" / "spool",
+        policies_dir=installation / "policies",
+        barred_s=1,
+        rewrite_every_s=0,
+        tick_s=1,
+    )
+    clock = Clock(ingesting.clock.now)
+    service = ErasureService(stores, places, rollouts=NoRollouts(), clock=clock)
+
+    await service.tick()
+
+    states = {erasure.state for erasure in await service.list()}
+    assert states == {ErasureState.DONE}
+    left = await ingesting.ask('FROM interactions WHERE "user" = $user', user=GOING.user)
+    assert left == []
