@@ -192,7 +192,7 @@ class Answers:
         seen = {
             rollout.rollout_id: await guard.facts(
                 rollout,
-                maturity=timedelta(seconds=1),
+                maturity=timedelta(minutes=1),
                 armed_at=rollout.created_at,
                 watching=False,
                 now=self.now,

@@ -9,10 +9,10 @@ import msgspec
 
 from daemon.domain.routes import RouteTable
 from daemon.domain.tokens import (
-    CONTROL_SCOPES,
-    TokenBook,
+    TokenEntry,
     create_token,
     ensure_control_token,
+    list_tokens,
     revoke_token,
 )
 from serving.middleware import Gateway
@@ -36,7 +36,7 @@ def alone(settings: GatewaySettings, **changes: Any) -> GatewaySettings:
 
 
 def leave_tokens(home: Path) -> list[dict[str, Any]]:
-    """Tokens of every kind, in clear: only here are they known again."""
+    """Tokens of every kind, in clear, each with whom it is of; None where of nobody any more."""
     path = home / "tokens.json"
     control = ensure_control_token(home / "control.token", path)
     chat = ("chat", "feedback")
@@ -46,19 +46,26 @@ def leave_tokens(home: Path) -> list[dict[str, Any]]:
         "past": {"scopes": chat, "expires_at": LONG_AGO},
         "gone": {"scopes": chat},
     }
-    found = [{"tenant": "operator", "token": control, "scopes": CONTROL_SCOPES}]
+    tokens = {"operator": control}
     for tenant, given in made.items():
-        token, entry = create_token(path, tenant=tenant, **given)
-        found.append({"tenant": tenant, "token": token})
+        tokens[tenant], entry = create_token(path, tenant=tenant, **given)
         if tenant == "gone":
             revoke_token(path, entry.id)
-    return found
+    valid = {entry.tenant: _caller(entry) for entry in list_tokens(path) if not entry.expires_at}
+    return [
+        {"tenant": tenant, "token": token, "caller": valid.get(tenant)}
+        for tenant, token in tokens.items()
+    ]
 
 
-def callers(home: Path, tokens: list[dict[str, Any]]) -> list[Any]:
-    """Who each token is of; None where it is of nobody any more."""
-    book = TokenBook(home / "tokens.json")
-    return [book.lookup(found["token"]) for found in tokens]
+def _caller(entry: TokenEntry) -> dict[str, Any]:
+    return {
+        "id": entry.id,
+        "tenant": entry.tenant,
+        "scopes": sorted(entry.scopes),
+        "sources": sorted(entry.sources),
+        "models": entry.models,
+    }
 
 
 async def leave_traffic(home: Path, table: RouteTable, *, control: str, token: str) -> None:

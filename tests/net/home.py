@@ -4,6 +4,7 @@ Two aliases: `support` has a live version, a canary on its first step and a run 
 `billing` has a run in the queue and a rollout that was aborted.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -14,6 +15,7 @@ from unittest.mock import patch
 from consumers.http import EventDoor
 from daemon.domain.erasures import ErasureState, Person
 from daemon.domain.errors import RefusedError
+from daemon.domain.rollouts import Rollout
 from daemon.domain.signing import derive, load_secret
 from daemon.domain.tokens import Principal
 from daemon.erasure.service import ErasureService, Places, Stores
@@ -43,11 +45,33 @@ POLICY = """\
 version: 1
 model: {model}
 base: tiny
-select: {{where: "tags['product'] = 'cards'", caps: {{min_age: 0s}}}}
-curate: {{holdout: {{at_least: 30}}}}
-train_when: {{any: [{{new_examples: {new}}}, {{cron: "0 3 * * *"}}]}}
-rollout: {{guard: {{maturity: 60s}}}}
-"""
+timezone: Europe/Madrid
+select:
+  where: "tags['product'] = 'cards' AND tenant = 'desk'"
+  use: [correction, rating]
+  caps: {{per_user: 80, per_user_share: 50%, min_age: 2s}}
+curate:
+  holdout: {{share: 22%, by: conversation, at_least: 30, golden: golden/support.jsonl}}
+train_when:
+  any:
+    - new_examples: {new}
+    - negative_share: {{above: 20%, over: 7d, at_least: 50}}
+    - cron: "0 3 * * *"
+  cooldown: 1h
+train: {{method: auto, rank: 8, start_from: live, steps: 36, batch: 16, learning_rate: 0.005, max_tokens: 256, max_time: 2h}}
+gate:
+  must_improve: [{{metric: exact_match, on: fresh}}, {{metric: nll, on: golden}}]
+  must_not_drop: [{{metric: exact_match, on: golden, by: 5 points}}, {{metric: nll, on: fresh, by: 0.05}}]
+  alpha: 0.05
+rollout:
+  split: conversation
+  steps: [{{weight: 25%, at_least: 60s, units: 100}}, {{weight: 50%}}, {{weight: 95%, units: 20}}]
+  guard: {{watch: [negative, error, latency], promote_on: [negative], alpha: 0.05, ratio: 1.5, maturity: 32s, evidence_above: 50%}}
+  holdback: 5%
+  when_inconclusive: hold
+  approval: manual
+  keep_watching: 10m
+"""  # noqa: E501
 _DOOR = Principal(
     id="0a1b2c3d",
     tenant="desk",
@@ -118,12 +142,13 @@ class Home:
         with history_by(self.clock):
             await self.leave_policies()
             await self.leave_events()
+            await self.lifecycle.rejected("billing", "f", "gone")
             await self.leave_erasure(GONE, done=True)
             await self.leave_barred_events()
             await leave_letters(self.database, self.clock)
             await leave_halts(self.database, self.clock)
             await leave_replays(self.database, self.clock)
-            await self.lifecycle.leave_support()
+            await self.leave_canary_traffic(await self.lifecycle.leave_support())
             await self.lifecycle.leave_billing()
             await self.leave_seal()
             await OrphanCount(self.database).look()
@@ -144,6 +169,9 @@ class Home:
             await store.apply(model, yaml=yaml, sha256=digest, path=path, now=self.clock())
             if model != "old":
                 (folder / path).write_text(yaml)
+        golden = {"messages": [{"role": "user", "content": "Hi"}], "reference": "card_lost"}
+        (folder / "golden").mkdir()
+        (folder / "golden" / "support.jsonl").write_text(json.dumps(golden) + "\n")
         await store.withdraw("old", now=self.clock())
 
     async def leave_events(self) -> None:
@@ -154,16 +182,40 @@ class Home:
         await add(a_rating("s-2", 0.5, id="f-half"), sender=UNSIGNED)  # no scale: of no use
         await add({"batch": [an_interaction(id="s-batch"), a_rating("s-batch", 1, id="f-batch")]})
         await add(*_of_person(GONE, "gone"), *_of_person(GOING, "going"))
-        await add(an_interaction(id="s-1"))  # a duplicate
+        await add(_events("support", "s", 1)[0])  # a duplicate
         await add(
             b"no json",
             b"\xff",
             b'{"schema":"adaptd.interaction/9","id":"newer"}',
             as_bytes(a_rating("s-3", 7, id="f-outside", scale=[0, 5])),
-            as_bytes(a_rating("s-4", 5, id="f-later", value="five")),
+            as_bytes(an_interaction(id="f-later", time="yesterday")),
         )
         body = b"\n".join(map(as_bytes, [an_interaction(id="h-1"), a_rating("h-1", id="f-http")]))
         await EventDoor(self.ingesting.sink).accept(body, "application/x-ndjson", _DOOR)
+
+    async def leave_canary_traffic(self, rollout: Rollout) -> None:
+        """What the guard counts: each unit's first answer, some of them judged badly."""
+        arms = {"live": rollout.previous, "canary": rollout.candidate}
+        for number in range(6):
+            arm = ("live", "canary")[number % 2]
+            answer = an_interaction(
+                id=f"c-{number}",
+                time=self.clock().isoformat(),
+                tenant="desk",
+                unit=f"desk:unit-{number}",
+                unit_kind="conversation",
+                rollout=rollout.rollout_id,
+                arm=arm,
+                adapter=arms[arm],
+                weight=0.25,
+                latency_ms=900.0,
+                ttft_ms=50.0 + number,
+                usage={"prompt_tokens": 20, "completion_tokens": 40},
+            )
+            await self.ingesting.add(answer)
+            if number > 3:
+                said = a_rating(f"c-{number}", id=f"cf-{number}", time=self.clock().isoformat())
+                await self.ingesting.add(said)
 
     async def leave_barred_events(self) -> None:
         """An erased person's event comes again: only that it came is kept."""
@@ -266,7 +318,9 @@ def _every_feedback(about: str) -> Sequence[dict[str, Any]]:
 
 def _of_person(person: Person, mark: str) -> list[dict[str, Any]]:
     about = {"user": person.user, "tenant": person.tenant}
-    return [
-        an_interaction(id=f"{mark}-1", conversation=f"talk-{mark}", **about),
-        a_correction(f"{mark}-1", f"words of {mark}", id=f"{mark}f-1", **about),
+    answers = [
+        an_interaction(id=f"{mark}-{n}", model="billing", conversation=f"talk-{mark}", **about)
+        for n in range(3)
     ]
+    said = [a_correction(f"{mark}-{n}", f"of {mark}", id=f"{mark}f-{n}", **about) for n in range(3)]
+    return [*answers, *said]

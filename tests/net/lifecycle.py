@@ -45,12 +45,15 @@ class Lifecycle:
         self.paths: dict[str, str] = {}
         self.epoch = 0
 
-    async def leave_support(self) -> None:
-        """Two promoted versions, a canary on its first step, and a run in training after them."""
+    async def leave_support(self) -> Rollout:
+        """Two promoted versions, a canary on its first step, and a run in training after them.
+
+        Returns the rollout of the canary.
+        """
         first = await self.promoted("a", "s")
         second = await self.promoted("b", "s", before=first)
         third = await self.accepted("support", "c", "s", live=second.name)
-        await self.canary(third, live=second.name)
+        rollout = await self.canary(third, live=second.name)
         await self.failed("support")
         run = await self.started("support", "s", start_from=second.name)
         await self.runs.claim(RunState.BUILDING, RunState.TRAINING, actor=DAEMON, now=self.clock())
@@ -59,10 +62,11 @@ class Lifecycle:
         await self.runs.set_process(run.run_id, 4_000_001, folder)
         progress = {"type": "progress", "phase": "training", "step": 7, "total": 12, "loss": 1.25}
         await self.runs.set_progress(run.run_id, progress)
+        return rollout
 
     async def leave_billing(self) -> None:
         """A verdict of each other kind, an aborted rollout, crons, and a run in the queue."""
-        rejected = await self.judged("billing", "d", "b", Verdict.FAILED, RunState.REJECTED)
+        rejected = await self.rejected("billing", "d", "b")
         await self.judged("billing", "e", "b", Verdict.INCONCLUSIVE, RunState.INCONCLUSIVE)
         await self.aborted(rejected)
         await self.cancelled("billing")
@@ -195,6 +199,9 @@ class Lifecycle:
         self, model: str, letter: str, mark: str, *, live: str | None = None
     ) -> AdapterRow:
         return await self.judged(model, letter, mark, Verdict.PASSED, RunState.ACCEPTED, live=live)
+
+    async def rejected(self, model: str, letter: str, mark: str) -> AdapterRow:
+        return await self.judged(model, letter, mark, Verdict.FAILED, RunState.REJECTED)
 
     async def failed(self, model: str) -> None:
         run = await self.run(model)

@@ -13,20 +13,14 @@ from typing import Any
 
 from daemon.store.database import Database
 from daemon.store.routes import RouteStore
+from serving.settings import load_settings
 from tests.net.answers import Answers
 from tests.net.artifacts import pack, record, unpack
-from tests.net.gateway import (
-    callers,
-    gateway_file_of,
-    leave_tokens,
-    leave_traffic,
-    waiting_lines,
-)
+from tests.net.gateway import gateway_file_of, leave_tokens, leave_traffic, waiting_lines
 from tests.net.home import Home, settings_of
 from tests.net.texts import all_texts
 from tests.net.training import leave_run
 from tests.tiny_model import make_tiny_base
-from serving.settings import load_settings
 
 # The same on every machine, since rows hold paths. Nothing may be there.
 PLACE = Path("/tmp/adaptd-net")  # noqa: S108
@@ -41,7 +35,6 @@ def make_home() -> None:
     again = unpack("installation", PLACE / "again")
     found["spool"] = [line.decode() for line in waiting_lines(again / "home/gateway/spool")]
     found["gateway"] = load_settings(gateway_file_of(again / "home"))
-    found["callers"] = callers(again / "home", found["tokens"])
     record("files", found)
 
 
@@ -80,6 +73,7 @@ def make_run() -> None:
     folder = PLACE / "training"
     (folder / "run").mkdir(parents=True)
     base = make_tiny_base(folder / "base")
+    os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
     os.chdir(folder / "run")
     found = leave_run(folder, base)
     shutil.rmtree(base)

@@ -23,7 +23,7 @@ from serving.launch import EngineSettings, command
 from serving.metrics import GatewayMetrics
 from serving.settings import GatewaySettings
 
-WIDTH = 100
+WIDTH = 80
 _TYPE = re.compile(r"^# TYPE (adaptd_\w+) (\w+)$", re.MULTILINE)
 _SAMPLE = re.compile(r"^(adaptd_\w+?)(?:_bucket|_count|_sum)?(?:\{(.*)\})? \S+$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="')
@@ -103,6 +103,9 @@ def settings() -> dict[str, Any]:
     gateway, parts = msgspec.json.schema_components(
         [GatewaySettings], schema_hook=lambda kind: {"type": kind.__name__.lower()}
     )
+    for field in parts["GatewaySettings"]["properties"].values():
+        if isinstance(field.get("default"), list):  # a set's order is chance
+            field["default"].sort()
     return {
         "daemon": _without_words(Settings.model_json_schema()),
         "gateway": _without_words({"is": gateway, "parts": parts}),

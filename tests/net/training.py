@@ -20,6 +20,7 @@ from tests.training_world import a_job, command, write_snapshot
 from tests.waiting import LIMIT_S
 
 STEPS, EVERY = 40, 10
+_WAYS = frozenset({"avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile"})
 REFERENCE = "reference.safetensors"
 
 
@@ -93,9 +94,11 @@ def _forget_scratch(folder: Path) -> None:
 
 
 def processor() -> str:
-    """The model's name: sums of floats differ between processors."""
+    """Its name and how it may compute: sums of floats differ between processors."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if "model name" in line), "")
+    facts = {name.strip(): value.split() for name, _, value in (s.partition(":") for s in lines)}
+    ways = sorted(_WAYS.intersection(facts.get("flags", ())))
+    return " ".join([*facts.get("model name", ()), *ways])
 
 
 def furthest_apart(one: Path, other: Path) -> float:

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from daemon.domain.routes import RouteTable
+from daemon.domain.states import AdapterState
 from daemon.store.adapter_seal import broken_seal
 from daemon.store.adapters import AdapterStore
 from daemon.store.backup_files import Place, read_manifest, verify_backup
@@ -48,7 +49,8 @@ def test_it_is_whole(backup: Path) -> None:
     assert manifest.missing == {}
     assert manifest.rows["interactions"] == counts["interactions"]
     assert manifest.rows["feedback"] == counts["feedback"]
-    assert sorted(manifest.adapters) == sorted(row["name"] for row in recorded("store")["adapters"])
+    kept = [row for row in recorded("store")["adapters"] if row["state"] != "erased"]
+    assert sorted(manifest.adapters) == sorted(row["name"] for row in kept)
 
 
 def test_the_command_finds_it_whole(
@@ -98,7 +100,8 @@ async def check_rows(database: Database) -> None:
 
 async def check_paths(database: Database, place: Place) -> None:
     """Rows name the new home, and the files there are those that were sealed."""
-    adapters = await AdapterStore(database).list()
+    versions = await AdapterStore(database).list()
+    adapters = [row for row in versions if row.state is not AdapterState.ERASED]
     assert [broken_seal(row) for row in adapters] == [None] * 5
     assert {Path(row.path).parent for row in adapters} == {place.home / "adapters"}
     snapshots = await SnapshotStore(database).list("support")

@@ -7,12 +7,12 @@ import httpx
 import msgspec
 
 from daemon.domain.events import Interaction
+from daemon.store.database import Database
 from serving.middleware import Gateway
 from serving.settings import load_settings
 from serving.spool import Spool
 from tests.gateway_world import EventsDoor, OpenAIServer, said, serve
 from tests.ingesting import Ingesting
-from daemon.store.database import Database
 from tests.net.artifacts import recorded
 from tests.net.gateway import alone, gateway_file_of
 from tests.waiting import until
