@@ -23,7 +23,7 @@ from tests.net.training import leave_run
 from tests.tiny_model import make_tiny_base
 
 # The same on every machine, since rows hold paths. Nothing may be there.
-PLACE = Path("/tmp/adaptd-net")  # noqa: S108
+PLACE = Path("/tmp/adaptd-net")
 
 
 def make_home() -> None:

@@ -1,4 +1,4 @@
-"""The files of an installation that gateways and server share with the daemon are read as before."""
+"""Files that gateways and server share with the daemon mean what they meant to an earlier release."""
 
 from pathlib import Path
 

@@ -85,8 +85,9 @@ def test_the_recorded_history_is_one_unbroken_chain() -> None:
 
 async def test_ingestion_goes_on_from_the_stored_offset(ingesting: Ingesting) -> None:
     barred = an_interaction(id="back", user=GONE.user, tenant=GONE.tenant)
+    known = an_interaction(id="s-1", tenant="desk")
     written = await ingesting.add(
-        an_interaction(id="new"), a_rating("s-1", id="f-new"), an_interaction(id="s-1"), barred
+        an_interaction(id="new"), a_rating("s-1", id="f-new"), known, barred
     )
 
     assert (written.interactions, written.feedback) == (1, 1)
@@ -98,9 +99,7 @@ async def test_a_rating_that_was_stored_without_a_scale_stays(ingesting: Ingesti
     assert found == [{"value": 0.5}]
 
 
-async def test_the_rollout_in_progress_can_be_taken_back(
-    database: Database, now: datetime
-) -> None:
+async def test_the_rollout_in_progress_can_be_taken_back(database: Database, now: datetime) -> None:
     rollouts, routes = RolloutStore(database), RouteStore(database)
     rollout = await rollouts.active("support")
     table = await routes.current()
