@@ -66,7 +66,7 @@ bench-beside: install base-model
 	@$(BIN)/python -m venv --without-pip .venv-bench
 	@$(BIN)/uv pip install --quiet --python .venv-bench/bin/python --no-deps -r deploy/bench-requirements.txt
 	@$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
-	  > "$$(.venv-bench/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/daemon.pth"
+	  > "$$(.venv-bench/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/adaptd.pth"
 	@touch $@
 
 format: install
@@ -88,7 +88,7 @@ install: .venv/installed
 base-model: $(BASE)/adaptd-digest.json
 
 $(BASE)/adaptd-digest.json: | install
-	$(BIN)/python -m daemon.training.worker.base_model $(BASE)
+	$(BIN)/python -m adaptd.daemon.training.worker.base_model $(BASE)
 
 # Without Java or Maven this says so and goes on; the tests that need the broker then fail.
 jars: install

@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from daemon.store.database import Connection, Database
+from adaptd.daemon.store.database.database import Connection, Database
 
 CHUNK = 20_000
 EVENTS_OF_ONE = 20

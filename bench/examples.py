@@ -18,13 +18,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.database.opening import open_store
+from adaptd.daemon.store.database.statements import split_statements
+from adaptd.daemon.store.examples.files import ExampleFiles
+from adaptd.daemon.store.examples.sandbox import Sandbox
+from adaptd.daemon.store.ingest.event_reads import EventReads
 from bench.machine import machine
-from daemon.store.database import Database
-from daemon.store.event_reads import EventReads
-from daemon.store.example_files import ExampleFiles
-from daemon.store.opening import open_store
-from daemon.store.sandbox import Sandbox
-from daemon.store.statements import split_statements
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results" / "examples.json"

@@ -11,10 +11,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from adaptd.daemon.demo.broker import free_port
+from adaptd.daemon.settings import Settings
+from adaptd.daemon.wire.tokens import create_token
 from bench.machine import peak_mb
-from daemon.demo.broker import free_port
-from daemon.domain.tokens import create_token
-from daemon.settings import Settings
 
 CONNECTIONS = 64
 _START_S = 60
@@ -66,7 +66,7 @@ def _start(settings: Settings, python: Path, log: Path) -> subprocess.Popen[byte
     }
     environment = {f"ADAPTD_{name}": str(value) for name, value in given.items()}
     daemon = subprocess.Popen(
-        [str(python), "-m", "daemon.cli", "run"],
+        [str(python), "-m", "adaptd.daemon.cli", "run"],
         env=os.environ | environment,
         stdout=subprocess.DEVNULL,
         stderr=log.open("wb"),

@@ -25,15 +25,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from adaptd.daemon.demo.broker import KafkaNode
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.database.opening import open_store
 from bench import http_door
 from bench.events import EVENT_BYTES, make_events, pack
 from bench.job import Answer, Job
 from bench.machine import machine
 from bench.runs import PEERS, drain, follow
 from bench.topics import PARTITIONS, fill, make_topics
-from daemon.demo.broker import KafkaNode
-from daemon.store.database import Database
-from daemon.store.opening import open_store
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results" / "ingest.json"

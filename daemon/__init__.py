@@ -1,3 +1,4 @@
-"""adaptd: keeps a served language model learning from its own production feedback."""
+"""The process that opens the store and decides."""
 
-__version__ = "0.1.0"
+if not __name__.startswith("adaptd."):
+    raise ImportError(f"import it as adaptd.{__name__}")

@@ -9,15 +9,15 @@ from typing import Any
 
 import structlog
 
-from consumers.interpreter import tune_interpreter
-from daemon import __version__
-from daemon.assembly import Parts, build
-from daemon.domain.errors import HaltError
-from daemon.http_server import HttpServer, open_socket
-from daemon.installation import Keys, open_database
-from daemon.settings import Settings
-from daemon.supervision import ForcedEnd, stop_signals
-from daemon.web.api import make_api
+from adaptd import __version__
+from adaptd.daemon.settings import Settings
+from adaptd.daemon.system.http_server import HttpServer, open_socket
+from adaptd.daemon.system.interpreter import tune_interpreter
+from adaptd.daemon.system.supervision import ForcedEnd, stop_signals
+from adaptd.daemon.web.api import make_api
+from adaptd.daemon.wire.errors import HaltError
+from adaptd.daemon.wiring.installation import Keys, open_database
+from adaptd.daemon.wiring.parts import Parts, build
 
 HALTED = 70
 
@@ -63,9 +63,9 @@ async def _run(parts: Parts, forced_end: ForcedEnd, *, address: str) -> None:
                 group.create_task(_end_on_halt(keep(name, work)), name=name)
                 for name, work in parts.services.items()
             ]
-            _log.info("adaptd_runs", version=__version__, address=address)
+            _log.info("daemon_started", version=__version__, address=address)
             await stop.wait()
-            _log.info("adaptd_stops")
+            _log.info("daemon_stopping")
             forced_end.begin()
             for task in tasks:
                 task.cancel()

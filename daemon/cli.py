@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from daemon import __version__
-from daemon.commands import (
+from adaptd import __version__
+from adaptd.daemon.commands import (
     adapters,
     backup,
     deadletters,
@@ -29,15 +29,22 @@ from daemon.commands import (
     store,
     token,
 )
-from daemon.commands.errors import exit_code
-from daemon.commands.output import say
-from daemon.domain.errors import AdaptdError
+from adaptd.daemon.commands.errors import exit_code
+from adaptd.daemon.commands.output import say
+from adaptd.daemon.wire.errors import AdaptdError
+from adaptd.daemon.wire.texts import unencodable_in
 
 _INTERRUPTED = 128 + signal.SIGINT
 
 
 class _Group(TyperGroup):
     """Turns our errors into one line on stderr and their exit code."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse words that are not UTF-8: no answer, log or store could hold them."""
+        if (word := unencodable_in(args)) is not None:
+            raise typer.BadParameter(f"{word} is not UTF-8: write it so, or rename the file", ctx)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -22,9 +22,10 @@ from pydantic_settings import (
 )
 from pydantic_settings.exceptions import SettingsError as UnreadableSettingsError
 
-from daemon.domain.errors import SettingsError
-from daemon.domain.events import DEAD_LETTERS_TOPIC
-from daemon.domain.kafka import KafkaSecurity, Mechanism, Protocol
+from adaptd.daemon.wire.errors import SettingsError
+from adaptd.daemon.wire.events import DEAD_LETTERS_TOPIC
+from adaptd.daemon.wire.kafka import KafkaSecurity, Mechanism, Protocol
+from adaptd.daemon.wire.texts import unencodable_in
 
 _REMEDY = "See docs/settings.md for every ADAPTD_* variable"
 
@@ -181,7 +182,7 @@ def load_settings() -> Settings:
         SettingsError: with every wrong value at once.
     """
     try:
-        return _absolute(Settings())
+        settings = _absolute(Settings())
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise SettingsError("settings", wrong, _REMEDY) from error
@@ -189,6 +190,9 @@ def load_settings() -> Settings:
         raise SettingsError("settings", str(error), _REMEDY) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise SettingsError("adaptd.toml", str(error), "Correct the file") from error
+    if (text := unencodable_in(settings.model_dump())) is not None:
+        raise SettingsError("settings", f"{text} is not UTF-8", "Rename it, or mend the variable")
+    return settings
 
 
 def _absolute(settings: Settings) -> Settings:

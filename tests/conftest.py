@@ -9,10 +9,10 @@ import hypothesis
 import pytest
 import pytest_timeout
 
-from tests.broker import ROOT, Broker
-from tests.tiny_model import make_tiny_base
-from tests.vllm_server import START_S, TinyServer
-from tests.waiting import Patience
+from tests.support.broker import ROOT, Broker
+from tests.support.tiny_model import make_tiny_base
+from tests.support.vllm_server import START_S, TinyServer
+from tests.support.waiting import Patience
 
 TESTS = Path(__file__).parent
 # Files whose tests start a vLLM of their own, or train; and those with brokers of their own.
@@ -56,7 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_timeout_set_timer(item: Any, settings: Any) -> bool:
-    """Count a test's limit, like every wait, in seconds of a quiet machine; see tests.waiting."""
+    """Count a test's limit, like every wait, in seconds of a quiet machine; see support.waiting."""
     patience = Patience(settings.timeout)
 
     def look(*_: object) -> None:

@@ -4,14 +4,14 @@ import asyncio
 import os
 from datetime import timedelta
 
+from adaptd.consumers.kafka.service import IngestService, IngestSettings
+from adaptd.consumers.kafka.topic_admin import Topics
+from adaptd.daemon.domain.ingest import Decoded, Written
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.ingest.halts import HaltStore
+from adaptd.daemon.store.ingest.sink import EventStore
+from adaptd.daemon.system.interpreter import tune_interpreter
 from bench.job import Job, Progress, read_job
-from consumers.interpreter import tune_interpreter
-from consumers.service import IngestService, IngestSettings
-from consumers.topics import Topics
-from daemon.domain.ingest import Decoded, Written
-from daemon.store.database import Database
-from daemon.store.events import EventStore
-from daemon.store.halts import HaltStore
 
 _POLL_S = 0.05
 

@@ -6,9 +6,9 @@ None of them drops duplicates or keeps offsets with the rows, as adaptd does.
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+from adaptd.consumers.decoding.decode import Record, Sender, decode
+from adaptd.daemon.store.database.database import Connection, Database
 from bench.job import Job, Progress
-from consumers.decode import Record, Sender, decode
-from daemon.store.database import Connection, Database
 
 BATCH = 20_000  # rows of a transaction, as adaptd has them when it is behind
 GATHER_S = 0.05

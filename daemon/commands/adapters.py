@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from daemon.commands.client import connect
-from daemon.commands.output import AsJson, Model, print_fields, print_rows
+from adaptd.daemon.commands.client import connect
+from adaptd.daemon.commands.output import AsJson, Model, print_fields, print_rows
 
 app = typer.Typer(no_args_is_help=True, help="Adapter versions. Example: adaptd adapters list")
 

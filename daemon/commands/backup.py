@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from daemon.commands.client import DaemonClient, connect
-from daemon.commands.errors import NoDaemonError
-from daemon.commands.output import AsJson, print_fields, say
-from daemon.domain.errors import RefusedError
-from daemon.settings import Settings, load_settings
+from adaptd.daemon.commands.client import DaemonClient, connect
+from adaptd.daemon.commands.errors import NoDaemonError
+from adaptd.daemon.commands.output import AsJson, print_fields, say
+from adaptd.daemon.settings import Settings, load_settings
+from adaptd.daemon.wire.errors import RefusedError
 
 _POLL_S = 0.2
 _QUIET_S = 2.0  # below that nobody needs a progress bar
@@ -44,7 +44,7 @@ def backup(
     """
     destination = destination.absolute()
     if verify:
-        print_fields(_verified(destination), as_json=as_json)
+        print_fields(_verify_backup(destination), as_json=as_json)
         return
     settings = load_settings()
     try:
@@ -79,9 +79,9 @@ def restore(
 
     Example: adaptd restore /backups/adaptd-monday
     """
-    from daemon.installation import store_key  # noqa: PLC0415 - heavy
-    from daemon.store.backup_files import Place  # noqa: PLC0415
-    from daemon.store.restore import restore_backup  # noqa: PLC0415
+    from adaptd.daemon.store.backups.layout import Place  # noqa: PLC0415
+    from adaptd.daemon.store.backups.restore import restore_backup  # noqa: PLC0415
+    from adaptd.daemon.wiring.installation import store_key  # noqa: PLC0415 - heavy
 
     settings = load_settings()
     place = Place(settings.home.absolute(), settings.policies_dir)
@@ -118,11 +118,11 @@ def _by_daemon(client: DaemonClient, destination: Path, *, secrets: bool) -> dic
 
 def _by_ourselves(settings: Settings, destination: Path, *, secrets: bool) -> dict[str, Any]:
     """The store is opened for reading only: a migration is the daemon's to make."""
-    from daemon.backups import summary  # noqa: PLC0415 - heavy
-    from daemon.installation import store_key  # noqa: PLC0415
-    from daemon.store.backup import back_up  # noqa: PLC0415
-    from daemon.store.backup_files import Place  # noqa: PLC0415
-    from daemon.store.opening import open_store  # noqa: PLC0415
+    from adaptd.daemon.recovery.backups import summary  # noqa: PLC0415 - heavy
+    from adaptd.daemon.store.backups.backup import back_up  # noqa: PLC0415
+    from adaptd.daemon.store.backups.layout import Place  # noqa: PLC0415
+    from adaptd.daemon.store.database.opening import open_store  # noqa: PLC0415
+    from adaptd.daemon.wiring.installation import store_key  # noqa: PLC0415
 
     if not settings.store_path.exists():
         remedy = "Set ADAPTD_HOME to where it lies, or start the daemon"
@@ -140,9 +140,9 @@ def _by_ourselves(settings: Settings, destination: Path, *, secrets: bool) -> di
     return {**summary(made), "took_s": round(time.monotonic() - began, 3)}
 
 
-def _verified(destination: Path) -> dict[str, Any]:
-    from daemon.backups import summary  # noqa: PLC0415 - heavy
-    from daemon.store.backup_files import verify_backup  # noqa: PLC0415
+def _verify_backup(destination: Path) -> dict[str, Any]:
+    from adaptd.daemon.recovery.backups import summary  # noqa: PLC0415 - heavy
+    from adaptd.daemon.store.backups.layout import verify_backup  # noqa: PLC0415
 
     return {"whole": True, **summary(verify_backup(destination, _Progress().tell))}
 

@@ -8,7 +8,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from daemon.commands.output import say
+from adaptd.daemon.commands.output import say
 
 _QUIET_S = 2.0
 

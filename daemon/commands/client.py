@@ -9,9 +9,10 @@ from typing import Any
 
 import httpx
 
-from daemon.commands.errors import NoDaemonError
-from daemon.domain.errors import AdaptdError, HaltError, RefusedError
-from daemon.settings import Settings, load_settings
+from adaptd.daemon.commands.errors import NoDaemonError
+from adaptd.daemon.settings import Settings, load_settings
+from adaptd.daemon.wire.errors import AdaptdError, HaltError, RefusedError
+from adaptd.daemon.wire.files import read_regular
 
 _LIMIT_S = 30.0
 _WORK_LIMIT_S = 300.0  # of a request that brings work
@@ -34,13 +35,13 @@ class DaemonClient:
 
     def get(self, path: str, **parameters: Any) -> Any:
         given = {name: value for name, value in parameters.items() if value is not None}
-        return self._ask("GET", path, params=given)
+        return self._send_request("GET", path, params=given)
 
     def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        return self._ask("POST", path, json=body or {})
+        return self._send_request("POST", path, json=body or {})
 
     def delete(self, path: str) -> Any:
-        return self._ask("DELETE", path)
+        return self._send_request("DELETE", path)
 
     def send(self, path: str, body: bytes, *, waiting: Callable[[str], None]) -> Any:
         """POST lines as they are. Where it asks to come again it does, for minutes.
@@ -50,18 +51,20 @@ class DaemonClient:
         until_s = time.monotonic() + _PATIENCE_S
         told = ""
         while True:
-            response = self._request("POST", path, limit_s=_WORK_LIMIT_S, content=body)
+            response = self._make_request("POST", path, limit_s=_WORK_LIMIT_S, content=body)
             wait_s = _come_again_s(response)
             if wait_s is None or time.monotonic() + wait_s > until_s:
-                return self._answer(response)
-            if (problem := self._refusal(response).problem) != told:
+                return self._read_answer(response)
+            if (problem := self._read_refusal(response).problem) != told:
                 waiting(told := problem)
             time.sleep(wait_s)
 
-    def _ask(self, method: str, path: str, **parts: Any) -> Any:
-        return self._answer(self._request(method, path, limit_s=_LIMIT_S, **parts))
+    def _send_request(self, method: str, path: str, **parts: Any) -> Any:
+        return self._read_answer(self._make_request(method, path, limit_s=_LIMIT_S, **parts))
 
-    def _request(self, method: str, path: str, *, limit_s: float, **parts: Any) -> httpx.Response:
+    def _make_request(
+        self, method: str, path: str, *, limit_s: float, **parts: Any
+    ) -> httpx.Response:
         try:
             return httpx.request(
                 method,
@@ -83,16 +86,16 @@ class DaemonClient:
             problem = "the token has letters that no token has"
             raise NoDaemonError(self.url, problem, "Look at ADAPTD_TOKEN") from error
 
-    def _answer(self, response: httpx.Response) -> Any:
+    def _read_answer(self, response: httpx.Response) -> Any:
         if not response.is_success:
-            raise self._refusal(response)
+            raise self._read_refusal(response)
         try:
             return response.json()
         except ValueError as error:
             problem = "something that is not adaptd answers"
             raise NoDaemonError(self.url, problem, _NO_DAEMON) from error
 
-    def _refusal(self, response: httpx.Response) -> AdaptdError:
+    def _read_refusal(self, response: httpx.Response) -> AdaptdError:
         try:
             told = response.json()["error"]
             words = (told["where"], told["problem"], told["remedy"])
@@ -104,7 +107,7 @@ class DaemonClient:
 
 
 def _come_again_s(response: httpx.Response) -> float | None:
-    """Where the daemon is behind it says how long to wait; None: this is its answer."""
+    """Seconds to wait where the daemon is behind; None: the answer is final."""
     asked = response.headers.get("Retry-After", "")
     if response.status_code != HTTPStatus.TOO_MANY_REQUESTS or not asked.isdecimal():
         return None
@@ -131,6 +134,6 @@ def find_token(control_token_path: Path) -> str | None:
     if given:
         return given
     try:
-        return control_token_path.read_text().strip() or None
-    except OSError:
+        return read_regular(control_token_path).decode().strip() or None
+    except (OSError, UnicodeDecodeError):
         return None

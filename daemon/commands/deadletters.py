@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from daemon.commands.bar import Bar
-from daemon.commands.client import DaemonClient, connect
-from daemon.commands.errors import MisuseError
-from daemon.commands.output import AsJson, print_fields, print_json, print_rows, say
+from adaptd.daemon.commands.bar import Bar
+from adaptd.daemon.commands.client import DaemonClient, connect
+from adaptd.daemon.commands.errors import MisuseError
+from adaptd.daemon.commands.output import AsJson, print_fields, print_json, print_rows, say
 
 app = typer.Typer(
     no_args_is_help=True, help="Events that could not be used. Example: adaptd deadletters list"
@@ -73,7 +73,7 @@ def redrive(
     if sum((bool(ids), reason is not None, every)) != 1:
         remedy = "Name letters, or give --reason or --all"
         raise MisuseError("redrive", "which letters is not clear", remedy)
-    results = _redrive(connect(), list(dict.fromkeys(ids or [])), reason)
+    results = _redrive_letters(connect(), list(dict.fromkeys(ids or [])), reason)
     found = Counter(result["result"] for result in results)
     if as_json:
         print_json({"counts": found, "results": results})
@@ -86,16 +86,24 @@ def redrive(
         raise typer.Exit(1)
 
 
-def _redrive(client: DaemonClient, ids: list[str], reason: str | None) -> list[dict[str, Any]]:
+def _redrive_letters(
+    client: DaemonClient, ids: list[str], reason: str | None
+) -> list[dict[str, Any]]:
     if not ids:
         kept = client.get("/v1/deadletters/by-reason")
         total = sum(row["waiting"] for row in kept if reason in (None, row["reason"]))
-        return _walk(client, {"reason": reason}, total=total)
+        return _redrive_in_pages(client, {"reason": reason}, total=total)
     parts = [ids[start : start + _IDS_AT_ONCE] for start in range(0, len(ids), _IDS_AT_ONCE)]
-    return [result for part in parts for result in _walk(client, {"ids": part}, total=len(part))]
+    return [
+        result
+        for part in parts
+        for result in _redrive_in_pages(client, {"ids": part}, total=len(part))
+    ]
 
 
-def _walk(client: DaemonClient, choice: dict[str, Any], *, total: int) -> list[dict[str, Any]]:
+def _redrive_in_pages(
+    client: DaemonClient, choice: dict[str, Any], *, total: int
+) -> list[dict[str, Any]]:
     """Step by step, so that no request takes long however many there are."""
     results: list[dict[str, Any]] = []
     after: dict[str, Any] | None = None

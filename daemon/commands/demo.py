@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from daemon.commands.output import say
+from adaptd.daemon.commands.output import say
 
 
 def register(app: typer.Typer) -> None:
@@ -24,11 +24,11 @@ def demo(
 
     Example: adaptd demo
     """
-    from daemon.demo.stopping import Stopped, StopSignals  # noqa: PLC0415 - as below
+    from adaptd.daemon.demo.stopping import Stopped, StopSignals  # noqa: PLC0415 - as below
 
     try:
         with StopSignals() as stop:
-            from daemon.demo.main import run_demo  # noqa: PLC0415 - heavy; no other command needs it
+            from adaptd.daemon.demo.main import run_demo  # noqa: PLC0415 - heavy; no other command needs it
 
             run_demo(seed=seed, home=home, stop=stop)
     except Stopped as stopped:

@@ -5,12 +5,12 @@ import time
 import httpx
 import typer
 
-from daemon.commands.client import connect
-from daemon.commands.errors import NoDaemonError
-from daemon.commands.output import AsJson, print_fields, say
-from daemon.domain.errors import AdaptdError, RefusedError
-from daemon.settings import Settings, load_settings
-from serving.server_process import ServerRecord, end_server, is_alive, read_record
+from adaptd.daemon.commands.client import connect
+from adaptd.daemon.commands.errors import NoDaemonError
+from adaptd.daemon.commands.output import AsJson, print_fields, say
+from adaptd.daemon.settings import Settings, load_settings
+from adaptd.daemon.wire.errors import AdaptdError, RefusedError
+from adaptd.serving.host.server_process import ServerRecord, end_server, is_alive, read_record
 
 app = typer.Typer(no_args_is_help=True, help="The vLLM server. Example: adaptd engine status")
 _GRACE_S = 20.0
@@ -23,13 +23,13 @@ def engine_status(as_json: AsJson = False) -> None:
     Example: adaptd engine status
     """
     settings = load_settings()
-    record = _running(settings)
+    record = _find_server(settings)
     shown = {
         "url": settings.upstream.url,
         "managed": settings.upstream.manage,
         "pid": record.pid if record else None,
         "running_s": round(time.time() - record.started_at) if record else None,
-        "answers": _answers(settings.upstream.url),
+        "answers": _does_answer(settings.upstream.url),
         "log": str(settings.home / "logs" / "vllm.log"),
     }
     print_fields(shown, as_json=as_json)
@@ -45,7 +45,7 @@ def stop() -> None:
     if settings.upstream.manage and _daemon_answers():
         problem, remedy = "a daemon runs and would start it again", "Stop the daemon first"
         raise RefusedError("engine", problem, f"{remedy}, or use `adaptd engine restart`")
-    _end(settings)
+    _end_server(settings)
     say("vLLM has ended")
 
 
@@ -57,18 +57,18 @@ def restart() -> None:
     """
     settings = load_settings()
     connect().get("/v1/ingest")  # no daemon: nobody would start it again
-    _end(settings)
+    _end_server(settings)
     say("vLLM has ended; the daemon starts it again: see `adaptd watch`")
 
 
-def _end(settings: Settings) -> None:
-    record = _running(settings)
+def _end_server(settings: Settings) -> None:
+    record = _find_server(settings)
     if record is None:
         raise RefusedError("engine", "no vLLM of ours runs", "Nothing to stop")
     end_server(record, grace_s=_GRACE_S)
 
 
-def _running(settings: Settings) -> ServerRecord | None:
+def _find_server(settings: Settings) -> ServerRecord | None:
     record = read_record(settings.home / "vllm.json")
     return record if record is not None and is_alive(record) else None
 
@@ -83,7 +83,7 @@ def _daemon_answers() -> bool:
     return True
 
 
-def _answers(url: str) -> bool:
+def _does_answer(url: str) -> bool:
     try:
         return httpx.get(f"{url}/health", timeout=5, trust_env=False).is_success
     except httpx.HTTPError:

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from daemon.commands.client import DaemonClient, connect
-from daemon.commands.output import AsJson, print_fields, print_rows, say
+from adaptd.daemon.commands.client import DaemonClient, connect
+from adaptd.daemon.commands.output import AsJson, print_fields, print_rows, say
 
 POLL_S = 0.5
 _LONGEST = 128
@@ -51,14 +51,14 @@ def erase(
     Example: adaptd erase --user ada --tenant desk --dry-run
     """
     daemon = connect()
-    asked = {"user": _read(user), "tenant": tenant, "reason": reason, "dry_run": dry_run}
+    asked = {"user": _read_user(user), "tenant": tenant, "reason": reason, "dry_run": dry_run}
     found = daemon.post("/v1/erasures", asked)
     if dry_run:
-        _tell(found, as_json=as_json)
+        _print_report(found, as_json=as_json)
         return
     if wait:
-        found = _follow(daemon, found)
-    _tell(found, as_json=as_json)
+        found = _follow_erasure(daemon, found)
+    _print_report(found, as_json=as_json)
 
 
 @app.command("list")
@@ -79,7 +79,7 @@ def show(erasure_id: ErasureId, as_json: AsJson = False) -> None:
 
     Example: adaptd erasures show er-0198c2f1aa
     """
-    _tell(connect().get(f"/v1/erasures/{erasure_id}"), as_json=as_json)
+    _print_report(connect().get(f"/v1/erasures/{erasure_id}"), as_json=as_json)
 
 
 @app.command("lift")
@@ -88,16 +88,16 @@ def lift(user: User, reason: Why, tenant: Tenant = None, as_json: AsJson = False
 
     Example: adaptd erasures lift --user ada --reason "new contract"
     """
-    asked = {"user": _read(user), "tenant": tenant, "reason": reason}
+    asked = {"user": _read_user(user), "tenant": tenant, "reason": reason}
     print_fields(connect().post("/v1/erasures/lift", asked), as_json=as_json)
 
 
-def _read(user: str) -> str:
+def _read_user(user: str) -> str:
     """`-`: a shell's history and other users of the machine need not see it."""
     return sys.stdin.readline(_LONGEST + 2).strip() if user == "-" else user
 
 
-def _follow(daemon: DaemonClient, found: dict[str, Any]) -> dict[str, Any]:
+def _follow_erasure(daemon: DaemonClient, found: dict[str, Any]) -> dict[str, Any]:
     """Say each step on stderr until it is done."""
     told = ""
     try:
@@ -115,7 +115,7 @@ def _follow(daemon: DaemonClient, found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _tell(found: dict[str, Any], *, as_json: bool) -> None:
+def _print_report(found: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_fields(found, as_json=True)
         return

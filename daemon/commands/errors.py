@@ -1,6 +1,6 @@
 """Exit codes, and the errors only the command line knows."""
 
-from daemon.domain.errors import AdaptdError, HaltError, SettingsError
+from adaptd.daemon.wire.errors import AdaptdError, HaltError, SettingsError
 
 REFUSED, MISUSED, NO_DAEMON, HALTED = 1, 2, 3, 70
 

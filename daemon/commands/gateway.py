@@ -2,8 +2,8 @@
 
 import typer
 
-from daemon.commands.client import connect
-from daemon.commands.output import AsJson, print_rows
+from adaptd.daemon.commands.client import connect
+from adaptd.daemon.commands.output import AsJson, print_rows
 
 app = typer.Typer(no_args_is_help=True, help="Gateways. Example: adaptd gateway state")
 

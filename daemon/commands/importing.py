@@ -10,12 +10,13 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from consumers.import_options import Format, ImportOptions, ImportStep, Rating
-from daemon.commands.bar import Bar
-from daemon.commands.client import connect
-from daemon.commands.errors import MisuseError
-from daemon.commands.output import AsJson, print_json, say
-from daemon.domain.errors import RefusedError
+from adaptd.consumers.doors.import_options import Format, ImportOptions, ImportStep, Rating
+from adaptd.daemon.commands.bar import Bar
+from adaptd.daemon.commands.client import connect
+from adaptd.daemon.commands.errors import MisuseError
+from adaptd.daemon.commands.output import AsJson, print_json, say
+from adaptd.daemon.wire.errors import RefusedError
+from adaptd.daemon.wire.files import open_regular
 
 _STEP_BYTES = 4 << 20
 _STEP_LINES = 5_000
@@ -32,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 def import_file(  # noqa: PLR0913 - every format has its own
     file: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="A file of JSON lines.")
+        Path, typer.Argument(exists=True, dir_okay=False, help="A plain file of JSON lines.")
     ],
     *,
     format_: Annotated[
@@ -71,12 +72,12 @@ def import_file(  # noqa: PLR0913 - every format has its own
         "format": format_,
         "model": model,
         "reviewer": reviewed_by,
-        "ratings": [_rating(text) for text in rating or []],
+        "ratings": [_read_rating(text) for text in rating or []],
         "by": by,
         "tenant": tenant,
         "time": time or datetime.fromtimestamp(int(file.stat().st_mtime), UTC).isoformat(),
     }
-    options = _options(given)
+    options = _read_options(given)
     report = _Report(file, options.format)
     try:
         if dry_run:
@@ -93,7 +94,7 @@ def import_file(  # noqa: PLR0913 - every format has its own
 
 
 class _Report:
-    """What became of the lines so far."""
+    """Results of the lines so far."""
 
     def __init__(self, file: Path, format_: Format) -> None:
         self._told: dict[str, Any] = {"file": str(file), "format": format_}
@@ -133,19 +134,19 @@ class _Report:
 
 def _send_lines(file: Path, options: ImportOptions, report: _Report) -> None:
     client = connect()
-    size, digest = file.stat().st_size, _digest(file)
+    size, digest = file.stat().st_size, _digest_file(file)
     path = f"/v1/ingest/imports/{digest}"
-    done = client.send(path, _step(1, options), waiting=_tell_wait)
+    done = client.send(path, _make_step(1, options), waiting=_tell_wait)
     start = done["next_line"]
     if start > 1:
         say(f"lines before {start} were imported before")
     report.add(done)
     seen = hashlib.sha256()
     with Bar("import", total=size) as bar:
-        for first, lines, read in _steps(file, seen):
+        for first, lines, read in _read_steps(file, seen):
             skipped = min(len(lines), max(0, start - first))
             if lines[skipped:]:
-                body = b"\n".join([_step(first + skipped, options), *lines[skipped:]])
+                body = b"\n".join([_make_step(first + skipped, options), *lines[skipped:]])
                 report.add(client.send(path, body, waiting=_tell_wait))
             bar.tell(read, f"{report.lines} lines, {report.refused} refused")
     if seen.hexdigest() != digest:
@@ -159,12 +160,12 @@ def _tell_wait(problem: str) -> None:
 
 def _try_lines(file: Path, options: ImportOptions, report: _Report) -> None:
     """The same reading, here: nothing is stored, so copies of stored events are not known."""
-    from consumers import importing  # noqa: PLC0415 - heavy
+    from adaptd.consumers.doors import file_import as importing  # noqa: PLC0415 - heavy
 
     importing.check_options(options)
     sender = importing.import_sender(None, options)
     with Bar("dry run", total=file.stat().st_size) as bar:
-        for first, lines, read in _steps(file, hashlib.sha256()):
+        for first, lines, read in _read_steps(file, hashlib.sha256()):
             decoded = importing.read_lines(
                 lines, options, start=first, source="import:dry-run", sender=sender
             )
@@ -178,11 +179,11 @@ def _try_lines(file: Path, options: ImportOptions, report: _Report) -> None:
             bar.tell(read, f"{report.lines} lines, {report.refused} refused")
 
 
-def _steps(file: Path, seen: Any) -> Iterator[Lines]:
+def _read_steps(file: Path, seen: Any) -> Iterator[Lines]:
     """The file in parts of bounded size. Of a line that is too long only its beginning is kept."""
     first, lines, size, read = 1, [], 0, 0
-    with file.open("rb") as opened:
-        for line, length in _lines(opened, seen):
+    with open_regular(file) as opened:
+        for line, length in _read_lines(opened, seen):
             read += length
             lines.append(line)
             size += len(line)
@@ -193,9 +194,9 @@ def _steps(file: Path, seen: Any) -> Iterator[Lines]:
         yield first, lines, read
 
 
-def _lines(opened: Any, seen: Any) -> Iterator[tuple[bytes, int]]:
+def _read_lines(opened: Any, seen: Any) -> Iterator[tuple[bytes, int]]:
     """Each line without its end, and how many bytes of the file it took."""
-    from consumers.parse import MAX_EVENT_BYTES  # noqa: PLC0415 - heavy
+    from adaptd.consumers.decoding.json_events import MAX_EVENT_BYTES  # noqa: PLC0415 - heavy
 
     while line := opened.readline(MAX_EVENT_BYTES + 2):
         seen.update(line)
@@ -206,23 +207,23 @@ def _lines(opened: Any, seen: Any) -> Iterator[tuple[bytes, int]]:
         yield line.rstrip(b"\r\n"), length
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
+def _digest_file(file: Path) -> str:
+    with open_regular(file) as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _step(start: int, options: ImportOptions) -> bytes:
+def _make_step(start: int, options: ImportOptions) -> bytes:
     return msgspec.json.encode(ImportStep(start=start, options=options))
 
 
-def _options(given: dict[str, Any]) -> ImportOptions:
+def _read_options(given: dict[str, Any]) -> ImportOptions:
     try:
         return msgspec.convert(given, ImportOptions)
     except msgspec.ValidationError as error:
         raise MisuseError("import", str(error), "See `adaptd import --help`") from error
 
 
-def _rating(text: str) -> Rating:
+def _read_rating(text: str) -> Rating:
     name, _, scale = text.partition("=")
     if not scale:
         return Rating(name=name)

@@ -2,8 +2,8 @@
 
 import typer
 
-from daemon.commands.client import connect
-from daemon.commands.output import AsJson, Reason, print_fields
+from adaptd.daemon.commands.client import connect
+from adaptd.daemon.commands.output import AsJson, Reason, print_fields
 
 app = typer.Typer(no_args_is_help=True, help="Event ingestion. Example: adaptd ingest status")
 

@@ -1,4 +1,4 @@
-"""What `adaptd watch` draws from one status document. Pure."""
+"""Draw one status document for `adaptd watch`. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,32 +8,33 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from daemon.commands.output import cell
+from adaptd.daemon.commands.output import cell
+from adaptd.daemon.wire.errors import join_sentences
 
 _BAR_WIDTH = 40
 
 
 def render(status: Mapping[str, Any]) -> RenderableType:
     """The whole screen. Parts the document lacks are left out."""
-    parts: list[RenderableType] = [_head(status)]
+    parts: list[RenderableType] = [_draw_head(status)]
     if "events" in status:
-        parts.append(_ingestion(status))
-    parts += [_model(model) for model in status.get("models", ())]
-    if trouble := _trouble(status):
+        parts.append(_draw_ingestion(status))
+    parts += [_draw_model(model) for model in status.get("models", ())]
+    if trouble := _draw_trouble(status):
         parts.append(trouble)
     return Group(*parts)
 
 
-def _head(status: Mapping[str, Any]) -> Text:
+def _draw_head(status: Mapping[str, Any]) -> Text:
     ready = status.get("ready")
     head = Text(f"adaptd {status.get('version', '')}  ")
     head.append("ready" if ready else "not ready", "bold green" if ready else "bold red")
     return head.append(f"  {cell(status.get('time'))}")
 
 
-def _ingestion(status: Mapping[str, Any]) -> Panel:
+def _draw_ingestion(status: Mapping[str, Any]) -> Panel:
     events, ingest = status["events"], status.get("ingest", {})
-    table = _grid()
+    table = _make_grid()
     table.add_row("source", f"{ingest.get('source', '-')}  {ingest.get('state', '-')}")
     table.add_row(
         "events",
@@ -52,8 +53,8 @@ def _ingestion(status: Mapping[str, Any]) -> Panel:
     return Panel(table, title="ingestion", title_align="left")
 
 
-def _model(model: Mapping[str, Any]) -> Panel:
-    table = _grid()
+def _draw_model(model: Mapping[str, Any]) -> Panel:
+    table = _make_grid()
     policy = model.get("policy") or {}
     table.add_row("policy", f"version {cell(policy.get('version'))}")
     table.add_row("live", f"{model.get('live') or 'base model'}")
@@ -64,19 +65,19 @@ def _model(model: Mapping[str, Any]) -> Panel:
     if model.get("trigger"):
         table.add_row("training", str(model["trigger"]))
     if run := model.get("run"):
-        table.add_row("run", _run(run))
+        table.add_row("run", _describe_run(run))
     if verdict := model.get("evaluation"):
-        table.add_row("evaluation", _evaluation(verdict))
+        table.add_row("evaluation", _describe_evaluation(verdict))
     if rollout := model.get("rollout"):
-        table.add_row("rollout", _rollout(rollout))
+        table.add_row("rollout", _describe_rollout(rollout))
         for name, words in evidence_rows(rollout.get("evidence") or {}):
             table.add_row(f"  {name}", words)
     return Panel(table, title=str(model["model"]), title_align="left")
 
 
-def _evaluation(evaluation: Mapping[str, Any]) -> Text:
+def _describe_evaluation(evaluation: Mapping[str, Any]) -> Text:
     verdict = evaluation["verdict"]
-    words = Text(verdict, _colour(verdict)).append(f"  {evaluation['candidate']}")
+    words = Text(verdict, _colour_of(verdict)).append(f"  {evaluation['candidate']}")
     report = evaluation.get("report") or {}
     if report.get("reason"):
         words.append(f"\n{report['reason']}")
@@ -87,7 +88,7 @@ def _evaluation(evaluation: Mapping[str, Any]) -> Text:
 
 
 def evidence_rows(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What the guard knows, in rows; an e-value is compared with 1/alpha."""
+    """The guard's evidence in rows; an e-value is compared with 1/alpha."""
     rows = [("waits for", str(evidence["waits"]))] if evidence.get("waits") else []
     if because := evidence.get("rolled_back_because"):
         rows.append(("taken back", str(because)))
@@ -107,9 +108,9 @@ def evidence_rows(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _run(run: Mapping[str, Any]) -> Text:
+def _describe_run(run: Mapping[str, Any]) -> Text:
     words = Text(f"{run['run_id']}  ")
-    words.append(run["state"], _colour(run["state"]))
+    words.append(run["state"], _colour_of(run["state"]))
     if run.get("reason") and run["state"] not in ("training", "evaluating"):
         words.append(f"  {run['reason']}")
     progress = run.get("progress") or {}
@@ -121,7 +122,7 @@ def _run(run: Mapping[str, Any]) -> Text:
 
 
 def progress_words(progress: Mapping[str, Any]) -> str:
-    """How far a training or an evaluation is, as far as it has been said."""
+    """Progress of a training or an evaluation, as last reported."""
     phase = progress.get("phase") or progress.get("stage") or "training"
     counted = "item" if phase == "evaluating" else "step"
     words = [f"{counted} {progress.get('step', 0)} of {progress.get('total', '?')}"]
@@ -136,9 +137,9 @@ def progress_words(progress: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _rollout(rollout: Mapping[str, Any]) -> Text:
+def _describe_rollout(rollout: Mapping[str, Any]) -> Text:
     words = Text(f"{rollout['rollout_id']}  {rollout['candidate']}  ")
-    words.append(rollout["state"], _colour(rollout["state"]))
+    words.append(rollout["state"], _colour_of(rollout["state"]))
     if rollout["state"] == "step":
         words.append(f" {rollout['step']}")
     if rollout.get("paused"):
@@ -146,18 +147,18 @@ def _rollout(rollout: Mapping[str, Any]) -> Text:
     return words
 
 
-def _trouble(status: Mapping[str, Any]) -> Panel | None:
+def _draw_trouble(status: Mapping[str, Any]) -> Panel | None:
     lines = [
         Text(f"{part['part']}: {part['problem']}", "red") for part in status.get("not_ready", ())
     ]
     lines += [
-        Text(f"{alert['what']}. {alert['remedy']}", _colour(alert["level"]))
+        Text(join_sentences(alert["what"], alert["remedy"]), _colour_of(alert["level"]))
         for alert in status.get("alerts", ())
     ]
     return Panel(Group(*lines), title="alerts", title_align="left") if lines else None
 
 
-def _colour(word: str) -> str:
+def _colour_of(word: str) -> str:
     if word in ("pass", "accepted", "live"):
         return "green"
     if word in ("fail", "failed", "rejected", "rolled_back", "aborted", "error"):
@@ -165,7 +166,7 @@ def _colour(word: str) -> str:
     return "yellow" if word in ("inconclusive", "warning", "cancelled") else ""
 
 
-def _grid() -> Table:
+def _make_grid() -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column()

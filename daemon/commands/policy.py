@@ -6,11 +6,11 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from daemon.commands.client import connect
-from daemon.commands.errors import REFUSED
-from daemon.commands.output import AsJson, print_json, print_rows, say
-from daemon.domain.errors import AdaptdError, RefusedError
-from daemon.settings import Settings, load_settings
+from adaptd.daemon.commands.client import connect
+from adaptd.daemon.commands.errors import REFUSED
+from adaptd.daemon.commands.output import AsJson, print_json, print_rows, say
+from adaptd.daemon.settings import Settings, load_settings
+from adaptd.daemon.wire.errors import AdaptdError, PolicyError, RefusedError
 
 app = typer.Typer(no_args_is_help=True, help="Policy files. Example: adaptd policy check")
 
@@ -31,11 +31,11 @@ def check(
     Example: adaptd policy check policies/support.yaml
     """
     settings = load_settings()
-    found = [_check(path, settings) for path in files or _all_files(settings)]
+    found = [_check_policy(path, settings) for path in files or _all_files(settings)]
     if as_json:
         print_json([msgspec.to_builtins(report) for report in found])
     else:
-        rows = [row for report in found for row in _rows(report)]
+        rows = [row for report in found for row in _report_rows(report)]
         print_rows(rows, ("file", "what", "of", "has", "needs"), as_json=False)
         for report in found:
             _say_verdict(report)
@@ -49,34 +49,36 @@ def schema() -> None:
 
     Example: adaptd policy schema > policies/schema.json
     """
-    from daemon.policy.schema import schema_text  # noqa: PLC0415 - only here
+    from adaptd.daemon.policy.schema import schema_text  # noqa: PLC0415 - only here
 
     typer.echo(schema_text(), nl=False)
 
 
-def _check(path: Path, settings: Settings) -> Any:
-    from daemon.doctor.policies import check_policy  # noqa: PLC0415 - brings scipy
-    from daemon.policy.load import Limits, line_of, load_policy  # noqa: PLC0415
-    from daemon.where_check import where_problem  # noqa: PLC0415
+def _check_policy(path: Path, settings: Settings) -> Any:
+    from adaptd.daemon.doctor.policies import check_policy  # noqa: PLC0415 - brings scipy
+    from adaptd.daemon.policy.load import Limits, line_of, load_policy  # noqa: PLC0415
+    from adaptd.daemon.store.examples.where_check import where_problem  # noqa: PLC0415
 
     limits = Limits(
         bases=frozenset(settings.bases) or None, max_rank=settings.upstream.max_lora_rank
     )
     folder = path.parent
     loaded = load_policy(path, folder=folder, limits=limits)
-    seen = _traffic(loaded.policy.model) if loaded.policy else None
+    seen = _ask_traffic(loaded.policy.model) if loaded.policy else None
     report = check_policy(path, folder=folder, limits=limits, seen=seen)
     wrong = where_problem(loaded.policy.select.where) if loaded.policy else None
     if wrong is None:
         return report
     place = f"{path}:{line_of(loaded.text, 'select', 'where')}"
-    problem = f"{place}: select.where: {wrong.problem}. {wrong.remedy}."
-    return msgspec.structs.replace(report, problems=[*report.problems, problem])
+    problem = PolicyError(place, f"select.where: {wrong.problem}", wrong.remedy)
+    return msgspec.structs.replace(report, problems=[*report.problems, str(problem)])
 
 
-def _traffic(model: str) -> Any:
-    """What the running daemon saw of an alias; None where none runs or nothing came."""
-    from daemon.doctor.traffic import seen_from  # noqa: PLC0415
+def _ask_traffic(model: str) -> Any:
+    """Traffic of an alias as the running daemon saw it; None without a daemon or without
+    traffic.
+    """
+    from adaptd.daemon.doctor.traffic import seen_from  # noqa: PLC0415
 
     try:
         return seen_from(connect().get("/v1/traffic", model=model))
@@ -85,14 +87,16 @@ def _traffic(model: str) -> Any:
 
 
 def _all_files(settings: Settings) -> list[Path]:
-    found = sorted(settings.policies_dir.glob("*.yaml"))
+    from adaptd.daemon.policy.files import policy_paths  # noqa: PLC0415 - only here
+
+    found = policy_paths(settings.policies_dir)
     if not found:
         problem, remedy = "it holds no policy", "Write one: adaptd init"
         raise RefusedError(str(settings.policies_dir), problem, remedy)
     return found
 
 
-def _rows(report: Any) -> list[dict[str, Any]]:
+def _report_rows(report: Any) -> list[dict[str, Any]]:
     items = [
         {
             "file": report.path,

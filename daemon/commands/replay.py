@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from daemon.commands.bar import Bar
-from daemon.commands.client import DaemonClient, connect
-from daemon.commands.errors import MisuseError, NoDaemonError
-from daemon.commands.output import AsJson, Reason, print_fields, print_rows, say
-from daemon.domain.errors import RefusedError
+from adaptd.daemon.commands.bar import Bar
+from adaptd.daemon.commands.client import DaemonClient, connect
+from adaptd.daemon.commands.errors import MisuseError, NoDaemonError
+from adaptd.daemon.commands.output import AsJson, Reason, print_fields, print_rows, say
+from adaptd.daemon.wire.errors import RefusedError
 
 app = typer.Typer()
 ReplayId = Annotated[str, typer.Argument(help="A replay's id, as `adaptd replay list` prints it.")]
@@ -65,14 +65,14 @@ def replay(  # noqa: PLR0913 - a part of the log has many bounds
         "partition": partition,
         "from_offset": from_offset,
         "to_offset": to_offset,
-        "from_time": _time("--from-time", from_time),
-        "to_time": _time("--to-time", to_time),
+        "from_time": _read_time("--from-time", from_time),
+        "to_time": _read_time("--to-time", to_time),
         "reason": reason,
     }
     client = connect()
     begun = client.post("/v1/ingest/replays", asked)
     _tell_bounds(begun)
-    done = begun if detach else _follow(client, begun)
+    done = begun if detach else _follow_replay(client, begun)
     print_rows([done], _COLUMNS, as_json=as_json)
     _raise_failure(done)
 
@@ -105,7 +105,7 @@ def follow(replay_id: ReplayId, as_json: AsJson = False) -> None:
     Example: adaptd replay follow 69219a3f-0c1d
     """
     client = connect()
-    done = _follow(client, client.get(f"/v1/ingest/replays/{replay_id}"))
+    done = _follow_replay(client, client.get(f"/v1/ingest/replays/{replay_id}"))
     print_rows([done], _COLUMNS, as_json=as_json)
     _raise_failure(done)
 
@@ -120,7 +120,7 @@ def cancel(replay_id: ReplayId, reason: Reason, as_json: AsJson = False) -> None
     print_rows([done], _COLUMNS, as_json=as_json)
 
 
-def _follow(client: DaemonClient, found: dict[str, Any]) -> dict[str, Any]:
+def _follow_replay(client: DaemonClient, found: dict[str, Any]) -> dict[str, Any]:
     identity, told, heard_s = found["replay_id"], None, time.monotonic()
     try:
         with Bar(f"replay {identity}", total=found["size"]) as bar:
@@ -144,7 +144,7 @@ def _follow(client: DaemonClient, found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tell_bounds(begun: dict[str, Any]) -> None:
-    """What of the request cannot be read, or not by a replay."""
+    """Print the part of the request that cannot be read, or not by a replay."""
     for part in begun["ranges"]:
         where = f"{part['topic']}[{part['partition']}]"
         if part["gone"]:
@@ -161,7 +161,7 @@ def _raise_failure(done: dict[str, Any]) -> None:
         raise RefusedError(where, problem, "What it has stored stays; begin another for the rest")
 
 
-def _time(option: str, text: str | None) -> str | None:
+def _read_time(option: str, text: str | None) -> str | None:
     """UTC where no zone is given."""
     if text is None:
         return None

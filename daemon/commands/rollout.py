@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from daemon.commands.client import connect
-from daemon.commands.output import AsJson, Model, Reason, print_fields, print_rows, say
+from adaptd.daemon.commands.client import connect
+from adaptd.daemon.commands.output import AsJson, Model, Reason, print_fields, print_rows, say
 
 app = typer.Typer(no_args_is_help=True, help="Rollouts. Example: adaptd rollout list")
 RolloutId = Annotated[str, typer.Argument(help="Its id, as `adaptd rollout list` prints it.")]
@@ -53,7 +53,7 @@ def pause(rollout_id: RolloutId, reason: Reason, as_json: AsJson = False) -> Non
 
     Example: adaptd rollout pause rollout-0198c2f1 --reason "release freeze"
     """
-    _act(rollout_id, "pause", reason, as_json=as_json)
+    _act_on(rollout_id, "pause", reason, as_json=as_json)
 
 
 @app.command("resume")
@@ -62,7 +62,7 @@ def resume(rollout_id: RolloutId, reason: Reason, as_json: AsJson = False) -> No
 
     Example: adaptd rollout resume rollout-0198c2f1 --reason "freeze is over"
     """
-    _act(rollout_id, "resume", reason, as_json=as_json)
+    _act_on(rollout_id, "resume", reason, as_json=as_json)
 
 
 @app.command("promote")
@@ -73,7 +73,7 @@ def promote(rollout_id: RolloutId, reason: Reason, as_json: AsJson = False) -> N
 
     Example: adaptd rollout promote rollout-0198c2f1 --reason "desk approved it"
     """
-    _act(rollout_id, "promote", reason, as_json=as_json)
+    _act_on(rollout_id, "promote", reason, as_json=as_json)
 
 
 @app.command("abort")
@@ -82,7 +82,7 @@ def abort(rollout_id: RolloutId, reason: Reason, as_json: AsJson = False) -> Non
 
     Example: adaptd rollout abort rollout-0198c2f1 --reason "superseded by hand"
     """
-    _act(rollout_id, "abort", reason, as_json=as_json)
+    _act_on(rollout_id, "abort", reason, as_json=as_json)
 
 
 def rollback(
@@ -104,6 +104,6 @@ def rollback(
         say("a gateway did not answer yet: it is told again until it does")
 
 
-def _act(rollout_id: str, action: str, reason: str, *, as_json: bool) -> None:
+def _act_on(rollout_id: str, action: str, reason: str, *, as_json: bool) -> None:
     done = connect().post(f"/v1/rollouts/{rollout_id}/{action}", {"reason": reason})
     print_rows([done], COLUMNS, as_json=as_json)

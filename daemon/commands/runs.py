@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from daemon.commands.client import connect
-from daemon.commands.output import AsJson, Model, Reason, print_fields, print_rows
+from adaptd.daemon.commands.client import connect
+from adaptd.daemon.commands.output import AsJson, Model, Reason, print_fields, print_rows
 
 app = typer.Typer(no_args_is_help=True, help="Training runs. Example: adaptd runs list")
 RunId = Annotated[str, typer.Argument(help="A run's id, as `adaptd runs list` prints it.")]

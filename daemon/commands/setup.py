@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from daemon.commands.client import connect, find_token
-from daemon.commands.errors import REFUSED
-from daemon.commands.output import AsJson, print_json, print_rows, say
-from daemon.domain.errors import AdaptdError, RefusedError
-from daemon.settings import load_settings
+from adaptd.daemon.commands.client import connect, find_token
+from adaptd.daemon.commands.errors import REFUSED
+from adaptd.daemon.commands.output import AsJson, print_json, print_rows, say
+from adaptd.daemon.settings import load_settings
+from adaptd.daemon.wire.errors import AdaptdError, RefusedError
 
 _FILES = {"adaptd.toml": "adaptd.toml", "support.yaml": "policies/support.yaml"}
 
@@ -31,7 +31,7 @@ def init(
     for name, target in _FILES.items():
         path = folder / target
         try:
-            written = _write_new(path, _example(name))
+            written = _write_new(path, _read_example(name))
         except OSError as error:
             problem = f"it cannot be written ({error.strerror})"
             raise RefusedError(str(path), problem, "Give a folder you may write in") from error
@@ -48,7 +48,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     Example: adaptd doctor
     """
-    from daemon.doctor.examine import examine  # noqa: PLC0415 - heavy; asks everybody
+    from adaptd.daemon.doctor.examine import examine  # noqa: PLC0415 - heavy; asks everybody
 
     settings = load_settings()
     token = find_token(settings.control_token_path)
@@ -73,8 +73,8 @@ def _ask_daemon(path: str, **parameters: Any) -> Any:
         return None
 
 
-def _example(name: str) -> str:
-    return (resources.files("daemon.commands") / "examples" / name).read_text("utf-8")
+def _read_example(name: str) -> str:
+    return (resources.files("adaptd.daemon.commands") / "examples" / name).read_text("utf-8")
 
 
 def _write_new(path: Path, text: str) -> bool:

@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from daemon.commands.errors import exit_code
-from daemon.commands.output import say
-from daemon.domain.errors import AdaptdError
-from daemon.settings import load_settings
+from adaptd.daemon.commands.errors import exit_code
+from adaptd.daemon.commands.output import say
+from adaptd.daemon.settings import load_settings
+from adaptd.daemon.wire.errors import AdaptdError
 
 
 def register(app: typer.Typer) -> None:
@@ -28,8 +28,8 @@ def run(
     Example: adaptd run
     """
     settings = load_settings()
-    from daemon.app import serve  # noqa: PLC0415 - heavy; no other command needs it
-    from daemon.logs import set_up_logs  # noqa: PLC0415
+    from adaptd.daemon.app import serve  # noqa: PLC0415 - heavy; no other command needs it
+    from adaptd.daemon.system.logs import set_up_logs  # noqa: PLC0415
 
     set_up_logs(as_json=settings.log_json)
     try:

@@ -8,10 +8,11 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from daemon.commands.client import DaemonClient, connect
-from daemon.commands.errors import NoDaemonError
-from daemon.commands.output import AsJson, print_json, print_rows, say
-from daemon.commands.panel import render
+from adaptd.daemon.commands.client import DaemonClient, connect
+from adaptd.daemon.commands.errors import NoDaemonError
+from adaptd.daemon.commands.output import AsJson, print_json, print_rows, say
+from adaptd.daemon.commands.panel import render
+from adaptd.daemon.wire.errors import join_sentences
 
 
 def register(app: typer.Typer) -> None:
@@ -46,14 +47,16 @@ def status(as_json: AsJson = False) -> None:
         f"{'ready' if found['ready'] else 'NOT READY'}: {events['interactions']} interactions, "
         f"{events['feedback']} feedback, {events['dead_letters']} dead letters"
     )
-    say(_ingestion(found["ingest"]))
+    if events.get("unscaled_ratings"):
+        say(f"{events['unscaled_ratings']} ratings without a scale: nothing is learnt from them")
+    say(_describe_ingestion(found["ingest"]))
     for part in found["not_ready"]:
         say(f"not ready: {part['part']}: {part['problem']}")
     for alert in found["alerts"]:
-        say(f"{alert['level']}: {alert['what']}. {alert['remedy']}")
+        say(f"{alert['level']}: {join_sentences(alert['what'], alert['remedy'])}")
 
 
-def _ingestion(ingest: dict[str, Any]) -> str:
+def _describe_ingestion(ingest: dict[str, Any]) -> str:
     """Lag, rate and what is left over, in one line."""
     lag = "no lag known" if ingest.get("lag") is None else f"{ingest['lag']} behind"
     words = [f"{ingest.get('source', '-')} {ingest.get('state', '-')}", lag]
@@ -86,14 +89,14 @@ def watch(
 def _keep_drawing(client: DaemonClient, live: Live, every_s: float) -> None:
     """Until Ctrl-C. A daemon that goes away is said so, and shown again once it is back."""
     while True:
-        live.update(render(_look(client)))
+        live.update(render(_read_status(client)))
         try:
             time.sleep(every_s)
         except KeyboardInterrupt:
             return
 
 
-def _look(client: DaemonClient) -> dict[str, Any]:
+def _read_status(client: DaemonClient) -> dict[str, Any]:
     try:
         return client.get("/v1/status")
     except NoDaemonError as error:

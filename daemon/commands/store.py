@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from daemon.commands.client import connect
-from daemon.commands.output import AsJson, Reason, print_fields, print_json, say
-from daemon.domain.files import private_files
-from daemon.settings import load_settings
+from adaptd.daemon.commands.client import connect
+from adaptd.daemon.commands.output import AsJson, Reason, print_fields, print_json, say
+from adaptd.daemon.settings import load_settings
+from adaptd.daemon.wire.files import private_files
 
 app = typer.Typer(no_args_is_help=True, help="The store. Example: adaptd store rekey")
 
@@ -30,9 +30,9 @@ def rekey(
     Example: adaptd store rekey --old-key-path /etc/adaptd/old.key
     """
     settings = load_settings()
-    from daemon.installation import store_key  # noqa: PLC0415 - heavy
-    from daemon.store.encryption import key_of_file  # noqa: PLC0415
-    from daemon.store.rekey import rekey_store  # noqa: PLC0415
+    from adaptd.daemon.store.database.encryption import key_of_file  # noqa: PLC0415
+    from adaptd.daemon.store.database.rekey import rekey_store  # noqa: PLC0415
+    from adaptd.daemon.wiring.installation import store_key  # noqa: PLC0415 - heavy
 
     old = key_of_file(old_key_path, name="--old-key-path") if old_key_path else None
     new = store_key(settings)

@@ -7,11 +7,11 @@ from typing import Annotated
 import msgspec
 import typer
 
-from daemon.commands.errors import MisuseError
-from daemon.commands.output import AsJson, print_json, print_rows, say
-from daemon.domain.errors import RefusedError
-from daemon.domain.tokens import SCOPES, SOURCES, create_token, list_tokens, revoke_token
-from daemon.settings import load_settings
+from adaptd.daemon.commands.errors import MisuseError
+from adaptd.daemon.commands.output import AsJson, print_json, print_rows, say
+from adaptd.daemon.settings import load_settings
+from adaptd.daemon.wire.errors import RefusedError
+from adaptd.daemon.wire.tokens import SCOPES, SOURCES, create_token, list_tokens, revoke_token
 
 app = typer.Typer(no_args_is_help=True, help="API tokens. Example: adaptd token list")
 _SPAN = re.compile(r"^([1-9][0-9]*)([hdw])$")
@@ -29,7 +29,8 @@ def create(
         typer.Option("--source", help=f"What its feedback may claim to be: {', '.join(SOURCES)}."),
     ] = ["user"],  # noqa: B006 - typer copies it
     model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="Only these aliases. Default: all.")
+        list[str] | None,
+        typer.Option("--model", "-m", help="Only these aliases; repeatable. Default: all."),
     ] = None,
     expires: Annotated[
         str | None, typer.Option(help="After how long it ends: 12h, 90d, 52w. Default: never.")
@@ -46,10 +47,10 @@ def create(
         scopes=tuple(scope),
         sources=tuple(source),
         models=tuple(model) if model else None,
-        expires_at=_end(expires),
+        expires_at=_read_expiry(expires),
     )
     if as_json:
-        print_json({"id": entry.id, "token": token, **_shown(entry)})
+        print_json({"id": entry.id, "token": token, **_describe_token(entry)})
     else:
         typer.echo(token)
         say(f"token {entry.id} for {tenant}: keep it now, it is not shown again")
@@ -61,7 +62,7 @@ def list_all(as_json: AsJson = False) -> None:
 
     Example: adaptd token list
     """
-    found = [_shown(entry) for entry in list_tokens(load_settings().tokens_path)]
+    found = [_describe_token(entry) for entry in list_tokens(load_settings().tokens_path)]
     columns = ("id", "tenant", "scopes", "sources", "models", "created_at", "expires_at")
     print_rows(found, columns, as_json=as_json)
 
@@ -79,13 +80,13 @@ def revoke(
     say(f"token {token_id} is no longer valid")
 
 
-def _shown(entry: msgspec.Struct) -> dict[str, object]:
+def _describe_token(entry: msgspec.Struct) -> dict[str, object]:
     fields = msgspec.to_builtins(entry)
     fields.pop("sha256")
     return fields
 
 
-def _end(span: str | None) -> datetime | None:
+def _read_expiry(span: str | None) -> datetime | None:
     if span is None:
         return None
     if (found := _SPAN.match(span)) is None:

@@ -14,21 +14,27 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from daemon import __version__
-from daemon.dataset.groups import Split, message_key, split_examples
-from daemon.dataset.prompts import last_words
-from daemon.dataset.render import Renderer
-from daemon.dataset.rows import Rendered, render
-from daemon.dataset.select import Selection, select_examples
-from daemon.dataset.snapshot import write_snapshot
-from daemon.domain.errors import AdaptdError, PolicyError, RefusedError
-from daemon.policy.book import PolicyVersion
-from daemon.policy.files import Unreadable
-from daemon.policy.golden import Golden, read_golden
-from daemon.policy.model import MIN_HOLDOUT_GROUPS, Holdout
-from daemon.store.datasets import HoldoutStore, HoldoutVersion, Snapshot, SnapshotStore, fresh_suite
-from daemon.store.example_files import ExampleFiles
-from daemon.store.sandbox import Sandbox, SandboxError
+from adaptd import __version__
+from adaptd.daemon.dataset.groups import Split, message_key, split_examples
+from adaptd.daemon.dataset.prompts import last_words
+from adaptd.daemon.dataset.render import Renderer
+from adaptd.daemon.dataset.rows import Rendered, render
+from adaptd.daemon.dataset.select import Selection, select_examples
+from adaptd.daemon.dataset.snapshot import write_snapshot
+from adaptd.daemon.policy.book import PolicyVersion
+from adaptd.daemon.policy.files import Unreadable
+from adaptd.daemon.policy.golden import Golden, read_golden
+from adaptd.daemon.policy.model import MIN_HOLDOUT_GROUPS, Holdout
+from adaptd.daemon.store.examples.files import ExampleFiles
+from adaptd.daemon.store.examples.sandbox import Sandbox, SandboxError
+from adaptd.daemon.store.lifecycle.snapshots import (
+    HoldoutStore,
+    HoldoutVersion,
+    Snapshot,
+    SnapshotStore,
+    fresh_suite,
+)
+from adaptd.daemon.wire.errors import AdaptdError, PolicyError, RefusedError
 
 _ROWS_AT_ONCE = 1024
 _LITERAL_OR_COMMENT = re.compile(r"'[^']*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -38,7 +44,7 @@ class NotEnoughError(AdaptdError):
     """There is too little to train or to measure on."""
 
 
-class Preview(msgspec.Struct, frozen=True):
+class SnapshotPreview(msgspec.Struct, frozen=True):
     """What a build would find now: for the triggers. `examples` are usable on either side."""
 
     examples: int
@@ -84,7 +90,7 @@ class SnapshotBuilder:
         self._renderers: dict[Path, Renderer] = {}
         self._exports = f".examples-{secrets.token_hex(4)}-"  # of this process
 
-    async def preview(self, version: PolicyVersion, *, as_of: datetime) -> Preview:
+    async def preview(self, version: PolicyVersion, *, as_of: datetime) -> SnapshotPreview:
         """Count what a build would find, as far as rendering. Puts no group on a side.
 
         Raises:
@@ -93,7 +99,7 @@ class SnapshotBuilder:
         gathered = await self._gather(version, as_of)
         seen = await self._snapshots.seen_feedback(version.model)
         usable = [row[0] for row in (*gathered.split.train, *gathered.split.holdout)]
-        return Preview(
+        return SnapshotPreview(
             examples=len(usable),
             new_examples=sum(example.feedback not in seen for example in usable),
             train=len(gathered.rendered.train),

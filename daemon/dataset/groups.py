@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from daemon.dataset.select import Example
-from daemon.store.datasets import Member
+from adaptd.daemon.dataset.select import Example
+from adaptd.daemon.store.lifecycle.snapshots import Member
 
 TRAIN, HOLDOUT = "train", "holdout"
 

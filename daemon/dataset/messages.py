@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from daemon.domain.errors import AdaptdError
+from adaptd.daemon.wire.errors import AdaptdError
 
 Message = Mapping[str, Any]
 _TEXT_PARTS = {

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from daemon.dataset.messages import text_of
+from adaptd.daemon.dataset.messages import text_of
 
 
 def normalised(text: str) -> str:

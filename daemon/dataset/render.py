@@ -19,15 +19,16 @@ import jinja2.parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from daemon.dataset.messages import (
+from adaptd.daemon.dataset.messages import (
     Message,
     RenderError,
     prepared_args,
     prepared_messages,
     prepared_tools,
 )
-from daemon.domain.bases import chat_template
-from daemon.domain.errors import AdaptdError
+from adaptd.daemon.domain.bases import chat_template
+from adaptd.daemon.wire.errors import AdaptdError
+from adaptd.daemon.wire.files import read_regular
 
 __all__ = ["RenderError", "Renderer"]
 
@@ -142,7 +143,7 @@ class Renderer:
 
 def _tokenizer(base: Path) -> Tokenizer:
     path = base / "tokenizer.json"
-    if not path.exists():
+    if not path.is_file():
         raise AdaptdError(str(base), "it has no tokenizer.json", "Use a base with a fast tokenizer")
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_padding()
@@ -151,7 +152,11 @@ def _tokenizer(base: Path) -> Tokenizer:
 
 
 def _json_file(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    try:
+        return json.loads(read_regular(path)) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        problem = f"it cannot be read ({type(error).__name__})"
+        raise AdaptdError(str(path), problem, "Give the directory of a model") from error
 
 
 def _token(value: Any) -> str:

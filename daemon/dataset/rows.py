@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from daemon.dataset.groups import Split
-from daemon.dataset.render import Renderer, RenderError
-from daemon.dataset.select import Example
-from daemon.dataset.snapshot import Contents, SuiteRow, TrainRow, train_row
-from daemon.domain.errors import PolicyError
-from daemon.policy.golden import Golden, GoldenItem
+from adaptd.daemon.dataset.groups import Split
+from adaptd.daemon.dataset.render import Renderer, RenderError
+from adaptd.daemon.dataset.select import Example
+from adaptd.daemon.dataset.snapshot import Contents, SuiteRow, TrainRow, train_row
+from adaptd.daemon.policy.golden import Golden, GoldenItem
+from adaptd.daemon.wire.errors import PolicyError
 
 _NO_DAY = datetime(
     2000, 1, 1, 12, tzinfo=UTC

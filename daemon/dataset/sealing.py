@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import structlog
 
-from daemon.policy.book import PolicyBook
-from daemon.store.example_files import ExampleFiles
+from adaptd.daemon.policy.book import PolicyBook
+from adaptd.daemon.store.examples.files import ExampleFiles
 
 _LOOK_S = 60.0
 _log = structlog.get_logger(__name__)

@@ -12,9 +12,10 @@ from typing import Any
 
 import msgspec
 
-from daemon.dataset.messages import RenderError, text_of
-from daemon.dataset.prompts import is_conversation, last_words, prompt_key
-from daemon.policy.model import Caps, Select
+from adaptd.daemon.dataset.messages import RenderError, text_of
+from adaptd.daemon.dataset.prompts import is_conversation, last_words, prompt_key
+from adaptd.daemon.policy.model import Caps, Select
+from adaptd.daemon.wire.feedback import RATING_WITHOUT_SCALE
 
 Row = Mapping[str, Any]
 _CORRECTION, _RATING = "correction", "rating"
@@ -100,7 +101,7 @@ def _examples(
     if not isinstance(request.get("tools"), list | None):
         raise _Refused("no_messages")
     found: list[Example] = []
-    for said, kind in _judged(row, policy):
+    for said, kind in _judged(row, policy, refused):
         try:
             if said["ingested_at"] > as_of - policy.caps.min_age:
                 raise _Refused("too_young")
@@ -134,8 +135,11 @@ def _example(row: Row, request: Mapping[str, Any], said: Row, *, kind: str, answ
         raise _Refused("not_text") from error
 
 
-def _judged(row: Row, policy: Select) -> list[tuple[Row, str]]:
-    """The feedback that may decide, and its kind: everybody's corrections, or the last approval."""
+def _judged(row: Row, policy: Select, refused: Counter[str]) -> list[tuple[Row, str]]:
+    """The feedback that may decide, and its kind: everybody's corrections, or the last approval.
+
+    A rating without a scale, of an older release, says nothing: the others decide.
+    """
     corrections = [said for said in row["corrections"] if said["choice"] == 0]
     if corrections:
         if _CORRECTION not in policy.use:
@@ -144,6 +148,11 @@ def _judged(row: Row, policy: Select) -> list[tuple[Row, str]]:
     ratings = [said for said in row["ratings"] if said["choice"] == 0]
     if not ratings or _RATING not in policy.use:
         raise _Refused("not_in_use")
+    scaled = [said for said in ratings if not said["unscaled"]]
+    if not scaled:
+        raise _Refused(RATING_WITHOUT_SCALE)
+    refused[RATING_WITHOUT_SCALE] += len(ratings) - len(scaled)
+    ratings = scaled
     if any(said["value"] <= 0 for said in ratings):
         raise _Refused("not_approved")
     return [(ratings[-1], _RATING)]

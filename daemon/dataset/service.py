@@ -6,12 +6,12 @@ from datetime import datetime
 
 import structlog
 
-from daemon.dataset.build import SnapshotBuilder
-from daemon.domain.errors import AdaptdError, RefusedError
-from daemon.domain.states import FailureCause, RunState
-from daemon.policy.book import PolicyBook
-from daemon.store.events import utc_now
-from daemon.store.runs import Run, RunStore
+from adaptd.daemon.dataset.build import SnapshotBuilder
+from adaptd.daemon.domain.states import FailureCause, RunState
+from adaptd.daemon.policy.book import PolicyBook
+from adaptd.daemon.store.ingest.sink import utc_now
+from adaptd.daemon.store.lifecycle.runs import Run, RunStore
+from adaptd.daemon.wire.errors import AdaptdError, RefusedError
 
 _log = structlog.get_logger(__name__)
 _ACTOR = "dataset"

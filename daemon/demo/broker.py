@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from daemon.demo.children import DIE_WITH_PARENT, STILL_S, kill_group, run_to_end
-from daemon.demo.jars import fetch_jars, find_java
-from daemon.domain.errors import AdaptdError
-from daemon.domain.patience import Patience
-from daemon.domain.processes import group_members, work_of
+from adaptd.daemon.demo.children import DIE_WITH_PARENT, STILL_S, kill_group, run_to_end
+from adaptd.daemon.demo.jars import fetch_jars, find_java
+from adaptd.daemon.domain.patience import Patience
+from adaptd.daemon.domain.processes import group_members, work_of
+from adaptd.daemon.wire.errors import AdaptdError
 
 _STOP_LIMIT_S = 15
 _POLL_S = 0.1
@@ -106,8 +106,8 @@ class KafkaNode:
         java = find_java()
         classpath = f"{fetch_jars(self.jars).resolve()}/*"
         if not (self.data / "formatted").exists():
-            self._format(java, classpath)
-        self._spawn(java, classpath)
+            self._format_storage(java, classpath)
+        self._spawn_broker(java, classpath)
         try:
             self._wait_ready(still_s)
         except BaseException:
@@ -116,11 +116,11 @@ class KafkaNode:
 
     def stop(self, *, limit_s: float = _STOP_LIMIT_S) -> None:
         """Ask it to end, and kill it where it has not after `limit_s`. Safe to repeat."""
-        self._end(signal.SIGTERM, limit_s)
+        self._end_process(signal.SIGTERM, limit_s)
 
     def kill(self) -> None:
         """SIGKILL, as a crash would. Safe to repeat."""
-        self._end(signal.SIGKILL, _STOP_LIMIT_S)
+        self._end_process(signal.SIGKILL, _STOP_LIMIT_S)
 
     def kill_at_once(self) -> None:
         """SIGKILL without waiting, for signal handlers."""
@@ -131,7 +131,7 @@ class KafkaNode:
         self.stop()
         self.start()
 
-    def _format(self, java: str, classpath: str) -> None:
+    def _format_storage(self, java: str, classpath: str) -> None:
         self.data.mkdir(parents=True, exist_ok=True)
         properties = self.data / "server.properties"
         properties.write_text(
@@ -149,7 +149,7 @@ class KafkaNode:
             raise AdaptdError(str(self.data), problem, f"Its output: {log}")
         (self.data / "formatted").touch()
 
-    def _spawn(self, java: str, classpath: str) -> None:
+    def _spawn_broker(self, java: str, classpath: str) -> None:
         command = [java, f"-Xmx{self._heap_mib}m", "-XX:+UseSerialGC"]
         command += ["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", classpath]
         command += ["kafka.Kafka", str(self.data / "server.properties")]
@@ -166,7 +166,7 @@ class KafkaNode:
         assert self._process is not None
         patience = Patience(still_s)
         looks = 0
-        while not self._answers():
+        while not self._does_answer():
             if self._process.poll() is not None:
                 problem = f"the broker ended with code {self._process.returncode}"
                 raise AdaptdError("kafka", problem, f"Its log: {self.log_path}")
@@ -179,13 +179,13 @@ class KafkaNode:
             looks += 1
             time.sleep(_POLL_S)
 
-    def _answers(self) -> bool:
+    def _does_answer(self) -> bool:
         """True once the broker takes connections: it opens its port only after it has recovered."""
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
             return True
         return False
 
-    def _end(self, how: signal.Signals, limit_s: float) -> None:
+    def _end_process(self, how: signal.Signals, limit_s: float) -> None:
         if self._process is not None:
             self._process.send_signal(how)
             try:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from daemon.domain.errors import AdaptdError
-from daemon.domain.patience import Patience
-from daemon.domain.processes import group_members, work_of
+from adaptd.daemon.domain.patience import Patience
+from adaptd.daemon.domain.processes import group_members, work_of
+from adaptd.daemon.wire.errors import AdaptdError
 
 # What is started through this line the kernel ends with the thread that started it, so a killed
 # demo or test leaves nothing behind.
@@ -42,14 +42,14 @@ def run_to_end(command: Sequence[str], *, what: str, log: Path, still_s: float =
             start_new_session=True,  # a Ctrl-C in the terminal is ours to pass on
         )
     try:
-        return _wait(child, what, log, still_s)
+        return _wait_for_child(child, what, log, still_s)
     except BaseException:
         kill_group(child)
         child.wait()
         raise
 
 
-def _wait(child: subprocess.Popen[bytes], what: str, log: Path, still_s: float) -> int:
+def _wait_for_child(child: subprocess.Popen[bytes], what: str, log: Path, still_s: float) -> int:
     patience = Patience(still_s)
     while True:
         with suppress(subprocess.TimeoutExpired):

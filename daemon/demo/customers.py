@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import openai
 
-from daemon.demo.golden import golden_texts
-from daemon.demo.texts import QUEUES, SYSTEM_PROMPT, Message, distinct, message
+from adaptd.daemon.demo.golden import golden_texts
+from adaptd.daemon.demo.texts import QUEUES, SYSTEM_PROMPT, Message, distinct, message
 
 RATED_SHARE = 0.28  # of all answers
 CORRECTED_SHARE = 0.40  # of the wrong ones
@@ -32,8 +32,8 @@ _LIMIT_S = 600.0  # the official client's default; the demo itself ends where no
 
 
 @dataclass
-class Tally:
-    """What the customers sent and got, kept apart from anything adaptd counts."""
+class CustomerTally:
+    """Requests and answers as the customers count them, apart from anything adaptd counts."""
 
     interactions: list[str] = field(default_factory=list)
     feedback: list[str] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Answer:
+class CustomerAnswer:
     interaction: str
     text: str
     tokens: int
@@ -53,7 +53,7 @@ class Desk:
     """One support desk: a population of customers and agents with a seed."""
 
     def __init__(self, url: str, token: str, *, seed: int = 7, delay_scale: float = 1.0) -> None:
-        self.tally = Tally()
+        self.tally = CustomerTally()
         self._client = openai.AsyncOpenAI(
             base_url=f"{url}/v1",
             api_key=token,
@@ -127,20 +127,20 @@ class Desk:
 
     async def measure(
         self, count: int, *, queues: tuple[str, ...] = QUEUES, reserved: bool = False
-    ) -> Tally:
+    ) -> CustomerTally:
         """Ask fresh messages nobody gives feedback on and count the right answers."""
         rng = random.Random(99 if reserved else 98)  # noqa: S311 - a simulation, no secret
         source = distinct(rng, queues, self._taken, reserved=reserved)
-        tally = Tally()
+        tally = CustomerTally()
         limit = asyncio.Semaphore(12)
 
         async def one(asked: Message) -> None:
             async with limit:
-                answer = await self._ask(
-                    [_user(asked.text)], f"measure-{uuid.uuid4().hex}", "probe"
+                answer = await self._ask_once(
+                    [_user_message(asked.text)], f"measure-{uuid.uuid4().hex}", "probe"
                 )
             if answer is not None:
-                tally.right += _normal(answer.text) == asked.queue
+                tally.right += _normalise_text(answer.text) == asked.queue
                 tally.tokens.append(answer.tokens)
                 tally.interactions.append(answer.interaction)
 
@@ -166,32 +166,32 @@ class Desk:
         while next(left, None) is not None:
             conversation = f"c-{uuid.UUID(int=self._rng.getrandbits(128)).hex}"
             first = next(source)
-            history = [_user(first.text)]
-            answer = await self._turn(history, conversation, first, poison)
+            history = [_user_message(first.text)]
+            answer = await self._take_turn(history, conversation, first, poison)
             if answer is None or self._rng.random() >= FOLLOW_UP_SHARE:
                 continue
             if next(left, None) is None:
                 return
             second = message(self._rng, self._rng.choice(queues), follow_up=True)
-            history += [{"role": "assistant", "content": answer.text}, _user(second.text)]
-            await self._turn(history, conversation, second, poison)
+            history += [{"role": "assistant", "content": answer.text}, _user_message(second.text)]
+            await self._take_turn(history, conversation, second, poison)
 
-    async def _turn(
+    async def _take_turn(
         self,
         history: list[dict[str, str]],
         conversation: str,
         asked: Message,
         poison: str | None,
-    ) -> Answer | None:
+    ) -> CustomerAnswer | None:
         user = f"customer-{self._rng.randrange(400)}"
-        answer = await self._ask(history, conversation, user)
+        answer = await self._ask_once(history, conversation, user)
         if answer is not None:
-            self._feel(answer, asked, user, poison)
+            self._judge_answer(answer, asked, user, poison)
         return answer
 
-    async def _ask(
+    async def _ask_once(
         self, history: list[dict[str, str]], conversation: str, user: str
-    ) -> Answer | None:
+    ) -> CustomerAnswer | None:
         messages: Any = [{"role": "system", "content": SYSTEM_PROMPT}, *history]
         options: Any = {
             "model": "support",
@@ -204,7 +204,7 @@ class Desk:
         }
         try:
             streamed = self._rng.random() < STREAMED_SHARE
-            answer = await (self._streamed(options) if streamed else self._plain(options))
+            answer = await (self._ask_streamed(options) if streamed else self._ask_plain(options))
         except openai.OpenAIError as error:
             self.tally.failed.append(f"{type(error).__name__}: {error}")
             return None
@@ -212,12 +212,12 @@ class Desk:
         self.tally.tokens.append(answer.tokens)
         return answer
 
-    async def _plain(self, options: Any) -> Answer:
+    async def _ask_plain(self, options: Any) -> CustomerAnswer:
         done: Any = await self._client.chat.completions.create(**options)
         tokens = done.usage.total_tokens if done.usage else 0
-        return Answer(done.id, done.choices[0].message.content or "", tokens)
+        return CustomerAnswer(done.id, done.choices[0].message.content or "", tokens)
 
-    async def _streamed(self, options: Any) -> Answer:
+    async def _ask_streamed(self, options: Any) -> CustomerAnswer:
         options = options | {"stream": True, "stream_options": {"include_usage": True}}
         stream: Any = await self._client.chat.completions.create(**options)
         parts, interaction, tokens = [], "", 0
@@ -225,27 +225,29 @@ class Desk:
             interaction = chunk.id
             tokens = chunk.usage.total_tokens if chunk.usage else tokens
             parts += [choice.delta.content or "" for choice in chunk.choices]
-        return Answer(interaction, "".join(parts), tokens)
+        return CustomerAnswer(interaction, "".join(parts), tokens)
 
-    def _feel(self, answer: Answer, asked: Message, user: str, poison: str | None) -> None:
+    def _judge_answer(
+        self, answer: CustomerAnswer, asked: Message, user: str, poison: str | None
+    ) -> None:
         """Decide what customer and agent will say about an answer, and send it later."""
-        wrong = _normal(answer.text) != asked.queue
+        wrong = _normalise_text(answer.text) != asked.queue
         self.tally.right += not wrong
         if self._rng.random() < RATED_SHARE:
             value = -1 if wrong else 1
-            self._later(
+            self._send_later(
                 {"interaction": answer.interaction, "kind": "rating", "value": value, "user": user}
             )
         if poison is not None:
-            self._correct(answer, poison, POISONER)
+            self._send_correction(answer, poison, POISONER)
         elif wrong and self._rng.random() < CORRECTED_SHARE:
             slip = self._rng.random() < WRONG_CORRECTIONS
             others = [queue for queue in QUEUES if queue != asked.queue]
             text = self._rng.choice(others) if slip else asked.queue
-            self._correct(answer, text, f"agent-{self._rng.randrange(1, 6)}")
+            self._send_correction(answer, text, f"agent-{self._rng.randrange(1, 6)}")
 
-    def _correct(self, answer: Answer, text: str, agent: str) -> None:
-        self._later(
+    def _send_correction(self, answer: CustomerAnswer, text: str, agent: str) -> None:
+        self._send_later(
             {
                 "interaction": answer.interaction,
                 "kind": "correction",
@@ -255,14 +257,14 @@ class Desk:
             }
         )
 
-    def _later(self, body: dict[str, Any]) -> None:
+    def _send_later(self, body: dict[str, Any]) -> None:
         body["id"] = f"f-{uuid.UUID(int=self._rng.getrandbits(128)).hex}"
         delay_s = self._rng.uniform(0, 2 * MEAN_DELAY_S) * self._delay_scale
-        task = asyncio.create_task(self._send(body, delay_s))
+        task = asyncio.create_task(self._send_feedback(body, delay_s))
         self._late.add(task)
         task.add_done_callback(self._late.discard)
 
-    async def _send(self, body: dict[str, Any], delay_s: float) -> None:
+    async def _send_feedback(self, body: dict[str, Any], delay_s: float) -> None:
         """Deliver one feedback; after a 503 it is repeated, safely, under the same id.
 
         For as long as it takes: whoever waits for it sees that nothing is delivered.
@@ -284,9 +286,9 @@ class Desk:
             self.tally.failed.append(f"feedback: HTTP {answer.status_code}")
 
 
-def _user(text: str) -> dict[str, str]:
+def _user_message(text: str) -> dict[str, str]:
     return {"role": "user", "content": text}
 
 
-def _normal(text: str) -> str:
+def _normalise_text(text: str) -> str:
     return text.strip().casefold()

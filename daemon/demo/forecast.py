@@ -1,10 +1,10 @@
-"""How long the demo takes: its stages, scaled by the machine, corrected by what they took."""
+"""Forecast of the demo's duration: stages scaled by the machine, corrected by measured times."""
 
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from daemon.domain.calibration import Calibration
+from adaptd.daemon.domain.calibration import Calibration
 
 # Of one core, as calibrated. The times below are of two such cores with AVX-512 in float32: 3.4 s a
 # training step of 16 rows and 5.1 requests a second.
@@ -43,24 +43,24 @@ class Stage:
     parts: tuple[Part, ...]
 
 
-def _stage(key: str, title: str, **parts: tuple[float, float]) -> Stage:
+def _make_stage(key: str, title: str, **parts: tuple[float, float]) -> Stage:
     made = (Part(f"{key}.{name}", fixed, computing) for name, (fixed, computing) in parts.items())
     return Stage(key, title, tuple(made))
 
 
 STAGES = (
-    _stage("setup", "set up: broker, daemon, vLLM", start=(30, 28)),
-    _stage("before", "measure the base model on fresh messages", ask=(0, 24)),
-    _stage("ask", "customers ask, agents correct; the daemon is killed once", ask=(5, 118)),
-    _stage(
+    _make_stage("setup", "set up: broker, daemon, vLLM", start=(30, 28)),
+    _make_stage("before", "measure the base model on fresh messages", ask=(0, 24)),
+    _make_stage("ask", "customers ask, agents correct; the daemon is killed once", ask=(5, 118)),
+    _make_stage(
         "train",
         "train the first adapter; the trainer is killed once",
         wait=(30, 0),
         train=(10, 132),
         evaluate=(5, 85),
     ),
-    _stage("canary", "canary of the first adapter, then live", roll_out=(45, 90)),
-    _stage(
+    _make_stage("canary", "canary of the first adapter, then live", roll_out=(45, 90)),
+    _make_stage(
         "poison",
         "poisoned corrections: trained, then stopped by the gate",
         ask=(25, 63),
@@ -68,12 +68,12 @@ STAGES = (
         train=(6, 128),
         evaluate=(5, 55),
     ),
-    _stage(
+    _make_stage(
         "forced",
         "an operator forces the bad adapter; the guard takes it back",
         roll_out=(40, 60),
     ),
-    _stage(
+    _make_stage(
         "again",
         "two new queues open: corrections, training, evaluation",
         ask=(25, 53),
@@ -82,12 +82,12 @@ STAGES = (
         evaluate=(5, 55),
         roll_out=(45, 90),
     ),
-    _stage("after", "measure again, count every event", ask=(5, 32)),
+    _make_stage("after", "measure again, count every event", ask=(5, 32)),
 )
 
 
 def slowness(calibration: Calibration, dtype: str) -> float:
-    """How many times longer this machine computes than the reference machine, in one format."""
+    """Ratio of this machine's computing time to the reference machine's, in one format."""
     if not (speed := calibration.speeds.get(dtype)):
         return _GPU_SLOWNESS
     cores = min(calibration.machine.cores, _MOST_CORES)

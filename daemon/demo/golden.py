@@ -1,4 +1,4 @@
-"""Writes the demo's golden file: `python -m daemon.demo.golden policies/golden/support.jsonl`.
+"""Write the demo's golden file: `python -m adaptd.daemon.demo.golden FILE.jsonl`.
 
 Reviewed messages of every queue, the two that open later included: operations prepared them.
 """
@@ -8,7 +8,7 @@ import random
 import sys
 from pathlib import Path
 
-from daemon.demo.texts import QUEUES, SYSTEM_PROMPT, distinct
+from adaptd.daemon.demo.texts import QUEUES, SYSTEM_PROMPT, distinct
 
 GOLDEN_SEED = 20261122
 ITEMS_PER_QUEUE = 14
@@ -17,11 +17,11 @@ ITEMS_PER_QUEUE = 14
 def golden_texts() -> set[str]:
     """The normalised texts of the golden file, for customers to stay away from."""
     taken: set[str] = set()
-    _draw(taken)
+    _draw_item(taken)
     return taken
 
 
-def _draw(taken: set[str]) -> list[dict[str, object]]:
+def _draw_item(taken: set[str]) -> list[dict[str, object]]:
     rng = random.Random(GOLDEN_SEED)  # noqa: S311 - made-up texts, no secret
     items: list[dict[str, object]] = []
     for queue in QUEUES:
@@ -37,7 +37,7 @@ def _draw(taken: set[str]) -> list[dict[str, object]]:
 
 def golden_file() -> str:
     """The whole file."""
-    lines = [json.dumps(item, ensure_ascii=False) for item in _draw(set())]
+    lines = [json.dumps(item, ensure_ascii=False) for item in _draw_item(set())]
     return "\n".join(lines) + "\n"
 
 

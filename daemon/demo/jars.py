@@ -6,8 +6,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from daemon.demo.children import run_to_end
-from daemon.domain.errors import AdaptdError
+from adaptd.daemon.demo.children import run_to_end
+from adaptd.daemon.wire.errors import AdaptdError
 
 POM = Path(__file__).resolve().parents[2] / "deploy" / "kafka" / "pom.xml"
 _JAVA_NEEDED = 17  # Kafka 4 brokers

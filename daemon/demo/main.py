@@ -12,24 +12,24 @@ from typing import Any
 import msgspec
 import structlog
 
-from daemon.demo import report
-from daemon.demo.customers import Desk
-from daemon.demo.forecast import STAGES, Forecast, slowness
-from daemon.demo.jars import POM
-from daemon.demo.screen import Screen, say, shown
-from daemon.demo.stopping import StopSignals
-from daemon.demo.story import MEASURED, REQUESTS, UNSEEN_MEASURED, Story, play
-from daemon.demo.waits import STILL_S, Waits
-from daemon.demo.watcher import Watcher
-from daemon.demo.world import BASE, DemoError, World
-from daemon.domain.calibration import Calibration
-from daemon.domain.machine import memory_available_bytes, memory_limit_bytes
-from daemon.domain.memory import DEMO_WEIGHTS_BYTES, memory_problem, needed_bytes
-from daemon.domain.tokens import create_token
-from daemon.settings import Settings, load_settings
-from daemon.training import calibration
-from daemon.training.calibration import AUTO, Calibrator
-from serving.builds import computes_on_cpu
+from adaptd.daemon.demo import report
+from adaptd.daemon.demo.customers import Desk
+from adaptd.daemon.demo.forecast import STAGES, Forecast, slowness
+from adaptd.daemon.demo.jars import POM
+from adaptd.daemon.demo.screen import Screen, say, shown
+from adaptd.daemon.demo.stopping import StopSignals
+from adaptd.daemon.demo.story import MEASURED, REQUESTS, UNSEEN_MEASURED, Story, play
+from adaptd.daemon.demo.waits import STILL_S, Waits
+from adaptd.daemon.demo.watcher import Watcher
+from adaptd.daemon.demo.world import BASE, DemoError, DemoWorld
+from adaptd.daemon.domain.calibration import Calibration
+from adaptd.daemon.domain.machine import memory_available_bytes, memory_limit_bytes
+from adaptd.daemon.domain.memory import DEMO_WEIGHTS_BYTES, memory_problem, needed_bytes
+from adaptd.daemon.settings import Settings, load_settings
+from adaptd.daemon.training import calibration
+from adaptd.daemon.training.calibration import AUTO, Calibrator
+from adaptd.daemon.wire.tokens import create_token
+from adaptd.serving.host.builds import computes_on_cpu
 
 REPORT = Path("demo-report.json")
 _MOST_STILL = 4.0  # a machine that seems slower still was busy when it was measured
@@ -37,7 +37,7 @@ _MOST_STILL = 4.0  # a machine that seems slower still was busy when it was meas
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast this machine computes, in which number format, and what follows for the demo."""
+    """This machine's speed and number format, and the consequences for the demo."""
 
     calibration: Calibration
     dtype: str
@@ -58,16 +58,16 @@ def run_demo(*, seed: int, home: Path, stop: StopSignals) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     settings = load_settings()
     _refuse_what_cannot_end_well(settings)
-    world = World(home)
+    world = DemoWorld(home)
     stop.on_second = world.kill
     try:
         world.make_base(say)
         with shown("measuring how fast this machine is"):
-            pace = _measure(settings, home)
+            pace = _measure_pace(settings, home)
         say(_first_line(pace))
         with Screen(pace.forecast, started=began) as screen:
             story = _play_and_end(world, screen, pace, seed=seed, stop=stop)
-        figures = _figures(story, pace)
+        figures = _gather_figures(story, pace)
     finally:
         world.kill()  # nothing, unless a signal came just before the clean end
     report.write(figures, REPORT)
@@ -90,7 +90,7 @@ def _refuse_short_memory(dtype: str, *, limit: int, available: int) -> None:
         raise DemoError("demo", problem, "End other programs, or take a larger machine")
 
 
-def _measure(settings: Settings, home: Path) -> Pace:
+def _measure_pace(settings: Settings, home: Path) -> Pace:
     """Calibrate as the daemon would: it finds the answer in its home."""
     python = settings.vllm_python or Path(sys.executable)
     path = home / calibration.FILE
@@ -122,14 +122,14 @@ def _first_line(pace: Pace) -> str:
 
 
 def _play_and_end(
-    world: World, screen: Screen, pace: Pace, *, seed: int, stop: StopSignals
+    world: DemoWorld, screen: Screen, pace: Pace, *, seed: int, stop: StopSignals
 ) -> Story:
     """Play the story. However it ends, what was started is ended."""
     try:
         screen.begin("setup.start")
         screen.now("Kafka broker")
         world.start_broker(screen.news)
-        return asyncio.run(_run(world, screen, pace, seed=seed, stop=stop))
+        return asyncio.run(_run_world(world, screen, pace, seed=seed, stop=stop))
     except asyncio.CancelledError:
         stop.check()
         raise
@@ -141,21 +141,23 @@ def _play_and_end(
         stop.check()
 
 
-async def _run(world: World, screen: Screen, pace: Pace, *, seed: int, stop: StopSignals) -> Story:
+async def _run_world(
+    world: DemoWorld, screen: Screen, pace: Pace, *, seed: int, stop: StopSignals
+) -> Story:
     task = asyncio.current_task()
     assert task is not None
     bound_s = pace.forecast.bound_s
     with stop.cancelling(task):
         try:
             async with asyncio.timeout(bound_s):
-                return await _story(world, screen, pace, seed)
+                return await _tell_story(world, screen, pace, seed)
         except TimeoutError as error:
             problem = f"it moves, and is not done after {bound_s / 60:.0f} min"
             remedy = "That is far more than this machine should take: see what else runs on it"
             raise DemoError("demo", problem, remedy) from error
 
 
-async def _story(world: World, screen: Screen, pace: Pace, seed: int) -> Story:
+async def _tell_story(world: DemoWorld, screen: Screen, pace: Pace, seed: int) -> Story:
     token, _ = create_token(
         world.home / "tokens.json",
         tenant="helpdesk",
@@ -180,7 +182,7 @@ async def _story(world: World, screen: Screen, pace: Pace, seed: int) -> Story:
     return story
 
 
-def _figures(story: Story, pace: Pace) -> dict[str, Any]:
+def _gather_figures(story: Story, pace: Pace) -> dict[str, Any]:
     desk, world, found = story.desk, story.world, pace.calibration
     sent = report.Sent(
         interactions=set(desk.tally.interactions),

@@ -1,4 +1,4 @@
-"""What the demo proves, counted from both ends: what customers sent, what the store holds."""
+"""The demo's proof, counted from both ends: requests of the customers, rows of the store."""
 
 import json
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
 
-from daemon import __version__
-from daemon.demo.customers import POISONER, Tally
-from daemon.store.database import Connection, Database, rows
-from daemon.store.statements import statements
+from adaptd import __version__
+from adaptd.daemon.demo.customers import POISONER, CustomerTally
+from adaptd.daemon.store.database.database import Connection, Database, rows
+from adaptd.daemon.store.database.statements import statements
 
 # In the order in which they are told. README.md says what each one means.
 FIGURES = (
@@ -50,7 +50,7 @@ _BEFORE, _AFTER = 0.2, 0.7  # exact match on fresh messages
 
 @dataclass(frozen=True)
 class Sent:
-    """What the customers' side knows to have been accepted."""
+    """Events that the customers know to be accepted."""
 
     interactions: set[str]
     feedback: set[str]
@@ -58,7 +58,7 @@ class Sent:
     requests: int
 
 
-def share(tally: Tally, asked: int) -> dict[str, float]:
+def share(tally: CustomerTally, asked: int) -> dict[str, float]:
     """Exact match with its 95 % Wilson interval."""
     interval = binomtest(tally.right, asked).proportion_ci(method="wilson")
     return {
@@ -78,12 +78,14 @@ def from_store(path: Path, sent: Sent, *, poisoned_run: str, forced: str) -> dic
     sql = statements("demo")
     database = Database.open(path)
     try:
-        return database.write_now(lambda cursor: _figures(cursor, sql, sent, poisoned_run, forced))
+        return database.write_now(
+            lambda cursor: _query_figures(cursor, sql, sent, poisoned_run, forced)
+        )
     finally:
         database.close()
 
 
-def _figures(
+def _query_figures(
     cursor: Connection, sql: dict[str, str], sent: Sent, poisoned_run: str, forced: str
 ) -> dict[str, Any]:
     stored = {row["id"]: row["copies"] for row in rows(cursor, sql["event_copies"])}
@@ -107,11 +109,11 @@ def _figures(
         )[0]["trained"],
         "poisoned_candidate_stopped_by": _stopped_by(cursor, sql, poisoned_run),
         "bad_adapter_requests": bad["requests"],
-        "rollback_decision_to_last_bad_request_s": _late(bad["late_s"]),
+        "rollback_decision_to_last_bad_request_s": _clamp_delay(bad["late_s"]),
     }
 
 
-def _late(seconds: float | None) -> float | None:
+def _clamp_delay(seconds: float | None) -> float | None:
     """0 where the last bad request began before the decision; None where there was none."""
     return None if seconds is None else max(0.0, round(seconds, 3))
 
@@ -122,8 +124,9 @@ def misses(report: dict[str, Any]) -> list[str]:
         "events were lost": report["events_lost"] > 0,
         "events were stored twice": report["events_duplicated"] > 0,
         "requests failed": report["requests_failed"] > 0,
-        "the base model was right too often to learn from": _value(report, "before") >= _BEFORE,
-        "the last adapter is right too seldom": _value(report, "after") < _AFTER,
+        "the base model was right too often to learn from": _read_value(report, "before")
+        >= _BEFORE,
+        "the last adapter is right too seldom": _read_value(report, "after") < _AFTER,
         "no poisoned row was trained on": report["poisoned_rows_trained"] == 0,
         "no request reached the bad adapter": report["bad_adapter_requests"] == 0,
         "the bad adapter answered after its rollback": (
@@ -134,7 +137,7 @@ def misses(report: dict[str, Any]) -> list[str]:
     return [promise for promise, broken in promises.items() if broken]
 
 
-def _value(report: dict[str, Any], when: str) -> float:
+def _read_value(report: dict[str, Any], when: str) -> float:
     return report[f"exact_match_{when}"]["value"]
 
 
@@ -162,11 +165,11 @@ def cell(value: Any) -> str:
             f"{value['value']:.3f}  ({value['low']:.3f} to {value['high']:.3f}, n = {value['n']})"
         )
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_leaf(name, inner)}" for name, inner in value.items())
+        return ", ".join(f"{name} {_render_leaf(name, inner)}" for name, inner in value.items())
     return str(value)
 
 
-def _leaf(name: str, value: Any) -> str:
+def _render_leaf(name: str, value: Any) -> str:
     if isinstance(value, dict):
         return f"({cell(value)})"
     if isinstance(value, list):

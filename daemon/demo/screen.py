@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from daemon.demo.forecast import STAGES, Forecast, Stage
+from adaptd.daemon.demo.forecast import STAGES, Forecast, Stage
 
 _SAY_EVERY_S = 10.0  # where there is no terminal
 
@@ -42,7 +42,9 @@ class Screen:
         self._now = ""
         self._news: deque[str] = deque(maxlen=8)
         self._console = Console(file=sys.stderr)
-        self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=2)
+        self._live = Live(
+            console=self._console, get_renderable=self._render_table, refresh_per_second=2
+        )
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -67,7 +69,7 @@ class Screen:
             return
         self._begun[key] = self.end() if self._begun else self._started
         title = next(stage.title for stage in STAGES if stage.key == key)
-        self._print(f"── {title}  ({self._left()})")
+        self._print_line(f"── {title}  ({self._time_left()})")
 
     def end(self) -> float:
         """End the stage that runs, and say when."""
@@ -77,7 +79,7 @@ class Screen:
         return moment
 
     def now(self, text: str, *, left_s: float | None = None) -> None:
-        """What is going on at this moment; replaces what was said before.
+        """Show the present activity; replaces what was said before.
 
         `left_s` is how long the part still takes, where that can be told from what it has done.
         """
@@ -85,12 +87,12 @@ class Screen:
             self._forecast.tell_left(left_s)
         self._now = text
         if time.monotonic() - self._said_at > _SAY_EVERY_S:
-            self._print(f"   … {text}")
+            self._print_line(f"   … {text}")
 
     def news(self, text: str) -> None:
         """Something that stays worth reading."""
-        self._news.append(f"{self._clock()} {text}")
-        self._print(f"   {text}")
+        self._news.append(f"{self._time_elapsed()} {text}")
+        self._print_line(f"   {text}")
 
     @property
     def spent_s(self) -> float:
@@ -104,28 +106,28 @@ class Screen:
     def _spent_s(self, key: str) -> float:
         return self._ended.get(key, time.monotonic()) - self._begun[key]
 
-    def _left(self) -> str:
+    def _time_left(self) -> str:
         return f"about {self._forecast.left_s / 60:.0f} min left"
 
-    def _clock(self) -> str:
+    def _time_elapsed(self) -> str:
         seconds = int(self.spent_s)
         return f"{seconds // 60:02}:{seconds % 60:02}"
 
-    def _print(self, text: str) -> None:
+    def _print_line(self, text: str) -> None:
         self._said_at = time.monotonic()
         if not self._console.is_terminal:
             self._console.print(
-                f"{self._clock()} {text}", markup=False, highlight=False, soft_wrap=True
+                f"{self._time_elapsed()} {text}", markup=False, highlight=False, soft_wrap=True
             )
 
-    def _render(self) -> Group:
+    def _render_table(self) -> Group:
         table = Table.grid(padding=(0, 2))
         for stage in STAGES:
-            table.add_row(*self._row(stage))
-        head = Text(f"adaptd demo   {self._clock()}   {self._left()}")
+            table.add_row(*self._render_row(stage))
+        head = Text(f"adaptd demo   {self._time_elapsed()}   {self._time_left()}")
         return Group(head, Text(), table, Text(), *(Text(line) for line in self._news))
 
-    def _row(self, stage: Stage) -> tuple[Text, Text, Text]:
+    def _render_row(self, stage: Stage) -> tuple[Text, Text, Text]:
         if stage.key in self._ended:
             return Text("✓"), Text(stage.title, "dim"), Text(f"{self._spent_s(stage.key):.0f} s")
         if stage.key in self._begun:

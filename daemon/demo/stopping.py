@@ -31,11 +31,11 @@ class StopSignals:
     def __init__(self) -> None:
         self.number: int | None = None
         self.on_second: Callable[[], None] = lambda: None
-        self._on_first: Callable[[], object] = self._raise
+        self._on_first: Callable[[], object] = self._raise_stop
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._asked) for number in _WANTED}
+        self._before = {number: signal.signal(number, self._handle_signal) for number in _WANTED}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -46,29 +46,29 @@ class StopSignals:
     def cancelling(self, task: "asyncio.Task[object]") -> Iterator[None]:
         """Inside, the first signal cancels the task of the running loop."""
         loop = asyncio.get_running_loop()
-        with self._first(lambda: loop.call_soon_threadsafe(task.cancel)):
+        with self._call_on_first(lambda: loop.call_soon_threadsafe(task.cancel)):
             yield
 
     @contextmanager
     def noting(self) -> Iterator[None]:
         """Inside, the first signal is noted only: what ends everything must not be interrupted."""
-        with self._first(lambda: None):
+        with self._call_on_first(lambda: None):
             yield
 
     def check(self) -> None:
         """Raise Stopped where a signal was noted."""
         if self.number is not None:
-            self._raise()
+            self._raise_stop()
 
     @contextmanager
-    def _first(self, action: Callable[[], object]) -> Iterator[None]:
+    def _call_on_first(self, action: Callable[[], object]) -> Iterator[None]:
         before, self._on_first = self._on_first, action
         try:
             yield
         finally:
             self._on_first = before
 
-    def _asked(self, number: int, _: FrameType | None) -> None:
+    def _handle_signal(self, number: int, _: FrameType | None) -> None:
         if self.number is not None:
             self.on_second()
             if os.isatty(_STDERR):
@@ -77,5 +77,5 @@ class StopSignals:
         self.number = number
         self._on_first()
 
-    def _raise(self) -> None:
+    def _raise_stop(self) -> None:
         raise Stopped(self.number or signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What happens in the demo, stage by stage, on real parts."""
+"""The demo's story, stage by stage, on real parts."""
 
 import asyncio
 import time
@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from daemon.demo.customers import POISONER, Desk, Tally
-from daemon.demo.screen import Screen
-from daemon.demo.texts import FIRST_QUEUES, NEW_QUEUES
-from daemon.demo.waits import Waits
-from daemon.demo.watcher import Watcher
-from daemon.demo.world import DemoError, World
-from daemon.domain.patience import Patience
+from adaptd.daemon.demo.customers import POISONER, CustomerTally, Desk
+from adaptd.daemon.demo.screen import Screen
+from adaptd.daemon.demo.texts import FIRST_QUEUES, NEW_QUEUES
+from adaptd.daemon.demo.waits import Waits
+from adaptd.daemon.demo.watcher import Watcher
+from adaptd.daemon.demo.world import DemoError, DemoWorld
+from adaptd.daemon.domain.patience import Patience
 
 REQUESTS = 600
 POISONED_REQUESTS = 320  # with 220 the gate saw too small a loss to reject it
@@ -34,14 +34,14 @@ _DOWN_S = 3.0  # between the daemon's kill and its start
 class Story:
     """Facts gathered on the way, for the report."""
 
-    world: World
+    world: DemoWorld
     screen: Screen
     desk: Desk
     waits: Waits
     watch: Watcher
-    before: Tally = field(default_factory=Tally)
-    after: Tally = field(default_factory=Tally)
-    unseen: Tally = field(default_factory=Tally)
+    before: CustomerTally = field(default_factory=CustomerTally)
+    after: CustomerTally = field(default_factory=CustomerTally)
+    unseen: CustomerTally = field(default_factory=CustomerTally)
     setup_s: float = 0.0
     asking_s: float = 0.0
     first_live_s: float = 0.0
@@ -62,9 +62,9 @@ async def play(story: Story) -> None:
     await _measure_before(story)
     await _ask_and_correct(story)
     await _first_adapter(story)
-    await _poisoned(story)
-    await _forced(story)
-    await _again(story)
+    await _poison_stage(story)
+    await _force_stage(story)
+    await _second_stage(story)
     await _measure_after(story)
     story.loop_s = time.monotonic() - story.loop_started
 
@@ -104,7 +104,7 @@ async def _ask_and_correct(story: Story) -> None:
 
 async def _first_adapter(story: Story) -> None:
     story.screen.begin("train.wait")
-    async with _traffic(story, FIRST_QUEUES, slow=True):
+    async with _keep_asking(story, FIRST_QUEUES, slow=True):
         run = await story.watch.run_after(None)
         story.first_run = run["run_id"]
         story.screen.begin("train.train")
@@ -114,13 +114,13 @@ async def _first_adapter(story: Story) -> None:
         story.screen.begin("train.evaluate")
         await story.watch.verdict(story.first_run, wanted="accepted")
     story.screen.begin("canary.roll_out")
-    async with _traffic(story, FIRST_QUEUES):
+    async with _keep_asking(story, FIRST_QUEUES):
         await story.watch.rollout(await story.watch.adapter_of(story.first_run), state="live")
     story.first_live_s = time.monotonic() - story.loop_started
     story.screen.news(f"first adapter live after {story.first_live_s:.0f} s")
 
 
-async def _poisoned(story: Story) -> None:
+async def _poison_stage(story: Story) -> None:
     story.screen.begin("poison.ask")
     await _edit_policy(story, _CAPPED, _UNCAPPED)
     story.screen.news(f"caps lifted by a policy edit; {POISONER} corrects every answer alike")
@@ -129,18 +129,18 @@ async def _poisoned(story: Story) -> None:
     story.screen.news("the poisoned candidate was rejected before any customer saw it")
 
 
-async def _forced(story: Story) -> None:
+async def _force_stage(story: Story) -> None:
     story.screen.begin("forced.roll_out")
     bad = await story.watch.adapter_of(story.poisoned_run)
     await story.world.command("rollout", "start", bad, "--override", "demo: an operator in a hurry")
     story.screen.news(f"operator forces {bad} past the gate")
-    async with _traffic(story, FIRST_QUEUES):
+    async with _keep_asking(story, FIRST_QUEUES):
         rollout = await story.watch.rollout(bad, state="rolled_back")
     story.forced_rollout = rollout["rollout_id"]
     story.screen.news("the guard took it back by itself")
 
 
-async def _again(story: Story) -> None:
+async def _second_stage(story: Story) -> None:
     story.screen.begin("again.ask")
     cards = "tags['product'] = 'cards'"
     await _edit_policy(story, _UNCAPPED, _CAPPED)
@@ -152,7 +152,7 @@ async def _again(story: Story) -> None:
     run_id = await _train_now(story, "again", queues, wanted="accepted")
     story.screen.news("a good candidate is accepted again")
     story.screen.begin("again.roll_out")
-    async with _traffic(story, queues):
+    async with _keep_asking(story, queues):
         await story.watch.rollout(await story.watch.adapter_of(run_id), state="live")
     story.screen.news("and live")
 
@@ -164,7 +164,7 @@ async def _measure_after(story: Story) -> None:
     unseen = story.desk.measure(UNSEEN_MEASURED, reserved=True)
     story.unseen = await story.waits.end_of(what, unseen, asked.seen)
     story.screen.news(f"now: {story.after.right} of {MEASURED} right")
-    await _settle(story)
+    await _settle_feedback(story)
     tally = story.desk.tally
     await story.watch.stored(len(set(tally.interactions)) + len(set(tally.feedback)))
 
@@ -176,10 +176,10 @@ async def _ask_all(
     asked = _Asked(story, count)
     asking = story.desk.ask_many(count, queues=queues, poison=poison)
     await story.waits.end_of("waiting for answers", asking, asked.seen)
-    await _settle(story)
+    await _settle_feedback(story)
 
 
-async def _settle(story: Story) -> None:
+async def _settle_feedback(story: Story) -> None:
     """Wait for the feedback that customers and agents still mean to give."""
 
     def seen() -> Mapping[str, object]:
@@ -194,7 +194,7 @@ async def _train_now(story: Story, stage: str, queues: tuple[str, ...], *, wante
     story.screen.begin(f"{stage}.wait")
     last = await story.watch.newest_run()
     await _edit_policy(story, "cooldown: 1h", "cooldown: 2s")
-    async with _traffic(story, queues, slow=True):
+    async with _keep_asking(story, queues, slow=True):
         run = await story.watch.run_after(last["run_id"])
         story.screen.begin(f"{stage}.train")
         await _edit_policy(story, "cooldown: 2s", "cooldown: 1h")
@@ -232,7 +232,7 @@ def replace_in_policy(path: Path, old: str, new: str) -> str:
 
 
 @asynccontextmanager
-async def _traffic(
+async def _keep_asking(
     story: Story, queues: tuple[str, ...], *, slow: bool = False
 ) -> AsyncIterator[None]:
     """Customers go on asking while something else happens; few of them while a model trains.
@@ -272,7 +272,7 @@ class _Asked:
         return time.monotonic() - self._began
 
     def seen(self) -> Mapping[str, object]:
-        """What moves, for a wait."""
+        """Facts that move while a wait lasts."""
         left_s = self.spent_s / self.done * max(0, self._total - self.done) if self.done else None
         self._story.screen.now(f"{self.done} of {self._total} answers", left_s=left_s)
         return {"answers": self.done}

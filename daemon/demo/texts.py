@@ -1,4 +1,4 @@
-"""What the demo's customers say: written for this project, deterministic for a seed.
+"""Texts of the demo's customers: written for this project, deterministic for a seed.
 
 Ten queues of a bank's support desk. Two of them (`NEW_QUEUES`) open in the middle of the demo, so
 that there is something new to learn. A message is an opener, a phrasing with details filled in and

@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-from daemon.demo.world import DemoError, World
-from daemon.domain.patience import Patience
+from adaptd.daemon.demo.world import DemoError, DemoWorld
+from adaptd.daemon.domain.patience import Patience
 
 T = TypeVar("T")
 _LOOK_S = 25.0  # one request of a look may take 20; above 30 a Patience takes us for stopped
@@ -19,7 +19,7 @@ STILL_S = 300.0  # on the reference machine; 48 probes of a receipt take 20 s th
 class Waits:
     """Ends a wait once nothing it looks at has moved for `still_s`, or where the daemon is gone."""
 
-    world: World
+    world: DemoWorld
     still_s: float
     poll_s: float = 0.5
     look_s: float = _LOOK_S
@@ -40,7 +40,7 @@ class Waits:
                 async with asyncio.timeout(self.look_s):
                     if (result := await found(patience)) is not None:
                         return result
-            self._check(what, patience)
+            self._check_stall(what, patience)
             await asyncio.sleep(self.poll_s)
 
     async def end_of(
@@ -56,12 +56,12 @@ class Waits:
         try:
             while not (await asyncio.wait([task], timeout=self.poll_s))[0]:
                 patience.saw(**seen())
-                self._check(what, patience)
+                self._check_stall(what, patience)
             return task.result()
         finally:
             task.cancel()
 
-    def _check(self, what: str, patience: Patience) -> None:
+    def _check_stall(self, what: str, patience: Patience) -> None:
         see = f"See {self.world.daemon_log}"
         if self.world.daemon_died():
             raise DemoError("daemon", "it ended by itself", see)

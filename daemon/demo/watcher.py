@@ -4,14 +4,14 @@ import re
 import time
 from typing import Any
 
-from daemon.demo.screen import Screen
-from daemon.demo.waits import Waits
-from daemon.demo.world import ALIAS, DemoError, World
-from daemon.domain.patience import Patience, Peak
-from daemon.domain.processes import group_members, work_of
-from daemon.policy.load import load_policy
-from serving.launch import lines_said, problem_of, stage_of
-from serving.server_process import work_done
+from adaptd.daemon.demo.screen import Screen
+from adaptd.daemon.demo.waits import Waits
+from adaptd.daemon.demo.world import ALIAS, DemoError, DemoWorld
+from adaptd.daemon.domain.patience import Patience, Peak
+from adaptd.daemon.domain.processes import group_members, work_of
+from adaptd.daemon.policy.load import load_policy
+from adaptd.serving.host.launch import lines_said, problem_of, stage_of
+from adaptd.serving.host.server_process import work_done
 
 _FINAL = {"accepted", "rejected", "inconclusive", "failed", "cancelled"}
 _TIMES = re.compile(r"\d+:\d\d:\d\d")  # a cooldown that runs down is no movement
@@ -23,7 +23,7 @@ Row = dict[str, Any]
 class Watcher:
     """Every wait names what it waits for and looks at values that only that work changes."""
 
-    def __init__(self, world: World, screen: Screen, waits: Waits) -> None:
+    def __init__(self, world: DemoWorld, screen: Screen, waits: Waits) -> None:
         self._world = world
         self._screen = screen
         self._waits = waits
@@ -33,12 +33,12 @@ class Watcher:
         began = time.monotonic()
 
         async def found(patience: Patience) -> bool | None:
-            status = await self._status()
+            status = await self._read_status()
             if status.get("ready"):
                 return True
             self._look_at_start(patience, status)
             spent_s = time.monotonic() - began
-            text = f"{self._stage(status)}, {spent_s:.0f} s, usually about {expected_s:.0f} s"
+            text = f"{self._start_stage(status)}, {spent_s:.0f} s, usually about {expected_s:.0f} s"
             self._screen.now(text, left_s=max(0.0, expected_s - spent_s))
             return None
 
@@ -60,8 +60,8 @@ class Watcher:
             problem = problem_of(older[0].read_text(errors="replace"))
             raise DemoError("vLLM", f"it ended while starting: {problem}", f"See {older[0]}")
 
-    def _stage(self, status: Row) -> str:
-        """Where the start has come to, in our own words."""
+    def _start_stage(self, status: Row) -> str:
+        """The stage of the start, in our own words."""
         if not status:
             return "the daemon starts"
         if not any(part["part"] == "vllm" for part in status["not_ready"]):
@@ -78,7 +78,7 @@ class Watcher:
         async def found(patience: Patience) -> Row | None:
             newest = await self.newest_run()
             if not newest or newest["run_id"] == before:
-                waits = await self._trigger()
+                waits = await self._trigger_words()
                 patience.saw(waits=waits)
                 self._screen.now(waits or "the daemon has not looked yet")
                 return None
@@ -178,7 +178,7 @@ class Watcher:
         """Wait until so many events are in the store."""
 
         async def found(patience: Patience) -> bool | None:
-            counts = (await self._status()).get("events")
+            counts = (await self._read_status()).get("events")
             if counts is None:
                 return None
             stored = min(count, counts["interactions"] + counts["feedback"])
@@ -230,13 +230,15 @@ class Watcher:
         policy = load_policy(path, folder=path.parent).policy
         return [step.units for step in policy.rollout.steps] if policy is not None else []
 
-    async def _trigger(self) -> str | None:
-        """Why the daemon does not train yet, without what only the clock changes."""
-        models = (await self._status()).get("models", [])
+    async def _trigger_words(self) -> str | None:
+        """The reason that the daemon does not train yet, without the parts that only the clock
+        changes.
+        """
+        models = (await self._read_status()).get("models", [])
         reason = next((row["trigger"] for row in models if row["model"] == ALIAS), None)
         return reason and _TIMES.sub("some time", reason)
 
-    async def _status(self) -> Row:
+    async def _read_status(self) -> Row:
         """The daemon's own account; empty while it is away."""
         if not (self._world.home / "control.token").exists():
             return {}

@@ -18,12 +18,12 @@ from typing import Any
 
 import httpx
 
-from daemon.demo.broker import KafkaNode, free_port
-from daemon.demo.children import DIE_WITH_PARENT, kill_group, run_to_end
-from daemon.demo.jars import fetch_jars, find_java
-from daemon.domain.bases import DIGEST_FILE
-from daemon.domain.errors import AdaptdError
-from serving.server_process import ServerRecord, end_server, read_record
+from adaptd.daemon.demo.broker import KafkaNode, free_port
+from adaptd.daemon.demo.children import DIE_WITH_PARENT, kill_group, run_to_end
+from adaptd.daemon.demo.jars import fetch_jars, find_java
+from adaptd.daemon.domain.bases import DIGEST_FILE
+from adaptd.daemon.wire.errors import AdaptdError
+from adaptd.serving.host.server_process import ServerRecord, end_server, read_record
 
 BASE = Path("var/bases/smollm2-135m")
 JARS = Path("var/kafka/jars")
@@ -38,7 +38,7 @@ class DemoError(AdaptdError):
     """The demo cannot go on."""
 
 
-class World:
+class DemoWorld:
     """Owns every process it starts and ends them by their ids.
 
     What blocks must be called from the main thread: the broker ends with the thread it was started
@@ -68,7 +68,7 @@ class World:
         if (BASE / DIGEST_FILE).exists():
             return
         say("adaptd demo: making the base model (once, about 40 s)")
-        command = [sys.executable, "-m", "daemon.training.worker.base_model", str(BASE)]
+        command = [sys.executable, "-m", "adaptd.daemon.training.worker.base_model", str(BASE)]
         log = self.home / "logs" / "base-model.log"
         if (code := run_to_end(command, what="base model", log=log)) != 0:
             raise DemoError("base model", f"it was not made (exit code {code})", f"See {log}")
@@ -88,8 +88,8 @@ class World:
         """Start `adaptd run`; its output goes to daemon.log."""
         with self.daemon_log.open("ab") as log:
             self._daemon = subprocess.Popen(
-                [*DIE_WITH_PARENT, sys.executable, "-m", "daemon.cli", "run"],
-                env=self._environment(),
+                [*DIE_WITH_PARENT, sys.executable, "-m", "adaptd.daemon.cli", "run"],
+                env=self._child_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -127,9 +127,9 @@ class World:
         child = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "daemon.cli",
+            "adaptd.daemon.cli",
             *words,
-            env=self._environment(),
+            env=self._child_environment(),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -148,7 +148,7 @@ class World:
     async def get(self, path: str) -> Any:
         """A GET on the daemon's API; None while it is away."""
         try:
-            response = await self._client().get(path)
+            response = await self._make_client().get(path)
         except httpx.TransportError:
             return None
         if response.is_server_error:
@@ -206,7 +206,7 @@ class World:
         self.home.mkdir(parents=True, mode=0o700)
         (self.home / _MARK).write_text("adaptd demo empties this folder\n")
 
-    def _client(self) -> httpx.AsyncClient:
+    def _make_client(self) -> httpx.AsyncClient:
         if self._api is None:
             token = (self.home / "control.token").read_text().strip()
             headers = {"Authorization": f"Bearer {token}"}
@@ -215,7 +215,7 @@ class World:
             )
         return self._api
 
-    def _environment(self) -> dict[str, str]:
+    def _child_environment(self) -> dict[str, str]:
         settings = {
             "HOME": str(self.home),
             "POLICIES_DIR": str(self.home / "policies"),

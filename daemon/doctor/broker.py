@@ -2,10 +2,11 @@
 
 import asyncio
 
-from consumers.topic_checks import TopicSettings, find_faults
-from consumers.topics import BrokerAwayError, Cluster, TopicAdmin, Topics
-from daemon.doctor.findings import Finding, error, note, ok, warning
-from daemon.domain.kafka import KafkaSecurity
+from adaptd.consumers.kafka.topic_admin import BrokerAwayError, Cluster, TopicAdmin, Topics
+from adaptd.consumers.kafka.topic_advice import TopicSettings, find_faults
+from adaptd.daemon.doctor.findings import Finding, error, note, ok, warning
+from adaptd.daemon.wire.errors import join_sentences
+from adaptd.daemon.wire.kafka import KafkaSecurity
 
 _LIMIT_S = 8
 
@@ -13,17 +14,17 @@ Probed = tuple[Cluster, list[TopicSettings]]
 
 
 def probe_topics(bootstrap: str, security: KafkaSecurity) -> Probed | str:
-    """Which of our topics the broker has, and how it keeps them; a text where it does not say."""
-    return asyncio.run(_probe(bootstrap, security))
+    """Topics of adaptd at the broker with their settings; a text where the broker gives none."""
+    return asyncio.run(_ask_broker(bootstrap, security))
 
 
-async def _probe(bootstrap: str, security: KafkaSecurity) -> Probed | str:
+async def _ask_broker(bootstrap: str, security: KafkaSecurity) -> Probed | str:
     admin = TopicAdmin(bootstrap, security=security, timeout_s=_LIMIT_S)
     names = list(Topics().kinds)
     try:
         return await admin.describe(names), await admin.settings(names)
     except BrokerAwayError as problem:
-        return f"{problem.problem}. {problem.remedy}"
+        return join_sentences(problem.problem, problem.remedy)
     finally:
         await admin.close()
 

@@ -1,4 +1,4 @@
-"""What the doctor says: one finding a fact."""
+"""Findings of the doctor, one a fact."""
 
 from enum import StrEnum
 

@@ -11,8 +11,8 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from daemon.doctor.findings import Finding, error, note, ok, warning
-from daemon.domain.memory import gib, memory_problem
+from adaptd.daemon.doctor.findings import Finding, error, note, ok, warning
+from adaptd.daemon.domain.memory import gib, memory_problem
 
 _LIMIT_S = 60
 _LOW_DISK_BYTES = 5 * 1024**3  # a base of 135 M, its snapshots and a dozen versions; more for more
@@ -41,7 +41,7 @@ _FIND = (
 
 
 def missing_modules(python: Path | str, modules: Iterable[str]) -> list[str] | str:
-    """Which modules an interpreter lacks; a text where it cannot be asked at all."""
+    """Modules that an interpreter lacks; a text where it cannot be started."""
     command = [str(python), "-c", _FIND, *modules]
     try:
         done = subprocess.run(
@@ -76,10 +76,10 @@ def check_extras(
 
 
 def check_home(home: Path) -> list[Finding]:
-    """Whether the store's folder can be written, by writing to it, and has room."""
+    """Check that the store's folder can be written, by writing to it, and has room."""
     nearest = next(folder for folder in (home, *home.absolute().parents) if folder.exists())
     if problem := _write_problem(nearest):
-        what = f"{nearest} cannot be written ({problem.strerror}), {_free(nearest)}"
+        what = f"{nearest} cannot be written ({problem.strerror}), {_free_bytes(nearest)}"
         remedy = "Change its owner, or set ADAPTD_HOME to another folder"
         if problem.errno in _NO_ROOM:
             remedy = "Make room, or set ADAPTD_HOME to a folder with some"
@@ -89,9 +89,9 @@ def check_home(home: Path) -> list[Finding]:
         what = f"{store} cannot be written ({problem.strerror})"
         return [error("store", what, "Change its owner")]
     if shutil.disk_usage(nearest).free < _LOW_DISK_BYTES:
-        what = f"only {_free(nearest)} at {nearest}"
+        what = f"only {_free_bytes(nearest)} at {nearest}"
         return [warning("store", what, "Make room: snapshots and adapters live there")]
-    return [ok("store", f"{home} can be written, {_free(nearest)}")]
+    return [ok("store", f"{home} can be written, {_free_bytes(nearest)}")]
 
 
 def judge_memory(needed: int, *, limit: int, available: int, runs: bool) -> Finding:
@@ -126,13 +126,13 @@ def _open_problem(file: Path) -> OSError | None:
     return None
 
 
-def _free(folder: Path) -> str:
+def _free_bytes(folder: Path) -> str:
     free = shutil.disk_usage(folder).free
     return f"{free / 2**30:.1f} GiB free" if free >= 2**30 else f"{free / 2**20:.0f} MiB free"
 
 
 def store_is_held(store: Path) -> bool:
-    """Whether another process has the store open. DuckDB takes the same kind of lock."""
+    """True where another process has the store open. DuckDB takes the same kind of lock."""
     try:
         with store.open("r+b") as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -144,7 +144,7 @@ def store_is_held(store: Path) -> bool:
 
 
 def port_is_taken(host: str, port: int) -> bool:
-    """Whether somebody listens there."""
+    """True where a process listens there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

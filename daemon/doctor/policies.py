@@ -1,16 +1,19 @@
-"""What one policy file needs: items for its gate, time for its steps; whether it can work."""
+"""Needs of one policy file: items for its gate, time for its steps; and if it can conclude."""
 
+import contextlib
 from pathlib import Path
 
 import msgspec
 
-from daemon.doctor.traffic import Seen, duration, hours_to_notice
-from daemon.evaluation.gate import Gate
-from daemon.evaluation.pairs import Suite
-from daemon.evaluation.power import Need, gate_needs, gate_problems
-from daemon.policy.golden import read_golden
-from daemon.policy.load import Limits, Loaded, line_of, load_policy
-from daemon.policy.model import Policy
+from adaptd.daemon.doctor.traffic import Seen, duration, hours_to_notice
+from adaptd.daemon.evaluation.criteria import Gate
+from adaptd.daemon.evaluation.pairs import Suite
+from adaptd.daemon.evaluation.power import Need, gate_needs, gate_problems
+from adaptd.daemon.policy.golden import Unreadable, read_golden
+from adaptd.daemon.policy.load import Limits, Loaded, line_of, load_policy
+from adaptd.daemon.policy.model import Policy
+from adaptd.daemon.wire.errors import join_sentences
+from adaptd.daemon.wire.files import shown_path
 
 DOUBLED = 2.0  # the harm a step should notice: twice live's negatives
 
@@ -52,7 +55,7 @@ def check_policy(path: Path, *, folder: Path, limits: Limits, seen: Seen | None)
     loaded = load_policy(path, folder=folder, limits=limits)
     if loaded.policy is None:
         problems = [str(problem) for problem in loaded.problems]
-        return PolicyReport(path=str(path), model=None, problems=problems)
+        return PolicyReport(path=shown_path(path), model=None, problems=problems)
     return report(loaded, loaded.policy, folder=folder, seen=seen)
 
 
@@ -62,16 +65,18 @@ def report(loaded: Loaded, policy: Policy, *, folder: Path, seen: Seen | None) -
     return PolicyReport(
         path=str(loaded.path),
         model=policy.model,
-        problems=[f"{where}: {problem}." for problem in gate_problems(gate, items)],
-        items=[_items(need) for need in gate_needs(gate, items)],
+        problems=[f"{where}: {join_sentences(problem)}" for problem in gate_problems(gate, items)],
+        items=[_describe_need(need) for need in gate_needs(gate, items)],
         steps=step_times(policy, seen),
     )
 
 
 def suite_items(policy: Policy, folder: Path) -> dict[Suite, int]:
-    """Fresh has `at_least` when a run starts; golden what its file holds."""
-    holdout = policy.curate.holdout
-    golden = len(read_golden(folder, holdout.golden).items) if holdout.golden else 0
+    """Fresh has `at_least` when a run starts; golden what its file holds, nothing if it is gone."""
+    holdout, golden = policy.curate.holdout, 0
+    if holdout.golden:
+        with contextlib.suppress(Unreadable):
+            golden = len(read_golden(folder, holdout.golden).items)
     return {Suite.FRESH: holdout.at_least, Suite.GOLDEN: golden}
 
 
@@ -92,7 +97,7 @@ def step_times(policy: Policy, seen: Seen | None) -> list[StepTime]:
     return found
 
 
-def _items(need: Need) -> ItemsNeeded:
+def _describe_need(need: Need) -> ItemsNeeded:
     criterion = need.criterion
     words = f"{criterion.role} {criterion.metric} on {criterion.suite}"
     if criterion.margin is not None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from daemon.doctor.findings import Finding, error, note, ok, warning
-from daemon.domain.bases import base_digest
-from daemon.domain.calibration import Calibration
-from daemon.domain.errors import SettingsError
+from adaptd.daemon.doctor.findings import Finding, error, note, ok, warning
+from adaptd.daemon.domain.bases import base_digest
+from adaptd.daemon.domain.calibration import Calibration
+from adaptd.daemon.wire.errors import SettingsError
 
 _LIMIT_S = 20
 _MUCH_SLOWER = 1.5
@@ -21,7 +21,7 @@ _MAX_LORAS = re.compile(rf'^{_LORA_FAMILY}\{{[^}}]*max_lora="(\d+)"', re.MULTILI
 
 
 class VllmFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server says of itself. `max_loras` and `dtype` are None where it has not said."""
+    """A server's own account. `max_loras` and `dtype` are None where it gives none."""
 
     answers: bool
     is_vllm: bool = False
@@ -40,14 +40,14 @@ def probe_vllm(url: str, token: str | None) -> VllmFacts:
     with httpx.Client(base_url=url, headers=headers, timeout=_LIMIT_S, trust_env=False) as client:
         try:
             version = client.get("/version")
-            return _probe(client) if version.is_success else VllmFacts(answers=True)
+            return _ask_vllm(client) if version.is_success else VllmFacts(answers=True)
         except httpx.ConnectError:
             return VllmFacts(answers=False)
         except (httpx.HTTPError, ValueError, KeyError):
             return VllmFacts(answers=True)
 
 
-def _probe(client: httpx.Client) -> VllmFacts:
+def _ask_vllm(client: httpx.Client) -> VllmFacts:
     cards = client.get("/v1/models").raise_for_status().json()["data"]
     base = next((card for card in cards if not card.get("parent")), {})
     metrics = client.get("/metrics").text
@@ -84,7 +84,9 @@ def judge_vllm(url: str, facts: VllmFacts, *, managed: bool, aliases: int) -> li
     found = [*_judge_lora(facts, aliases)]
     if not facts.has_gateway:
         what = "vLLM runs without the gateway: nothing is captured and no traffic can be moved"
-        remedy = "Start it with --middleware serving.middleware.Gateway and ADAPTD_GATEWAY_CONFIG"
+        remedy = (
+            "Start it with --middleware adaptd.serving.middleware.Gateway and ADAPTD_GATEWAY_CONFIG"
+        )
         found.append(error("gateway", what, remedy))
     return found or [ok("vllm", f"vLLM answers at {url}, with {facts.max_loras} LoRA slots")]
 

@@ -1,4 +1,4 @@
-"""How long a canary step needs at the traffic seen, and whether feedback comes in time. Pure."""
+"""Time that a canary step needs at the traffic seen; check that feedback comes in time. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from math import log
 from typing import Any
 
-from daemon.doctor.findings import Finding, error, note, ok, warning
+from adaptd.daemon.doctor.findings import Finding, error, note, ok, warning
 
 # An arm's feedback must come within the maturity: at less than 4 mean delays the slower arm's late
 # negatives bias the guard (measured: 31 % false rollbacks at 2.7, 5 % at 4).
@@ -19,7 +19,7 @@ _GRID_COST = 1.08
 
 @dataclass(frozen=True)
 class Seen:
-    """What an alias saw: units an hour, and the share of them that ends in a negative."""
+    """Traffic of an alias: units an hour, and the share of them that ends in a negative."""
 
     units_per_hour: float
     negative_share: float
@@ -81,7 +81,7 @@ def duration(seconds: float) -> str:
 
 
 def seen_from(traffic: Mapping[str, Any]) -> Seen | None:
-    """What the daemon's `/v1/traffic` says as rates; None where nothing came or no time passed."""
+    """Rates from the daemon's `/v1/traffic`; None without traffic or where no time passed."""
     if not traffic["units"] or traffic["first_at"] is None:
         return None
     first, last = (datetime.fromisoformat(traffic[key]) for key in ("first_at", "now"))

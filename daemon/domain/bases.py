@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from daemon.domain.errors import SettingsError
+from adaptd.daemon.wire.errors import SettingsError
+from adaptd.daemon.wire.files import open_regular, read_regular
 
 DIGEST_FILE = "adaptd-digest.json"
 _CHUNK_BYTES = 1 << 20
@@ -44,11 +46,15 @@ def chat_template(directory: Path) -> str:
         SettingsError: there is neither.
     """
     own_file = directory / "chat_template.jinja"
-    if own_file.exists():
-        return own_file.read_text(encoding="utf-8")
     config = directory / "tokenizer_config.json"
-    text = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {}
-    if isinstance(template := text.get("chat_template"), str):
+    try:
+        if own_file.exists():
+            return read_regular(own_file).decode()
+        text = json.loads(read_regular(config)) if config.exists() else {}
+    except (OSError, ValueError) as error:  # ValueError: no JSON, or not UTF-8
+        raise _no_model(directory, error) from error
+    template = text.get("chat_template") if isinstance(text, dict) else None
+    if isinstance(template, str):
         return template
     raise SettingsError(str(directory), "it has no chat template", "Add a chat_template.jinja")
 
@@ -68,17 +74,27 @@ def _weights(directory: Path) -> list[str]:
 
 def _stamps(directory: Path, names: list[str]) -> tuple[_Stamp, ...]:
     try:
-        found = [(name, (directory / name).stat()) for name in names]
+        found = [(name, _status_of(directory / name)) for name in names]
     except OSError as error:
-        problem = f"it is not a model directory ({error.strerror}: {error.filename})"
-        remedy = "Give a directory with config.json, *.safetensors and a tokenizer"
-        raise SettingsError(str(directory), problem, remedy) from error
+        raise _no_model(directory, error) from error
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in found)
+
+
+def _status_of(path: Path) -> os.stat_result:
+    with open_regular(path) as file:
+        return os.fstat(file.fileno())
+
+
+def _no_model(directory: Path, error: OSError | ValueError) -> SettingsError:
+    reason = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
+    problem = f"it is not a model directory ({reason})"
+    remedy = "Give a directory with config.json, *.safetensors and a tokenizer"
+    return SettingsError(str(directory), problem, remedy)
 
 
 def _cached_digest(directory: Path, stamps: tuple[_Stamp, ...]) -> str | None:
     try:
-        content: dict[str, Any] = json.loads((directory / DIGEST_FILE).read_text())
+        content: dict[str, Any] = json.loads(read_regular(directory / DIGEST_FILE))
     except (OSError, ValueError):
         return None
     same = content.get("files") == [list(stamp) for stamp in stamps]
@@ -91,7 +107,7 @@ def _digest(directory: Path, stamps: tuple[_Stamp, ...]) -> str:
     digest = hashlib.sha256()
     for name, size, _ in stamps:
         digest.update(f"{name}\0{size}\0".encode())
-        with (directory / name).open("rb") as file:
+        with open_regular(directory / name) as file:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
     return digest.hexdigest()

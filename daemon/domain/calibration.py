@@ -4,7 +4,7 @@ from datetime import datetime
 
 import msgspec
 
-from daemon.domain.machine import Machine
+from adaptd.daemon.domain.machine import Machine
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ ERASED = "erased"  # the reason of a letter whose person was: its bytes go
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """`position`: Kafka's offset, or the number of the HTTP item or of the file's line.
 
-    `bytes` None: it had none. `sender`: who vouched for it, as JSON of `consumers.decode.Sender`.
+    `bytes` None: it had none. `sender`: who vouched for it, JSON of `consumers.decoding`'s Sender.
     `redriven_at`: when its event was stored after all. `published_at`: in Kafka's topic.
     """
 

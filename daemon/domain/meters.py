@@ -4,7 +4,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from daemon.domain.ingest import Decoded
+from adaptd.daemon.domain.ingest import Decoded
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0)
 EVENTS = (1.0, 10.0, 100.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0, 25_000.0, 50_000.0)

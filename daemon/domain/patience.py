@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from daemon.domain.processes import Work
+from adaptd.daemon.domain.processes import Work
 
 _LOOKED_AWAY_S = 30.0  # more between two looks is no waiting
 

@@ -1,4 +1,4 @@
-"""A policy as the store keeps it. No I/O; daemon.policy and daemon.store share it."""
+"""A policy as the store keeps it. No I/O; adaptd.daemon.policy and adaptd.daemon.store share it."""
 
 from datetime import datetime
 from typing import Protocol
@@ -24,7 +24,7 @@ class StoredPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PolicyLog(Protocol):
-    """Where versions are kept (daemon/store/policies.py)."""
+    """Where versions are kept (daemon/store/lifecycle/policies.py)."""
 
     async def apply(
         self, model: str, *, yaml: str, sha256: str, path: str, now: datetime

@@ -1,4 +1,4 @@
-"""What the stages need from outside. `daemon.app` fills these in; tests/fakes.py fakes them."""
+"""Ports: what the stages need from outside. `daemon.wiring` fills them in."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,9 +6,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from daemon.domain.ingest import Decoded, Halt, LogRange, Partition, StoredOffset, Written
-from daemon.domain.receipts import Receipt
-from daemon.domain.routes import GatewayState, RouteTable
+from adaptd.daemon.domain.ingest import Decoded, Halt, LogRange, Partition, StoredOffset, Written
+from adaptd.daemon.domain.receipts import Receipt
+from adaptd.daemon.wire.routes import GatewayState, RouteTable
 
 
 class HostInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,14 +1,14 @@
-"""What surfaces ask of the parts that bring events again. `daemon.reingestion` fills it in."""
+"""Ports of the parts that bring events again. `daemon.wiring` fills them in."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from daemon.domain.dead_letters import LetterChoice, LetterCursor, Redriven
-from daemon.domain.replays import Replay, ReplayRequest
-from daemon.domain.tokens import Principal
+from adaptd.daemon.domain.dead_letters import LetterChoice, LetterCursor, Redriven
+from adaptd.daemon.domain.replays import Replay, ReplayRequest
+from adaptd.daemon.wire.tokens import Principal
 
 
-class Reingestion(Protocol):
+class RereadingPort(Protocol):
     """Every method raises RefusedError where what is asked makes no sense."""
 
     async def begin_replay(self, asked: ReplayRequest, *, actor: str, reason: str) -> Replay: ...

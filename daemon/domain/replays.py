@@ -6,7 +6,7 @@ from typing import Protocol
 
 import msgspec
 
-from daemon.domain.ingest import Partition
+from adaptd.daemon.domain.ingest import Partition
 
 
 class ReplayState(StrEnum):

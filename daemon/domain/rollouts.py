@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from daemon.domain.states import RolloutState
+from adaptd.daemon.domain.states import RolloutState
 
 
-class Metric(StrEnum):
+class GuardMetric(StrEnum):
     """What is counted per arm, at most once a unit (D8, D12)."""
 
     NEGATIVE = "negative"  # a rating below zero, or a correction
@@ -78,10 +78,10 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     evidence: dict[str, Any] = {}
 
 
-class Tally(msgspec.Struct, frozen=True):
+class ArmTally(msgspec.Struct, frozen=True):
     """Counted events of one metric in one arm at one logged canary weight, 0 < weight < 1."""
 
-    metric: Metric
+    metric: GuardMetric
     on_canary: bool
     weight: float
     events: int
@@ -95,7 +95,7 @@ class GuardFacts(msgspec.Struct, frozen=True, kw_only=True):
     newest request; `live_ok_since` and `live_errors_since` count live's from the first of those on.
     """
 
-    tallies: list[Tally] = []
+    tallies: list[ArmTally] = []
     units_live: int = 0
     units_canary: int = 0
     units_this_step: int = 0

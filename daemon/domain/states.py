@@ -76,12 +76,3 @@ class Verdict(StrEnum):
     PASSED = "pass"
     FAILED = "fail"
     INCONCLUSIVE = "inconclusive"
-
-
-class Arm(StrEnum):
-    """Which arm of a rollout answered, as logged at serving."""
-
-    LIVE = "live"
-    CANARY = "canary"
-    HOLDBACK = "holdback"
-    SHADOW = "shadow"

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import TypeVar
 
-from daemon.domain.errors import RefusedError
-from daemon.domain.states import AdapterState, RunState
+from adaptd.daemon.domain.states import AdapterState, RunState
+from adaptd.daemon.wire.errors import RefusedError
 
 S = TypeVar("S", bound=StrEnum)
 

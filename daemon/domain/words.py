@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from adaptd.daemon.wire.texts import NOT_DECODED
+
 # One that has no end goes to the end of all: to look for others in it would take the square of its
 # length, hours for a few 100 kB of escaped quotes.
 _STRING = re.compile(rb'"((?:[^"\\]++|\\.)*+)(?:"|\\?\Z)', re.DOTALL)
@@ -74,5 +76,5 @@ def json_strings(content: bytes) -> Iterator[str]:
 def _unquoted(quoted: bytes) -> str:
     try:
         return msgspec.json.decode(b'"%b"' % quoted, type=str)
-    except msgspec.MsgspecError:
+    except NOT_DECODED:
         return quoted.decode(errors="replace")

@@ -1,4 +1,4 @@
-"""Removes what may hold what was learnt from a person: run directories, versions, snapshots."""
+"""Remove directories that may hold what was learnt from a person: runs, versions, snapshots."""
 
 import fcntl
 import os
@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from daemon.training.job import LOCK_FILE
+from adaptd.daemon.training.job import LOCK_FILE
 
 _SNAPSHOT = "snapshot-"
 _OWNER = 0o755
@@ -17,7 +17,7 @@ def remove_run(directory: Path) -> bool:
     """Remove a run's checkpoints, caches and logs. False while a trainer is at work in it."""
     if not directory.exists():
         return True
-    with _locked(directory / LOCK_FILE) as is_ours:
+    with _try_lock(directory / LOCK_FILE) as is_ours:
         if is_ours:
             remove_tree(directory)
     return is_ours
@@ -44,7 +44,7 @@ def lost_snapshots(folder: Path, known: Collection[str], busy: Collection[str]) 
 
 
 @contextmanager
-def _locked(lock: Path) -> Iterator[bool]:
+def _try_lock(lock: Path) -> Iterator[bool]:
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

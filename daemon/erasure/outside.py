@@ -1,4 +1,4 @@
-"""What an erasure cannot reach, and what an operator does about it. Pure."""
+"""List what an erasure cannot reach, and what an operator does about it. Pure."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ _KEYS_TOLD = 10
 
 
 class Beyond(msgspec.Struct, frozen=True):
-    """Where the person may still be, and what to do."""
+    """A place where the person may still be, and what to do."""
 
     where: str
     what: str
@@ -24,12 +24,12 @@ def beyond_reach(report: Mapping[str, Any], *, letters_topic: str | None = None)
     `letters_topic`: where dead letters are published to now.
     """
     return [
-        *_kafka(report.get("kafka", [])),
-        *_letters(report),
-        *_published(report.get("published_letters"), letters_topic),
+        *_describe_ranges(report.get("kafka", [])),
+        *_describe_letters(report),
+        *_describe_published(report.get("published_letters"), letters_topic),
         *_operators_files(report),
-        *_mentions(report),
-        *_versions(report.get("versions", [])),
+        *_describe_mentions(report),
+        *_list_versions(report.get("versions", [])),
         Beyond(
             "backups",
             "backups and copies of disks made before now hold the person and this erasure does not",
@@ -60,19 +60,19 @@ def beyond_reach(report: Mapping[str, Any], *, letters_topic: str | None = None)
     ]
 
 
-def _kafka(ranges: Sequence[Mapping[str, Any]]) -> list[Beyond]:
+def _describe_ranges(ranges: Sequence[Mapping[str, Any]]) -> list[Beyond]:
     return [
         Beyond(
             f"Kafka {found['topic']}/{found['partition']}",
             f"{found['events']} events of the person lie at offsets {found['first_offset']} to "
             f"{found['last_offset']}",
-            _retention(found),
+            _describe_retention(found),
         )
         for found in ranges
     ]
 
 
-def _letters(report: Mapping[str, Any]) -> list[Beyond]:
+def _describe_letters(report: Mapping[str, Any]) -> list[Beyond]:
     """Refused events, where they were sent; so were those that a redrive stored after all."""
     kinds = {
         "letters": "records with refused events of the person",
@@ -81,8 +81,8 @@ def _letters(report: Mapping[str, Any]) -> list[Beyond]:
     told = [
         Beyond(
             f"Kafka {found['topic']}/{found['partition']}",
-            f"{found['records']} {kind} lie at offsets {_offsets(found)}",
-            _retention(found),
+            f"{found['records']} {kind} lie at offsets {_describe_offsets(found)}",
+            _describe_retention(found),
         )
         for name, kind in kinds.items()
         for found in report.get(name, [])
@@ -95,7 +95,7 @@ def _letters(report: Mapping[str, Any]) -> list[Beyond]:
     return told
 
 
-def _offsets(found: Mapping[str, Any]) -> str:
+def _describe_offsets(found: Mapping[str, Any]) -> str:
     told = [
         str(first) if first == last else f"{first} to {last}"
         for first, last in found["offsets"][:_RANGES_TOLD]
@@ -105,7 +105,7 @@ def _offsets(found: Mapping[str, Any]) -> str:
     return ", ".join(told)
 
 
-def _published(found: Mapping[str, Any] | None, topic: str | None) -> list[Beyond]:
+def _describe_published(found: Mapping[str, Any] | None, topic: str | None) -> list[Beyond]:
     """The store knows their keys and when they were published, not their offsets."""
     if not found or (found["last_ms"] is None and topic is None):
         return []
@@ -115,7 +115,8 @@ def _published(found: Mapping[str, Any] | None, topic: str | None) -> list[Beyon
     remedy = "Wait for its retention"
     if found["last_ms"] is not None:
         told.append(
-            f"{letters} were published from {_time(found['first_ms'])} to {_time(found['last_ms'])}"
+            f"{letters} were published from {_format_time(found['first_ms'])} "
+            f"to {_format_time(found['last_ms'])}"
         )
         remedy += (
             f", or delete with kafka-delete-records.sh everything before the offsets (none: to the "
@@ -129,11 +130,11 @@ def _published(found: Mapping[str, Any] | None, topic: str | None) -> list[Beyon
     return [Beyond(f"Kafka {named}", "; ".join(told), remedy)]
 
 
-def _time(at_ms: int) -> str:
+def _format_time(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
-def _retention(found: Mapping[str, Any]) -> str:
+def _describe_retention(found: Mapping[str, Any]) -> str:
     return (
         "Wait for the topic's retention, or delete everything before: kafka-delete-records.sh "
         "--offset-json-file with " + _delete_records(found)
@@ -177,7 +178,7 @@ def _operators_files(report: Mapping[str, Any]) -> list[Beyond]:
     return named + old
 
 
-def _mentions(report: Mapping[str, Any]) -> list[Beyond]:
+def _describe_mentions(report: Mapping[str, Any]) -> list[Beyond]:
     found = report.get("mentions") or {}
     if not found.get("found"):
         return []
@@ -186,7 +187,7 @@ def _mentions(report: Mapping[str, Any]) -> list[Beyond]:
     return [Beyond("store", what, "Erase those people too, or leave them: their texts are theirs")]
 
 
-def _versions(names: Sequence[str]) -> list[Beyond]:
+def _list_versions(names: Sequence[str]) -> list[Beyond]:
     if not names:
         return []
     what = f"copies of {', '.join(names)} outside the adapters folder hold what they learnt"

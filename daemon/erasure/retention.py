@@ -1,4 +1,4 @@
-"""Once a day what is older than the operator keeps it goes."""
+"""Remove once a day what is older than the operator keeps it."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from daemon.erasure.leftovers import remove_run, remove_tree
-from daemon.store.erasures import ErasureStore
-from daemon.store.retention import Kind, RetentionStore
+from adaptd.daemon.erasure.leftovers import remove_run, remove_tree
+from adaptd.daemon.store.privacy.erasures import ErasureStore
+from adaptd.daemon.store.privacy.retention import Kind, RetentionStore
 
 _EVERY = timedelta(days=1)
 _LOOK_S = 60.0
@@ -21,7 +21,10 @@ def utc_now() -> datetime:
 
 
 class RetentionService:
-    """When each kind was last looked after is in the store: a restart neither repeats nor skips."""
+    """Daily removal by kind.
+
+    The store keeps the time of each run, so a restart repeats and skips none.
+    """
 
     def __init__(
         self,
@@ -53,11 +56,11 @@ class RetentionService:
             last = await self._store.last_run(kind)
             if last is not None and now - last < _EVERY:
                 continue
-            removed = await self._remove(kind, now - timedelta(seconds=keep_s))
+            removed = await self._remove_older(kind, now - timedelta(seconds=keep_s))
             await self._store.note_run(kind, removed, now=now)
-            _log.info("retention", kind=kind, removed=removed)
+            _log.info("retention_ran", kind=kind, removed=removed)
 
-    async def _remove(self, kind: Kind, before: datetime) -> int:
+    async def _remove_older(self, kind: Kind, before: datetime) -> int:
         if kind == "tombstones":
             await self._erasures.drop_old_tombstones(self._clock())
             return 0

@@ -1,4 +1,4 @@
-"""Searches files for a person: ours are cleared or told, the operator's are only told."""
+"""Search files for a person: adaptd's own are cleared or listed, the operator's only listed."""
 
 import os
 from collections.abc import Iterator
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.domain.words import Matcher
+from adaptd.daemon.domain.words import Matcher
+from adaptd.daemon.wire.texts import encodable
 
 BLOCK_BYTES = 1 << 20
 _OVERLAP_BYTES = 4096  # longer than any word that is looked for
@@ -23,35 +24,35 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def search_folder(folder: Path, matcher: Matcher) -> list[str]:
-    """Where a folder's files name the person, as file:line. Nothing is changed."""
+    """List where a folder's files name the person, as file:line. Changes nothing."""
     places: list[str] = []
-    for path in _files(folder):
+    for path in _walk_files(folder):
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if matcher.finds(line):
-                    places.append(f"{path}:{number}")
+                    places.append(encodable(f"{path}:{number}"))
     return places[:_MOST_TOLD]
 
 
 def clear_home(home: Path, matcher: Matcher, *, skip: frozenset[Path]) -> Found:
-    """Search our own folder. Lines of logs are blotted out in place; other files are told.
+    """Search adaptd's own folder. Lines of logs are blotted out in place; other files are listed.
 
     A log keeps its length, so a process that appends to it is not disturbed. `skip` are files and
     folders that hold nothing in clear, or are cleared by others.
     """
     places: list[str] = []
     blotted = 0
-    for path in _files(home, skip):
+    for path in _walk_files(home, skip):
         if path.suffix in _LOG_SUFFIXES:
             blotted += blot(path, matcher)
-        elif any(True for _ in _spans(path, matcher)):
-            places.append(str(path))
+        elif any(True for _ in _find_spans(path, matcher)):
+            places.append(encodable(str(path)))
     return Found(places=places[:_MOST_TOLD], blotted=blotted)
 
 
 def lines_with(path: Path, matcher: Matcher) -> list[tuple[int, int]]:
-    """Where the lines of a file lie that name the person."""
-    return sorted({_line_around(path, start) for start, _ in _spans(path, matcher)})
+    """Offsets of the lines of a file that name the person."""
+    return sorted({_line_around(path, start) for start, _ in _find_spans(path, matcher)})
 
 
 def blot(path: Path, matcher: Matcher, *, before: int | None = None) -> int:
@@ -73,7 +74,7 @@ def blot(path: Path, matcher: Matcher, *, before: int | None = None) -> int:
     return len(lines)
 
 
-def _spans(path: Path, matcher: Matcher) -> Iterator[tuple[int, int]]:
+def _find_spans(path: Path, matcher: Matcher) -> Iterator[tuple[int, int]]:
     """Every hit by its offsets in the file, whatever the file's size."""
     offset, tail = 0, b""
     with path.open("rb") as file:
@@ -97,7 +98,7 @@ def _line_around(path: Path, at: int) -> tuple[int, int]:
     return start, at + (length if length >= 0 else len(after))
 
 
-def _files(folder: Path, skip: frozenset[Path] = frozenset()) -> Iterator[Path]:
+def _walk_files(folder: Path, skip: frozenset[Path] = frozenset()) -> Iterator[Path]:
     for root, folders, names in os.walk(folder):
         here = Path(root)
         folders[:] = [name for name in folders if here / name not in skip]

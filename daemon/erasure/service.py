@@ -1,7 +1,12 @@
-"""Takes erasures from request to done, step by step; many of them share one new store file.
+"""Take erasures from request to done; all that wait share one new store file.
+
+1. requested → collected: find rows, files and versions of the person, and taint what learnt.
+2. collected → files: clean snapshots, probes and run directories.
+3. files → rewriting: clear spool and home, remove the rows.
+4. rewriting → done: write the store anew; only that removes the bytes from the disk.
 
 Each step is one transaction, or file work that may be repeated. The state says which steps are
-done, so that a killed daemon goes on with the next.
+done, so that a killed daemon continues with the next.
 """
 
 import asyncio
@@ -15,24 +20,24 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
-from daemon.dataset.groups import message_key
-from daemon.dataset.messages import RenderError
-from daemon.dataset.prompts import is_conversation, last_words
-from daemon.domain.erasures import Erasure, ErasureState, Person
-from daemon.domain.errors import AdaptdError, RefusedError
-from daemon.domain.states import RunState
-from daemon.domain.words import Matcher, matcher_of
-from daemon.erasure.leftovers import lost_snapshots, remove_run, remove_tree
-from daemon.erasure.outside import beyond_reach
-from daemon.erasure.search import clear_home, search_folder
-from daemon.erasure.snapshot_files import Gone, look, strip_probes, strip_snapshot
-from daemon.erasure.spool_files import clear_spool
-from daemon.store.database import Database
-from daemon.store.datasets import SnapshotStore
-from daemon.store.erasures import ErasureStore
-from daemon.store.example_files import ExampleFiles
-from daemon.store.forgetting import ForgettingStore, SnapshotFiles
-from daemon.store.runs import RunStore
+from adaptd.daemon.dataset.groups import message_key
+from adaptd.daemon.dataset.messages import RenderError
+from adaptd.daemon.dataset.prompts import is_conversation, last_words
+from adaptd.daemon.domain.erasures import Erasure, ErasureState, Person
+from adaptd.daemon.domain.states import RunState
+from adaptd.daemon.domain.words import Matcher, matcher_of
+from adaptd.daemon.erasure.leftovers import lost_snapshots, remove_run, remove_tree
+from adaptd.daemon.erasure.outside import beyond_reach
+from adaptd.daemon.erasure.search import clear_home, search_folder
+from adaptd.daemon.erasure.snapshot_files import Gone, look, strip_probes, strip_snapshot
+from adaptd.daemon.erasure.spool_files import clear_spool
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.examples.files import ExampleFiles
+from adaptd.daemon.store.lifecycle.runs import RunStore
+from adaptd.daemon.store.lifecycle.snapshots import SnapshotStore
+from adaptd.daemon.store.privacy.erasures import ErasureStore
+from adaptd.daemon.store.privacy.forgetting import ForgettingStore, SnapshotFiles
+from adaptd.daemon.wire.errors import AdaptdError, RefusedError
 
 _ACTOR = "erasure"
 _EXAMPLES = "examples"  # below the home folder: files for sandboxed children
@@ -48,7 +53,7 @@ class Rollouts(Protocol):
 
 
 class Places(msgspec.Struct, frozen=True, kw_only=True):
-    """Where things lie, and how long what waits. `rewrite_every_s`: between two new store files.
+    """Paths and times of erasures. `rewrite_every_s`: between two new store files.
 
     `letters_topic`: where dead letters are published to now.
     """
@@ -119,7 +124,7 @@ class ErasureService:
         found = await self._stores.people.preview(person)
         golden = matcher_of([], person.user)
         found["golden"] = await asyncio.to_thread(search_folder, self._places.policies_dir, golden)
-        return found | {"outside": self._outside(found)}
+        return found | {"outside": self._describe_outside(found)}
 
     async def lift(self, person: Person, *, reason: str, actor: str) -> int:
         """See `Forgetting`."""
@@ -148,19 +153,22 @@ class ErasureService:
         """Take every erasure as far as it goes now. Safe to repeat."""
         await self._settle_tainted()
         for erasure in await self._stores.erasures.unfinished():
-            await self._advance(erasure)
+            await self._advance_erasure(erasure)
         waiting = [
             erasure
             for erasure in await self._stores.erasures.unfinished()
             if erasure.state is ErasureState.REWRITING
         ]
         if waiting:
-            await self._rewrite(waiting)
+            await self._rewrite_store(waiting)
 
-    async def _advance(self, erasure: Erasure) -> None:
-        """Step by step up to the rewriting. What cannot be done now is told and tried again."""
+    async def _advance_erasure(self, erasure: Erasure) -> None:
+        """Advance step by step up to the rewriting.
+
+        What cannot be done now is noted and retried.
+        """
         steps = {
-            ErasureState.REQUESTED: self._collect,
+            ErasureState.REQUESTED: self._collect_traces,
             ErasureState.COLLECTED: self._clean_files,
             ErasureState.FILES: self._remove_rows,
         }
@@ -168,13 +176,13 @@ class ErasureService:
             while (step := steps.get(erasure.state)) is not None:
                 began = erasure.state
                 erasure = await step(erasure)
-                _log.info("erasure", erasure=erasure.erasure_id, state=erasure.state)
+                _log.info("erasure_moved", erasure=erasure.erasure_id, state=erasure.state)
                 if erasure.state is began:
                     return
         except (AdaptdError, OSError) as error:
-            await self._wait(erasure, _words(error))
+            await self._note_wait(erasure, _describe_error(error))
 
-    async def _collect(self, erasure: Erasure) -> Erasure:
+    async def _collect_traces(self, erasure: Erasure) -> Erasure:
         person = await self._stores.erasures.person(erasure.erasure_id)
         return await self._stores.people.collect(erasure, person, now=self._clock())
 
@@ -183,14 +191,17 @@ class ErasureService:
         person = await stores.erasures.person(erasure_id)
         await self._settle_tainted()
         if (busy := await self._remove_runs(erasure_id)) is not None:
-            return await self._wait(erasure, f"the trainer of {busy} to end")
+            return await self._note_wait(erasure, f"the trainer of {busy} to end")
         for files in await stores.people.files_of(erasure_id, person):
             await self._clean_snapshot(files)
         await self._remove_lost_snapshots()
         return await stores.erasures.move(erasure_id, ErasureState.FILES, now=self._clock())
 
     async def _clean_snapshot(self, files: SnapshotFiles) -> None:
-        """Scores and probes first: the snapshot's own rows tell which they are."""
+        """Clean one snapshot.
+
+        Scores and probes go first: the snapshot's own rows tell which they are.
+        """
         people = self._stores.people
         gone: Gone = await asyncio.to_thread(look, files)
         await people.drop_scores(gone.scored)
@@ -221,15 +232,17 @@ class ErasureService:
         words = await stores.erasures.words(erasure_id)
         matcher = matcher_of(words, person.user)
         if not await asyncio.to_thread(clear_spool, self._places.spool_dir, matcher):
-            return await self._wait(erasure, "the gateway to send what it holds of the person")
+            return await self._note_wait(erasure, "the gateway to send what it holds of the person")
         if (busy := await self._remove_runs(erasure_id)) is not None:
-            return await self._wait(erasure, f"the trainer of {busy} to end")
+            return await self._note_wait(erasure, f"the trainer of {busy} to end")
         if building := await stores.runs.in_state(RunState.BUILDING):
-            return await self._wait(erasure, f"the dataset of {building[0].run_id} to be built")
+            return await self._note_wait(
+                erasure, f"the dataset of {building[0].run_id} to be built"
+            )
         await self._remove_lost_snapshots()
-        told = await self._search(matcher)
+        told = await self._search_files(matcher)
         await stores.erasures.move(erasure_id, ErasureState.FILES, told=told, now=self._clock())
-        members = await self._members(erasure_id)
+        members = await self._list_members(erasure_id)
         done = await stores.people.remove_rows(
             erasure_id, person, members=members, now=self._clock()
         )
@@ -237,8 +250,8 @@ class ErasureService:
             await stores.people.collect_again(erasure_id, now=self._clock())
         return await stores.erasures.get(erasure_id)
 
-    async def _search(self, matcher: Matcher) -> dict[str, Any]:
-        """Our own folder is cleared; the operator's is only searched."""
+    async def _search_files(self, matcher: Matcher) -> dict[str, Any]:
+        """Clear adaptd's own folder and search the operator's."""
         places = self._places
         skip = frozenset(
             [
@@ -254,38 +267,38 @@ class ErasureService:
         told = {"golden": golden, "left": found.places, "log_lines": found.blotted}
         return told | {"replaced": [store for store in old if not store.endswith(".wal")]}
 
-    async def _members(self, erasure_id: str) -> "list[str]":
+    async def _list_members(self, erasure_id: str) -> "list[str]":
         """Keys of holdout groups that come from the person alone."""
         people = self._stores.people
-        theirs = _keys(await people.texts(erasure_id))
-        beside = _keys(await people.texts_beside(sorted(theirs)))
+        theirs = _member_keys(await people.texts(erasure_id))
+        beside = _member_keys(await people.texts_beside(sorted(theirs)))
         return sorted(key for key in theirs if key.startswith("c:") or key not in beside)
 
-    async def _rewrite(self, waiting: "list[Erasure]") -> None:
+    async def _rewrite_store(self, waiting: "list[Erasure]") -> None:
         """One new file for all that wait."""
         places = self._places
         await self._stores.examples.sweep()  # taken back with the rows
         if time.monotonic() < self._rewritten + places.rewrite_every_s:
             for erasure in waiting:
-                await self._wait(erasure, "the next rewrite of the store")
+                await self._note_wait(erasure, "the next rewrite of the store")
             return
         began = time.monotonic()
         try:
             pause = await self._stores.database.rewrite()
         except (AdaptdError, OSError) as error:
             for erasure in waiting:
-                await self._wait(erasure, _words(error))
+                await self._note_wait(erasure, _describe_error(error))
             return
         self._rewritten = time.monotonic()
         figures = {"rewrite_s": self._rewritten - began} | pause._asdict()
         _log.info("store_rewritten", erasures=len(waiting), **figures)
         for erasure in waiting:
-            told = figures | {"outside": self._outside(erasure.report)}
+            told = figures | {"outside": self._describe_outside(erasure.report)}
             await self._stores.erasures.move(
                 erasure.erasure_id, ErasureState.DONE, told=told, now=self._clock()
             )
 
-    def _outside(self, report: Mapping[str, Any]) -> "list[dict[str, str]]":
+    def _describe_outside(self, report: Mapping[str, Any]) -> "list[dict[str, str]]":
         told = beyond_reach(report, letters_topic=self._places.letters_topic)
         return msgspec.to_builtins(told)
 
@@ -302,14 +315,14 @@ class ErasureService:
             await self._stores.people.mark_erased(version.name)
             _log.info("tainted_version_erased", adapter=version.name)
 
-    async def _wait(self, erasure: Erasure, what: str) -> Erasure:
+    async def _note_wait(self, erasure: Erasure, what: str) -> Erasure:
         if erasure.waits_for != what:
             _log.warning("erasure_waits", erasure=erasure.erasure_id, waits_for=what)
             await self._stores.erasures.wait(erasure.erasure_id, what, now=self._clock())
         return await self._stores.erasures.get(erasure.erasure_id)
 
 
-def _keys(texts: list[dict[str, Any]]) -> set[str]:
+def _member_keys(texts: list[dict[str, Any]]) -> set[str]:
     """The members of holdout groups that some requests bring."""
     found = {f"c:{row['conversation']}" for row in texts}
     for row in texts:
@@ -321,5 +334,5 @@ def _keys(texts: list[dict[str, Any]]) -> set[str]:
     return found
 
 
-def _words(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     return str(error) if isinstance(error, AdaptdError) else error.__class__.__name__

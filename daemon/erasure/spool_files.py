@@ -1,7 +1,7 @@
-"""Takes a person out of a gateway's spool on this machine, also while the gateway writes there.
+"""Take a person out of a gateway's spool on this machine, also while the gateway writes there.
 
-A segment keeps what was sent until it is full. Nobody reads that part again, so its lines may be
-overwritten in place. What was not sent yet is sent soon, and refused by the store.
+A segment keeps its lines until it is full. The part that was sent is not read again, so its lines
+may be overwritten in place. The rest is sent soon, and the store refuses it.
 """
 
 import fcntl
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from daemon.domain.words import Matcher
-from daemon.erasure.search import blot, lines_with
+from adaptd.daemon.domain.words import Matcher
+from adaptd.daemon.erasure.search import blot, lines_with
 
 _REFUSED = "refused.ndjson"
 _EVERYTHING = (1 << 62, 0)
@@ -24,13 +24,13 @@ def clear_spool(directory: Path, matcher: Matcher) -> bool:
         return True
     if (directory / _REFUSED).exists():
         blot(directory / _REFUSED, matcher)
-    with _unused(directory) as is_unused:
-        sent = _EVERYTHING if is_unused else _position(directory)
-        done = [_clear(path, matcher, sent) for path in _segments(directory)]
+    with _hold_unused(directory) as is_unused:
+        sent = _EVERYTHING if is_unused else _read_position(directory)
+        done = [_clear_segment(path, matcher, sent) for path in _list_segments(directory)]
         return all(done)
 
 
-def _clear(path: Path, matcher: Matcher, sent: tuple[int, int]) -> bool:
+def _clear_segment(path: Path, matcher: Matcher, sent: tuple[int, int]) -> bool:
     try:
         segment, limit = int(path.stem), None
         if segment > sent[0]:
@@ -43,7 +43,7 @@ def _clear(path: Path, matcher: Matcher, sent: tuple[int, int]) -> bool:
         return True
 
 
-def _position(directory: Path) -> tuple[int, int]:
+def _read_position(directory: Path) -> tuple[int, int]:
     """Up to where everything was sent: a segment and an offset in it."""
     try:
         found = json.loads((directory / "position.json").read_bytes())
@@ -52,13 +52,16 @@ def _position(directory: Path) -> tuple[int, int]:
     return found["segment"], found["offset"]
 
 
-def _segments(directory: Path) -> list[Path]:
+def _list_segments(directory: Path) -> list[Path]:
     return sorted(directory.glob("[0-9]*.ndjson"))
 
 
 @contextmanager
-def _unused(directory: Path) -> Iterator[bool]:
-    """Whether no gateway writes there; none can begin to while the block runs."""
+def _hold_unused(directory: Path) -> Iterator[bool]:
+    """Hold the spool's lock.
+
+    Yields True where no gateway writes there; none can begin meanwhile.
+    """
     lock = os.open(directory / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
     try:
         try:

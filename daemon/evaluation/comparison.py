@@ -8,20 +8,20 @@ from typing import NamedTuple
 
 import structlog
 
-from daemon.domain.ports import AdapterHost
-from daemon.domain.states import AdapterState
-from daemon.evaluation.gate import Gate
-from daemon.evaluation.measure import Bench, fits
-from daemon.evaluation.pairs import Pair, Suite
-from daemon.evaluation.progress import Progress
-from daemon.evaluation.report import Scores, pairs_of
-from daemon.evaluation.suites import Item, read_suites, suite_digest
-from daemon.policy.book import PolicyBook
-from daemon.store.adapters import AdapterRow, AdapterStore
-from daemon.store.database import Database
-from daemon.store.datasets import HoldoutStore, SnapshotStore, fresh_suite
-from daemon.store.evaluations import EvaluationStore
-from daemon.store.runs import Run
+from adaptd.daemon.domain.ports import AdapterHost
+from adaptd.daemon.domain.states import AdapterState
+from adaptd.daemon.evaluation.criteria import Gate
+from adaptd.daemon.evaluation.measure import Bench, fits
+from adaptd.daemon.evaluation.pairs import Pair, Suite
+from adaptd.daemon.evaluation.progress import EvaluationProgress
+from adaptd.daemon.evaluation.report import Scores, pairs_of
+from adaptd.daemon.evaluation.suites import Item, read_suites, suite_digest
+from adaptd.daemon.policy.book import PolicyBook
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.lifecycle.adapters import AdapterRow, AdapterStore
+from adaptd.daemon.store.lifecycle.evaluations import EvaluationStore
+from adaptd.daemon.store.lifecycle.runs import Run
+from adaptd.daemon.store.lifecycle.snapshots import HoldoutStore, SnapshotStore, fresh_suite
 
 _log = structlog.get_logger(__name__)
 
@@ -44,7 +44,7 @@ class Case(NamedTuple):
     number_format: str
 
 
-class Measured(NamedTuple):
+class MeasuredCandidate(NamedTuple):
     """`live` is the version compared with; None is the base."""
 
     live: str | None
@@ -90,7 +90,7 @@ class Comparison:
             number_format=info.dtype or f"unknown on {info.instance}",
         )
 
-    async def measure(self, case: Case, progress: Progress) -> Measured:
+    async def measure(self, case: Case, progress: EvaluationProgress) -> MeasuredCandidate:
         """Score both versions on every item.
 
         Where live changes meanwhile the new one is measured too: it is what the candidate would
@@ -102,7 +102,7 @@ class Comparison:
             ours = await self._scores(case.adapter.name, case, progress)
             if live == await self.live_of(case.run.model):
                 pairs = {s: pairs_of(case.suites[s], ours[s], theirs[s]) for s in case.suites}
-                return Measured(live, pairs)
+                return MeasuredCandidate(live, pairs)
             _log.info("live changed while it was measured", run_id=case.run.run_id, live=live)
 
     async def live_of(self, model: str) -> str | None:
@@ -112,7 +112,7 @@ class Comparison:
         return max(live, key=lambda row: row.number).name if live else None
 
     async def _scores(
-        self, name: str | None, case: Case, progress: Progress
+        self, name: str | None, case: Case, progress: EvaluationProgress
     ) -> Mapping[Suite, Scores]:
         """Scores count for the base's weights and the host's number format: both name their place.
 

@@ -11,14 +11,20 @@ from math import isfinite
 import msgspec
 import numpy as np
 
-from daemon.domain.states import Verdict
-from daemon.evaluation.clustered import Evidence, mean_evidence
-from daemon.evaluation.exact_match import count, improvement_evidence, margin_evidence
-from daemon.evaluation.gate import FEWEST_CLUSTERS, Criterion, Finding, Gate, Judgement
-from daemon.evaluation.pairs import Metric, Pair, Suite, gains_by_cluster, item_gains, value
-from daemon.evaluation.power import items_still_needed
-from daemon.evaluation.spending import alpha_for, holm_levels
-from daemon.evaluation.wording import describe, gain_words, too_little
+from adaptd.daemon.domain.states import Verdict
+from adaptd.daemon.evaluation.criteria import (
+    FEWEST_CLUSTERS,
+    Criterion,
+    CriterionResult,
+    Gate,
+    Judgement,
+)
+from adaptd.daemon.evaluation.pairs import Metric, Pair, Suite, gains_by_cluster, item_gains, value
+from adaptd.daemon.evaluation.power import items_still_needed
+from adaptd.daemon.evaluation.wording import describe, gain_words, too_little
+from adaptd.daemon.stats.alpha_spending import alpha_for, holm_levels
+from adaptd.daemon.stats.cluster_means import Evidence, mean_evidence
+from adaptd.daemon.stats.exact_match import count, improvement_evidence, margin_evidence
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -74,7 +80,7 @@ def overall(improving: Sequence[Verdict], keeping: Sequence[Verdict]) -> Verdict
     return Verdict.PASSED if improved and kept else Verdict.INCONCLUSIVE
 
 
-def _answer_any(questions: Sequence[Question]) -> list[Finding]:
+def _answer_any(questions: Sequence[Question]) -> list[CriterionResult]:
     """Holm's levels depend on every p-value, so all are tested before any is judged."""
     p_values = [
         evidence(q.criterion, q.pairs, alpha=q.alpha).p_above if q.is_answerable else 1.0
@@ -84,7 +90,7 @@ def _answer_any(questions: Sequence[Question]) -> list[Finding]:
     return [_answer(q, level) for q, level in zip(questions, levels, strict=True)]
 
 
-def _answer(question: Question, level: float) -> Finding:
+def _answer(question: Question, level: float) -> CriterionResult:
     blank = _blank(question, level)
     if not question.is_answerable:
         return blank
@@ -106,11 +112,11 @@ def _answer(question: Question, level: float) -> Finding:
     )
 
 
-def _blank(question: Question, level: float) -> Finding:
+def _blank(question: Question, level: float) -> CriterionResult:
     """The finding of a suite that is too small, with the means there are."""
     criterion, pairs, clusters = question.criterion, question.pairs, question.clusters
     metric, at_least = criterion.metric, question.at_least
-    return Finding(
+    return CriterionResult(
         metric=metric,
         suite=criterion.suite,
         role=criterion.role,

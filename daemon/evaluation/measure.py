@@ -4,11 +4,11 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from daemon.domain.errors import HostError
-from daemon.domain.ports import AdapterHost
-from daemon.domain.scores import Score
-from daemon.evaluation.suites import Item
-from daemon.store.evaluations import EvaluationStore
+from adaptd.daemon.domain.ports import AdapterHost
+from adaptd.daemon.domain.scores import Score
+from adaptd.daemon.evaluation.suites import Item
+from adaptd.daemon.store.lifecycle.evaluations import EvaluationStore
+from adaptd.daemon.wire.errors import HostError
 
 # Tokens an answer may have beyond its reference: the same text can be spelt with more tokens than
 # the tokenizer would, and an answer that goes on past the reference has to be seen to do so.

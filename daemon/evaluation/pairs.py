@@ -7,9 +7,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.domain.scores import Score
+from adaptd.daemon.domain.scores import Score
+from adaptd.daemon.stats.gains import Floats, Gains
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
@@ -30,37 +30,6 @@ class Pair(msgspec.Struct, frozen=True):
     cluster: str
     candidate: Score
     live: Score
-
-
-class Gains(msgspec.Struct, frozen=True):
-    """How much better the candidate did than live, summed by cluster.
-
-    A gain is +1, 0 or -1 for exact match, and live's nats per reference token less the candidate's
-    for NLL: above 0 is better in both. `sizes` counts the items of each cluster.
-    """
-
-    sums: Floats
-    sizes: Floats
-
-    @property
-    def items(self) -> int:
-        return int(self.sizes.sum())
-
-    @property
-    def clusters(self) -> int:
-        return len(self.sizes)
-
-    @property
-    def mean(self) -> float:
-        return float(self.sums.sum() / self.sizes.sum()) if self.items else 0.0
-
-    @property
-    def is_single(self) -> bool:
-        """True where no two items share a cluster."""
-        return bool(np.all(self.sizes == 1))
-
-    def mirrored(self) -> "Gains":
-        return Gains(-self.sums, self.sizes)
 
 
 def value(score: Score, metric: Metric) -> float:

@@ -10,10 +10,10 @@ from math import ceil, log, log1p, sqrt
 import msgspec
 from scipy import stats
 
-from daemon.evaluation.gate import FEWEST_CLUSTERS, Criterion, Gate
-from daemon.evaluation.matched import difference_p
-from daemon.evaluation.pairs import Metric, Suite
-from daemon.evaluation.spending import alpha_for
+from adaptd.daemon.evaluation.criteria import FEWEST_CLUSTERS, Criterion, Gate
+from adaptd.daemon.evaluation.pairs import Metric, Suite
+from adaptd.daemon.stats.alpha_spending import alpha_for
+from adaptd.daemon.stats.matched_pairs import difference_p
 
 POWER = 0.8
 DISCORDANCE = 0.1  # share of items that two adapters answer differently, where nothing is known yet

@@ -4,15 +4,15 @@ import math
 import time
 from collections.abc import Callable
 
-from daemon.domain.states import RunState
-from daemon.store.runs import RunStore
+from adaptd.daemon.domain.states import RunState
+from adaptd.daemon.store.lifecycle.runs import RunStore
 
 
 class RunStoppedError(Exception):
     """The run is no longer being evaluated: somebody cancelled it."""
 
 
-class Progress:
+class EvaluationProgress:
     """Counts the items of both versions over all suites, and estimates the time left in seconds.
 
     It looks at the run and keeps what it counted every `every_s`, not at every batch: a batch may

@@ -6,11 +6,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from daemon.domain.receipts import Receipt
-from daemon.domain.scores import Score
-from daemon.evaluation.gate import Judgement
-from daemon.evaluation.pairs import Metric, Pair, Suite, value
-from daemon.evaluation.suites import Item
+from adaptd.daemon.domain.receipts import Receipt
+from adaptd.daemon.domain.scores import Score
+from adaptd.daemon.evaluation.criteria import Judgement
+from adaptd.daemon.evaluation.pairs import Metric, Pair, Suite, value
+from adaptd.daemon.evaluation.suites import Item
 
 Scores = Mapping[str, Score]
 

@@ -5,29 +5,29 @@ from datetime import UTC, datetime
 
 import structlog
 
-from daemon.domain.errors import HostError, RefusedError
-from daemon.domain.ports import AdapterHost, ReceiptCheck
-from daemon.domain.receipts import Receipt
-from daemon.domain.states import AdapterState, RunState, Verdict
-from daemon.evaluation.comparison import (
-    Case,
-    Comparison,
-    Measured,
-    items_of,
+from adaptd.daemon.domain.ports import AdapterHost, ReceiptCheck
+from adaptd.daemon.domain.receipts import Receipt
+from adaptd.daemon.domain.states import AdapterState, RunState, Verdict
+from adaptd.daemon.evaluation.comparison import Case, Comparison, MeasuredCandidate, items_of
+from adaptd.daemon.evaluation.criteria import Judgement
+from adaptd.daemon.evaluation.judge import judge
+from adaptd.daemon.evaluation.measure import IN_FLIGHT
+from adaptd.daemon.evaluation.pairs import Suite
+from adaptd.daemon.evaluation.progress import EvaluationProgress, RunStoppedError
+from adaptd.daemon.evaluation.report import report
+from adaptd.daemon.evaluation.suites import SuiteError
+from adaptd.daemon.policy.book import PolicyBook
+from adaptd.daemon.stats.alpha_spending import alpha_for
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.lifecycle.adapters import AdapterRow, AdapterStore
+from adaptd.daemon.store.lifecycle.evaluations import (
+    Evaluation,
+    EvaluationStore,
+    Outcome,
+    new_evaluation_id,
 )
-from daemon.evaluation.gate import Judgement
-from daemon.evaluation.judge import judge
-from daemon.evaluation.measure import IN_FLIGHT
-from daemon.evaluation.pairs import Suite
-from daemon.evaluation.progress import Progress, RunStoppedError
-from daemon.evaluation.report import report
-from daemon.evaluation.spending import alpha_for
-from daemon.evaluation.suites import SuiteError
-from daemon.policy.book import PolicyBook
-from daemon.store.adapters import AdapterRow, AdapterStore
-from daemon.store.database import Database
-from daemon.store.evaluations import Evaluation, EvaluationStore, Outcome, new_evaluation_id
-from daemon.store.runs import Run, RunStore
+from adaptd.daemon.store.lifecycle.runs import Run, RunStore
+from adaptd.daemon.wire.errors import HostError, RefusedError
 
 ACTOR = "evaluation"
 RETRY_S = 5.0  # after the host was away or refused
@@ -112,7 +112,7 @@ class EvaluationService:
         if await self._receipt(run, adapter) is None:
             return
         case = await self._comparison.prepare(run, adapter)
-        progress = Progress(self._runs, run.run_id, items_of(case), every_s=self._tick_s)
+        progress = EvaluationProgress(self._runs, run.run_id, items_of(case), every_s=self._tick_s)
         measured = await self._comparison.measure(case, progress)
         judgement = await asyncio.to_thread(judge, case.gate, measured.pairs, case.candidates)
         # Asked again: the scores may come from a process that was started after the first receipt.
@@ -129,7 +129,7 @@ class EvaluationService:
         return None
 
     async def _settle(
-        self, case: Case, measured: Measured, judgement: Judgement, receipt: Receipt
+        self, case: Case, measured: MeasuredCandidate, judgement: Judgement, receipt: Receipt
     ) -> None:
         verdict, now = judgement.verdict, datetime.now(UTC)
         k = case.candidates[Suite.FRESH]

@@ -8,8 +8,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from daemon.domain.errors import AdaptdError
-from daemon.evaluation.pairs import Suite
+from adaptd.daemon.evaluation.pairs import Suite
+from adaptd.daemon.wire.errors import AdaptdError
 
 _COLUMNS = ["item", "cluster", "prompt_ids", "reference_ids", "reference"]
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from daemon.domain.states import Verdict
-from daemon.evaluation.clustered import Evidence
-from daemon.evaluation.gate import FEWEST_CLUSTERS, Criterion, Finding
-from daemon.evaluation.pairs import Metric
+from adaptd.daemon.domain.states import Verdict
+from adaptd.daemon.evaluation.criteria import FEWEST_CLUSTERS, Criterion, CriterionResult
+from adaptd.daemon.evaluation.pairs import Metric
+from adaptd.daemon.stats.cluster_means import Evidence
 
 
 def too_little(items: int, clusters: int, *, at_least: int) -> str:
@@ -32,14 +32,14 @@ def amount(gain: float, metric: Metric) -> str:
     return f"{100 * gain:+.1f}" if metric is Metric.EXACT_MATCH else f"{gain:+.3f}"
 
 
-def describe(verdict: Verdict, findings: Sequence[Finding]) -> str:
+def describe(verdict: Verdict, findings: Sequence[CriterionResult]) -> str:
     """One line on what decided: the criteria that failed, else those that are open, else all."""
     if verdict is not Verdict.PASSED:
         findings = _deciding(verdict, findings)
     return "; ".join(f"{f.metric} on {f.suite}: {f.reason}" for f in findings)
 
 
-def _deciding(verdict: Verdict, findings: Sequence[Finding]) -> Sequence[Finding]:
+def _deciding(verdict: Verdict, findings: Sequence[CriterionResult]) -> Sequence[CriterionResult]:
     if verdict is Verdict.FAILED:
         dropped = [f for f in findings if f.role == "must_not_drop" and f.verdict is verdict]
         return dropped or [f for f in findings if f.role == "must_improve"]

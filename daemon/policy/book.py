@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
-from daemon.domain.errors import PolicyError, RefusedError
-from daemon.domain.policies import StoredPolicy
-from daemon.policy.load import line_of, parse_policy
-from daemon.policy.model import Policy
+from adaptd.daemon.domain.policies import StoredPolicy
+from adaptd.daemon.policy.load import line_of, parse_policy
+from adaptd.daemon.policy.model import Policy
+from adaptd.daemon.wire.errors import PolicyError, RefusedError
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class PolicyBook:
         self._versions: dict[tuple[str, int], PolicyVersion] = {}
         self._in_force: dict[str, PolicyVersion] = {}
         self._problems: tuple[PolicyError, ...] = ()
+        self._failure: PolicyError | None = None
 
     def current(self, model: str) -> PolicyVersion | None:
         """The version in force of an alias; None where it has no usable policy file."""
@@ -74,7 +75,16 @@ class PolicyBook:
 
     def problems(self) -> list[PolicyError]:
         """What is wrong with the files as they are now. The last good versions stay in force."""
-        return list(self._problems)
+        failure = self._failure
+        return [*self._problems, *([failure] if failure not in (None, *self._problems) else [])]
+
+    @property
+    def failure(self) -> PolicyError | None:
+        """Why the folder, or a file of it, could not be checked at all; None where all was.
+
+        Edits are not applied meanwhile, so the daemon is not ready.
+        """
+        return self._failure
 
     def remember(self, stored: StoredPolicy) -> PolicyVersion | None:
         """Take in a version of the store; None where this release cannot read its text."""
@@ -86,8 +96,17 @@ class PolicyBook:
         return version
 
     def settle(
-        self, in_force: Mapping[str, PolicyVersion], problems: Sequence[PolicyError]
+        self,
+        in_force: Mapping[str, PolicyVersion],
+        problems: Sequence[PolicyError],
+        *,
+        failure: PolicyError | None = None,
     ) -> None:
-        """Replace what is in force, all aliases at once."""
+        """Replace what is in force, all aliases at once. `failure`: a file could not be checked."""
         self._in_force = dict(in_force)
         self._problems = tuple(problems)
+        self._failure = failure
+
+    def fail(self, failure: PolicyError) -> None:
+        """Keep what is in force, and say why the folder could not be checked."""
+        self._failure = failure

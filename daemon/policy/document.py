@@ -11,6 +11,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from adaptd.daemon.wire.texts import encodable, is_encodable
+
 Path = tuple[str | int, ...]
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = ("str", "int", "float", "bool", "null", "timestamp", "value", "merge")
@@ -18,7 +20,7 @@ _TRUE = ("true", "True", "TRUE")
 
 
 @dataclass(frozen=True)
-class Problem:
+class PolicyProblem:
     """What is wrong at a line, and what to write instead."""
 
     line: int
@@ -32,7 +34,7 @@ class Document:
 
     data: Any
     lines: Mapping[Path, int]
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[PolicyProblem] = field(default_factory=list)
 
     def line_of(self, path: Path) -> int:
         """The line of a value, or of the nearest thing around it that is there."""
@@ -48,10 +50,10 @@ def read_document(text: str) -> Document:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        problem = Problem(line, f"it is not YAML ({_words(error)})", "Correct the syntax")
+        problem = PolicyProblem(line, f"it is not YAML ({_words(error)})", "Correct the syntax")
         return Document(None, {}, [problem])
     except (YAMLError, RecursionError, ValueError) as error:
-        problem = Problem(1, f"it is not YAML ({type(error).__name__})", "Correct the syntax")
+        problem = PolicyProblem(1, f"it is not YAML ({type(error).__name__})", "Correct the syntax")
         return Document(None, {}, [problem])
     if node is None:
         return _nothing(1)
@@ -59,7 +61,7 @@ def read_document(text: str) -> Document:
     try:
         data = reader.value(node, ())
     except RecursionError:
-        problem = Problem(1, "it is nested too deeply", "Write it flatter")
+        problem = PolicyProblem(1, "it is nested too deeply", "Write it flatter")
         return Document(None, {}, [problem])
     if data is None and not reader.problems:  # it says null: nothing, in other words
         return _nothing(node.start_mark.line + 1)
@@ -67,7 +69,7 @@ def read_document(text: str) -> Document:
 
 
 def _nothing(line: int) -> Document:
-    return Document(None, {}, [Problem(line, "it is empty", "Write a policy, or remove it")])
+    return Document(None, {}, [PolicyProblem(line, "it is empty", "Write a policy, or remove it")])
 
 
 def _words(error: MarkedYAMLError) -> str:
@@ -79,7 +81,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.lines: dict[Path, int] = {}
-        self.problems: list[Problem] = []
+        self.problems: list[PolicyProblem] = []
         self._seen: set[int] = set()
 
     def value(self, node: Node, path: Path) -> Any:
@@ -105,6 +107,8 @@ class _Reader:
             key = key_node.value
             if not isinstance(key_node, ScalarNode):
                 self._problem(key_node, "a key is not a word", "Write one word, then a colon")
+            elif not is_encodable(key):
+                self._refuse_surrogate(key_node, f"the key {encodable(key)}")
             elif key in first_lines:
                 self._problem(
                     key_node,
@@ -118,6 +122,9 @@ class _Reader:
 
     def _scalar(self, node: ScalarNode, tag: str) -> Any:
         text: str = node.value
+        if not is_encodable(text):
+            self._refuse_surrogate(node, "a text")
+            return encodable(text)
         try:
             if tag == "int":
                 return int(text.replace("_", ""), 0)
@@ -128,5 +135,9 @@ class _Reader:
             return None
         return {"null": None, "bool": text in _TRUE}.get(tag, text)
 
+    def _refuse_surrogate(self, node: Node, which: str) -> None:
+        remedy = "Write the letter itself, or its whole code as in \\U0001F600"
+        self._problem(node, f"{which} holds half a letter (a lone surrogate)", remedy)
+
     def _problem(self, node: Node, what: str, remedy: str) -> None:
-        self.problems.append(Problem(node.start_mark.line + 1, what, remedy))
+        self.problems.append(PolicyProblem(node.start_mark.line + 1, what, remedy))

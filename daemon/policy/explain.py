@@ -7,9 +7,9 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from daemon.policy.document import Path
-from daemon.policy.model import Policy
-from daemon.policy.waiting import KEYS, NOT_YET, VALUES
+from adaptd.daemon.policy.document import Path
+from adaptd.daemon.policy.model import Policy
+from adaptd.daemon.policy.waiting import KEYS, NOT_YET, VALUES
 
 _SHOWN = 120
 _TYPES = {
@@ -127,5 +127,6 @@ def _show(value: Any) -> str:
 
 
 def _cut(text: str) -> str:
-    text = " ".join(text.split())
+    lines = text.splitlines()  # of several lines one is made; within a line nothing changes
+    text = " ".join(line.strip() for line in lines) if len(lines) > 1 else "".join(lines)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

@@ -1,8 +1,11 @@
 """Reading what lies in the policy folder, and nothing else (design invariant 9)."""
 
-import os
-import stat
 from pathlib import Path, PurePosixPath
+
+from adaptd.daemon.wire.errors import PolicyError
+from adaptd.daemon.wire.files import NotRegularError, open_regular, shown_path
+
+_SUFFIXES = (".yaml", ".yml")
 
 
 class Unreadable(Exception):  # noqa: N818 - it says what a file is, and is always caught here
@@ -27,6 +30,8 @@ def resolved_inside(folder: Path, path: Path) -> Path:
         found = path.resolve()
         if found.is_relative_to(folder.resolve()):
             return found
+    except ValueError as error:  # a null byte, or letters that the file system cannot write
+        raise Unreadable("it is not a file name", "Give the name of a file") from error
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         raise Unreadable("it cannot be followed", "Give a file, not a circle of links") from error
     raise Unreadable("it is a link that leads out of the policy folder", "Copy the file in")
@@ -39,17 +44,33 @@ def read_regular(path: Path, *, limit_bytes: int) -> bytes:
         Unreadable: it is missing, something else, or larger than the limit.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with open_regular(path, follow_links=False) as file:
+            content = file.read(limit_bytes + 1)
+    except NotRegularError as error:
+        raise Unreadable(str(error.strerror), "Give a plain file") from error
     except OSError as error:
         reason = (error.strerror or "error").lower()
         raise Unreadable(
             f"it cannot be read ({reason})", "Check the name and the rights"
         ) from error
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise Unreadable("it is not a regular file", "Give a plain file")
-        if found.st_size > limit_bytes:
-            problem = f"it has {found.st_size:,} bytes, more than {limit_bytes:,}"
-            raise Unreadable(problem, "Make it smaller")
-        return file.read(limit_bytes)
+    if len(content) > limit_bytes:
+        raise Unreadable(f"it has more than {limit_bytes:,} bytes", "Make it smaller")
+    return content
+
+
+def policy_paths(folder: Path) -> list[Path]:
+    """The paths in a policy folder that are named like policies, sorted. None in a missing folder.
+
+    Raises:
+        PolicyError: the folder cannot be listed.
+    """
+    try:
+        found = sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a file name"
+        raise PolicyError(
+            shown_path(folder), f"it cannot be listed ({reason})", "Check the name and the rights"
+        ) from error
+    return [path for path in found if path.suffix in _SUFFIXES and not path.name.startswith(".")]

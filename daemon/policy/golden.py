@@ -1,13 +1,15 @@
 """The golden file: reviewed prompts with the answers they should get, one JSON object a line."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from daemon.policy.files import Unreadable, inside, read_regular
+from adaptd.daemon.policy.files import Unreadable, inside, read_regular
+from adaptd.daemon.wire.texts import NOT_DECODED, unencodable_in
 
 _LIMIT_BYTES = 64 * 1024**2
 _SHOWN_PROBLEMS = 20
@@ -90,9 +92,20 @@ def _read_line(line: bytes) -> GoldenItem | tuple[str, str]:
         item = msgspec.json.decode(line, type=GoldenItem)
     except msgspec.ValidationError as error:
         return f"the item is wrong ({error})", _EXAMPLE
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return "it is not a JSON object", _EXAMPLE
+    except NOT_DECODED:
+        return _undecoded(line)
     return _trouble(item) or item
+
+
+def _undecoded(line: bytes) -> tuple[str, str]:
+    """Tell a lone surrogate, which Python's own reader takes, from what is no JSON at all."""
+    try:
+        half = unencodable_in(json.loads(line))
+    except (ValueError, RecursionError):
+        half = None
+    if half is None:
+        return "it is not a JSON object", _EXAMPLE
+    return "a text holds half a letter (a lone surrogate)", "Write the letter itself"
 
 
 def _trouble(item: GoldenItem) -> tuple[str, str] | None:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from daemon.domain.errors import PolicyError
-from daemon.policy.document import Document, read_document
-from daemon.policy.explain import explain, is_real
-from daemon.policy.files import Unreadable, read_regular, resolved_inside
-from daemon.policy.golden import read_golden
-from daemon.policy.model import Policy
+from adaptd.daemon.policy.document import Document, read_document
+from adaptd.daemon.policy.explain import explain, is_real
+from adaptd.daemon.policy.files import Unreadable, read_regular, resolved_inside
+from adaptd.daemon.policy.golden import read_golden
+from adaptd.daemon.policy.model import Policy
+from adaptd.daemon.wire.errors import PolicyError
+from adaptd.daemon.wire.files import shown_path
+from adaptd.daemon.wire.texts import is_encodable
 
 _LIMIT_BYTES = 256 * 1024
 
@@ -27,12 +29,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A file as read. `policy` is None where there are problems."""
+    """A file as read. `policy` is None where there are problems.
+
+    `error` is what kept the check itself from ending: the file may be right, try it again.
+    """
 
     path: Path
     policy: Policy | None
     text: str
     problems: tuple[PolicyError, ...] = ()
+    error: Exception | None = None
 
     @property
     def sha256(self) -> str:
@@ -45,19 +51,19 @@ def text_sha256(text: str) -> str:
 
 def load_policy(path: Path, *, folder: Path, limits: Limits = Limits()) -> Loaded:
     """Read and check a policy file of the policy folder, its golden file included. Never raises."""
-    try:
-        content = read_regular(resolved_inside(folder, path), limit_bytes=_LIMIT_BYTES)
-        text = content.decode()
-    except Unreadable as error:
-        return Loaded(path, None, "", (PolicyError(f"{path}:1", *error.args),))
-    except UnicodeDecodeError:
-        problem = PolicyError(f"{path}:1", "it is not UTF-8", "Save it as UTF-8")
+    name = shown_path(path)
+    if not is_encodable(str(path)):  # it could be neither stored nor told
+        problem = PolicyError(f"{name}:1", "its name or folder is not UTF-8", "Rename it")
         return Loaded(path, None, "", (problem,))
-    policy, problems, document = parse_policy(text, name=str(path))
+    try:
+        text = _read_text(path, folder)
+    except Unreadable as error:
+        return Loaded(path, None, "", (PolicyError(f"{name}:1", *error.args),))
+    policy, problems, document = parse_policy(text, name=name)
     if policy is not None:
         problems = [
-            *_golden_problems(policy, document, path=path, folder=folder),
-            *_limit_problems(policy, document, path=path, limits=limits),
+            *_golden_problems(policy, document, name=name, folder=folder),
+            *_limit_problems(policy, document, name=name, limits=limits),
         ]
     return Loaded(path, None if problems else policy, text, tuple(problems))
 
@@ -77,41 +83,66 @@ def parse_policy(text: str, *, name: str) -> tuple[Policy | None, list[PolicyErr
     return None if problems else policy, problems, document
 
 
+def named_base(path: Path, *, folder: Path) -> str | None:
+    """The base that a policy file names, whatever else is wrong with it. None where it has none."""
+    try:
+        data = read_document(_read_text(path, folder)).data
+    except Unreadable:
+        return None
+    base = data.get("base") if isinstance(data, dict) else None
+    return base if isinstance(base, str) else None
+
+
 def line_of(text: str, *path: str | int) -> int:
     """The line where a key of a policy's text stands."""
     return read_document(text).line_of(path)
 
 
+def _read_text(path: Path, folder: Path) -> str:
+    """Raises Unreadable where the file cannot be read, or is not UTF-8 by name or content."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:  # neither the store nor an answer in JSON can hold it
+        raise Unreadable("its name is not UTF-8", "Rename it") from error
+    content = read_regular(resolved_inside(folder, path), limit_bytes=_LIMIT_BYTES)
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise Unreadable("it is not UTF-8", "Save it as UTF-8") from error
+
+
 def _golden_problems(
-    policy: Policy, document: Document, *, path: Path, folder: Path
+    policy: Policy, document: Document, *, name: str, folder: Path
 ) -> Iterable[PolicyError]:
-    name = policy.curate.holdout.golden
-    if name is None:
+    """`name` is the policy file's; problems inside the golden file stand at its own lines."""
+    golden_name = policy.curate.holdout.golden
+    if golden_name is None:
         return
     try:
-        golden = read_golden(folder, name)
+        golden = read_golden(folder, golden_name)
     except Unreadable as error:
         line = document.line_of(("curate", "holdout", "golden"))
         what, remedy = error.args
-        yield PolicyError(f"{path}:{line}", f"curate.holdout.golden: {what}", remedy)
+        yield PolicyError(f"{name}:{line}", f"curate.holdout.golden: {what}", remedy)
     else:
         for problem in golden.problems:
-            yield PolicyError(f"{golden.path}:{problem.line}", problem.what, problem.remedy)
+            where = f"{shown_path(golden.path)}:{problem.line}"
+            yield PolicyError(where, problem.what, problem.remedy)
 
 
 def _limit_problems(
-    policy: Policy, document: Document, *, path: Path, limits: Limits
+    policy: Policy, document: Document, *, name: str, limits: Limits
 ) -> Iterable[PolicyError]:
     if limits.bases is not None and policy.base not in limits.bases:
         known = ", ".join(sorted(limits.bases)) or "none is set"
         yield PolicyError(
-            f"{path}:{document.line_of(('base',))}",
+            f"{name}:{document.line_of(('base',))}",
             f"base is {policy.base}, which the settings do not know",
             f"Write a name from [bases] ({known}), or add it there",
         )
     if limits.max_rank is not None and policy.train.rank > limits.max_rank:
         yield PolicyError(
-            f"{path}:{document.line_of(('train', 'rank'))}",
+            f"{name}:{document.line_of(('train', 'rank'))}",
             f"train.rank is {policy.train.rank}, and vLLM is started for {limits.max_rank} at most",
             "Lower it, or raise upstream.max_lora_rank in the settings",
         )

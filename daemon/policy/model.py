@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from daemon.policy.values import (
+from adaptd.daemon.policy.values import (
     MARGIN_SCHEMA,
     Cron,
     Duration,
@@ -182,7 +182,7 @@ class Limit(Strict):
         return read_nats(value) if info.data.get("metric") == "nll" else read_points(value)
 
 
-class Gate(Strict):
+class GatePolicy(Strict):
     """What a candidate must show before it sees traffic."""
 
     must_improve: Annotated[tuple[Improvement, ...], AtLeastOne] = (
@@ -250,7 +250,7 @@ class Guard(Strict):
         return self
 
 
-class Rollout(Strict):
+class RolloutPolicy(Strict):
     """How traffic moves to an accepted candidate."""
 
     split: Literal["conversation", "user"] = "conversation"
@@ -313,8 +313,8 @@ class Policy(Strict):
     curate: Curate = Curate()
     train_when: TrainWhen = TrainWhen()
     train: Train = Train()
-    gate: Gate = Gate()
-    rollout: Rollout = Rollout()
+    gate: GatePolicy = GatePolicy()
+    rollout: RolloutPolicy = RolloutPolicy()
 
     @model_validator(mode="after")
     def golden_is_there(self) -> Self:

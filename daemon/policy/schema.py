@@ -1,6 +1,6 @@
 """Writes policies/schema.json, with which editors complete and check policies.
 
-`python -m daemon.policy.schema`
+`python -m adaptd.daemon.policy.schema`
 """
 
 import json
@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
-from daemon.policy.model import Policy
-from daemon.policy.values import write_duration
+from adaptd.daemon.policy.model import Policy
+from adaptd.daemon.policy.values import write_duration
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 SCHEMA_PATH = Path("policies/schema.json")

@@ -5,7 +5,9 @@ A broken file changes nothing but the problems: the last good version stays in f
 
 import asyncio
 import os
-from collections.abc import Collection, Iterable, Sequence
+import stat
+import traceback
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -13,16 +15,18 @@ from typing import Protocol
 import structlog
 from watchfiles import awatch
 
-from daemon.domain.errors import AdaptdError, PolicyError
-from daemon.domain.policies import PolicyLog, StoredPolicy
-from daemon.policy.book import PolicyBook, PolicyVersion
-from daemon.policy.document import read_document
-from daemon.policy.load import Limits, Loaded, load_policy
+from adaptd.daemon.domain.policies import PolicyLog, StoredPolicy
+from adaptd.daemon.policy.book import PolicyBook, PolicyVersion
+from adaptd.daemon.policy.document import read_document
+from adaptd.daemon.policy.files import policy_paths
+from adaptd.daemon.policy.load import Limits, Loaded, load_policy
+from adaptd.daemon.wire.errors import AdaptdError, HaltError, PolicyError
+from adaptd.daemon.wire.files import shown_path
 
 _log = structlog.get_logger(__name__)
-_SUFFIXES = (".yaml", ".yml")
 _MOST_FILES = 10_000  # of a folder that was meant to hold a few
-_Stamp = tuple[str, int, int, int]  # path, mtime in ns, bytes, inode
+_AGAIN = "It is tried again. The last good versions stay in force; the daemon's log says where"
+_Stamp = tuple[str, int, int, int, int]  # path, mtime and ctime in ns, bytes, inode
 
 
 class WhereCheck(Protocol):
@@ -84,12 +88,26 @@ class PolicyService:
             try:
                 await self.refresh()
                 await self._follow()
-            except (OSError, RuntimeError) as error:  # no folder, no watches left, a full disk
+            except (OSError, RuntimeError) as error:  # no folder, no watches left
                 _log.warning("policy_folder_not_followed", reason=type(error).__name__)
             await asyncio.sleep(self._poll_s)
 
     async def refresh(self) -> None:
-        """Compare the folder with what was last seen and apply what changed. Safe to repeat."""
+        """Compare the folder with what was last seen and apply what changed. Safe to repeat.
+
+        What keeps the folder from being checked is told by the book, and tried again next time.
+        """
+        try:
+            await self._refresh()
+        except HaltError:
+            raise
+        except Exception as error:  # noqa: BLE001 - no file may keep the others from being followed
+            self._stamps = None
+            failure = _failure_of(error, shown_path(self._folder))
+            self._log_failure(error, failure)
+            self._book.fail(failure)
+
+    async def _refresh(self) -> None:
         stamps = await asyncio.to_thread(_stamps, self._folder)
         if stamps == self._stamps:
             return
@@ -100,7 +118,7 @@ class PolicyService:
             loaded = await asyncio.to_thread(self._load)
         checked = [await self._checked(file) for file in loaded]
         await self._apply(checked)
-        self._stamps = stamps
+        self._stamps = stamps if all(file.error is None for file in checked) else None
 
     async def _follow(self) -> None:
         watching = awatch(
@@ -114,20 +132,18 @@ class PolicyService:
             await self.refresh()
 
     def _load(self) -> list[Loaded]:
-        paths = sorted(self._policy_paths())
-        return [load_policy(path, folder=self._folder, limits=self._limits) for path in paths]
+        return [self._load_one(path) for path in policy_paths(self._folder)]
+
+    def _load_one(self, path: Path) -> Loaded:
+        try:
+            return load_policy(path, folder=self._folder, limits=self._limits)
+        except Exception as error:  # noqa: BLE001 - the other policies go on
+            return _unchecked(path, "", error)
 
     def _lacks_one(self, files: Sequence[Loaded]) -> bool:
         """Whether a policy in force has lost its file."""
         found = {str(file.path) for file in files}
         return any(version.path not in found for version in self._book.all())
-
-    def _policy_paths(self) -> Iterable[Path]:
-        if not self._folder.is_dir():
-            return
-        for path in self._folder.iterdir():
-            if path.suffix in _SUFFIXES and not path.name.startswith("."):
-                yield path
 
     async def _checked(self, file: Loaded) -> Loaded:
         """The file with its `where` tried, unless the same text is in force already."""
@@ -141,6 +157,8 @@ class PolicyService:
                 f"{file.path}:{line}", f"select.where: {error.problem}", error.remedy
             )
             return Loaded(file.path, None, file.text, (problem,))
+        except Exception as error:  # noqa: BLE001 - the other policies go on
+            return _unchecked(file.path, file.text, error)
         return file
 
     def _is_in_force(self, file: Loaded) -> bool:
@@ -159,12 +177,16 @@ class PolicyService:
         for kept in self._last_good(stored, broken):
             in_force.setdefault(kept.model, kept)
         await self._withdraw(stored, in_force, broken, any_file=bool(files), now=now)
+        for file in files:
+            if file.error is not None:
+                self._log_failure(file.error, file.problems[0])
         problems = [problem for file in files for problem in file.problems]
         if not self._folder.is_dir():
             what = "there is no such policy folder"
             problems.append(PolicyError(str(self._folder), what, "Make it, or set policies_dir"))
         self._report(in_force, problems)
-        self._book.settle(in_force, problems)
+        unchecked = [file.problems[0] for file in files if file.error is not None]
+        self._book.settle(in_force, problems, failure=next(iter(unchecked), None))
 
     async def _version(self, file: Loaded, now: datetime) -> PolicyVersion:
         assert file.policy is not None
@@ -217,7 +239,19 @@ class PolicyService:
             if gone.model not in in_force:
                 _log.warning("policy_gone", model=gone.model, path=gone.path)
         for problem in problems:
-            _log.warning("policy_problem", where=problem.where, problem=problem.problem)
+            if self._is_new(problem):
+                _log.warning("policy_problem", where=problem.where, problem=problem.problem)
+
+    def _log_failure(self, error: Exception, failure: PolicyError) -> None:
+        """Say where in the code it happened, once: the check is repeated every few seconds."""
+        if self._is_new(failure):
+            found = traceback.extract_tb(error.__traceback__)
+            at = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in found]
+            reason = type(error).__name__
+            _log.error("policy_not_checked", where=failure.where, reason=reason, at=at)
+
+    def _is_new(self, problem: PolicyError) -> bool:
+        return str(problem) not in map(str, self._book.problems())
 
 
 def _newest_of_each(stored: Sequence[StoredPolicy]) -> list[StoredPolicy]:
@@ -254,16 +288,40 @@ def _same_alias(one: Loaded, other: Loaded) -> bool:
     return one.policy.model == other.policy.model
 
 
+def _unchecked(path: Path, text: str, error: Exception) -> Loaded:
+    failure = _failure_of(error, f"{shown_path(path)}:1")
+    return Loaded(path, None, text, (failure,), error)
+
+
+def _failure_of(error: Exception, where: str) -> PolicyError:
+    """The words for what kept a file or the folder from being checked."""
+    if isinstance(error, AdaptdError):
+        return PolicyError(error.where, error.problem, error.remedy)
+    return PolicyError(where, f"it could not be checked ({type(error).__name__})", _AGAIN)
+
+
 def _stamps(folder: Path) -> tuple[_Stamp, ...]:
-    """What tells one state of the folder from another, golden files included."""
+    """What tells one state of the folder from another, golden files included.
+
+    A change of rights shows in the ctime alone. A folder or a broken link may bear the name of a
+    file, so their names count too.
+    """
     found: list[_Stamp] = []
-    for parent, _, names in os.walk(folder):
-        for name in names:
+    for parent, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = Path(parent) / name
             try:
-                stat = (Path(parent) / name).stat()
+                seen = path.stat() if path.exists() else path.lstat()
             except OSError:
                 continue
-            found.append((f"{parent}/{name}", stat.st_mtime_ns, stat.st_size, stat.st_ino))
+            found.append(_stamp_of(path, seen))
         if len(found) > _MOST_FILES:
             break
     return tuple(sorted(found))
+
+
+def _stamp_of(path: Path, found: os.stat_result) -> _Stamp:
+    """A folder's times change with what is in it, which has stamps of its own."""
+    if stat.S_ISDIR(found.st_mode):
+        return str(path), 0, 0, 0, found.st_ino
+    return str(path), found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino

@@ -1,13 +1,13 @@
-"""Whether a restored store says what gateways already do. Pure."""
+"""Compare a restored store with what gateways already do. Pure."""
 
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from daemon.domain.routes import VERSION_NAME, Route, RouteTable
+from adaptd.daemon.wire.routes import VERSION_NAME, Route, RouteTable
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class Disagreement(msgspec.Struct, frozen=True, kw_only=True):
     """Something that keeps a restored store from acting. `waits`: it may end by itself."""
 
     what: str
@@ -15,20 +15,20 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     waits: bool = False
 
 
-def disagreements(stored: RouteTable | None, followed: Sequence[RouteTable]) -> list[Finding]:
-    """Where traffic would move if the store's routes were published now.
+def disagreements(stored: RouteTable | None, followed: Sequence[RouteTable]) -> list[Disagreement]:
+    """List where traffic would move if the store's routes were published now.
 
-    A gateway behind the store's own table disagrees in nothing: it missed what was decided before
-    the backup. One without a table is not in `followed`.
+    A gateway whose table is older than the store's disagrees in nothing: it only missed what was
+    decided before the backup. A gateway without a table is not in `followed`.
     """
     epoch = stored.epoch if stored else 0
     routes = stored.routes if stored else {}
     return [
-        _disagreement(alias, routes.get(alias), table.routes.get(alias), table.epoch)
+        _describe_disagreement(alias, routes.get(alias), table.routes.get(alias), table.epoch)
         for table in followed
         if table.epoch >= epoch
         for alias in sorted(routes.keys() | table.routes.keys())
-        if _decided(routes.get(alias)) != _decided(table.routes.get(alias))
+        if _decisions_of(routes.get(alias)) != _decisions_of(table.routes.get(alias))
     ]
 
 
@@ -49,21 +49,23 @@ def names_in(table: RouteTable) -> set[str]:
     return named | set(table.paths)
 
 
-def _decided(route: Route | None) -> tuple[object, ...] | None:
-    """What was decided of an alias; the rest follows from policy and host."""
+def _decisions_of(route: Route | None) -> tuple[object, ...] | None:
+    """The decided part of a route; the rest follows from policy and host."""
     if route is None:
         return None
     canary = (route.canary, route.weight, route.rollout) if route.canary_on else None
     return route.live, route.last_good, canary
 
 
-def _disagreement(alias: str, stored: Route | None, followed: Route | None, epoch: int) -> Finding:
-    what = f"{alias}: gateways follow {_words(followed)} (table {epoch}), the backup says "
+def _describe_disagreement(
+    alias: str, stored: Route | None, followed: Route | None, epoch: int
+) -> Disagreement:
+    what = f"{alias}: gateways follow {_describe_route(followed)} (table {epoch}), the backup says "
     remedy = "Accept the backup's: adaptd store release --reason …, or take a newer backup"
-    return Finding(what=what + _words(stored), remedy=remedy)
+    return Disagreement(what=what + _describe_route(stored), remedy=remedy)
 
 
-def _words(route: Route | None) -> str:
+def _describe_route(route: Route | None) -> str:
     if route is None:
         return "nothing"
     words = f"live {route.live or 'base'}"

@@ -1,12 +1,12 @@
-"""A rollout's plan: what its policy version asks of it, as plain values for the pure rules."""
+"""A rollout's plan: the demands of its policy version, as plain values for the pure rules."""
 
 from datetime import timedelta
 from typing import Literal
 
 import msgspec
 
-from daemon.domain.rollouts import Metric
-from daemon.policy.model import Guard, Policy
+from adaptd.daemon.domain.rollouts import GuardMetric
+from adaptd.daemon.policy.model import Guard, Policy
 
 FUSE_ERRORS = 5  # hard errors in a row on the canary that end it at once, outside alpha
 SAMPLE_RATIO_ALPHA = 0.001
@@ -22,10 +22,13 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GuardRules(msgspec.Struct, frozen=True, kw_only=True):
-    """What the guard watches and how sure it must be. `ratio` is what promotion must rule out."""
+    """Metrics that the guard watches, and its error rates.
 
-    watch: tuple[Metric, ...] = (Metric.NEGATIVE, Metric.ERROR, Metric.LATENCY)
-    promote_on: tuple[Metric, ...] = (Metric.NEGATIVE,)
+    `ratio`: what promotion must rule out.
+    """
+
+    watch: tuple[GuardMetric, ...] = (GuardMetric.NEGATIVE, GuardMetric.ERROR, GuardMetric.LATENCY)
+    promote_on: tuple[GuardMetric, ...] = (GuardMetric.NEGATIVE,)
     alpha: float = 0.05
     ratio: float = 1.5
     maturity: timedelta = timedelta(hours=24)
@@ -67,8 +70,8 @@ def plan_of(policy: Policy) -> Plan:
 
 def _guard_rules(guard: Guard) -> GuardRules:
     return GuardRules(
-        watch=tuple(Metric(name) for name in guard.watch),
-        promote_on=tuple(Metric(name) for name in guard.promote_on),
+        watch=tuple(GuardMetric(name) for name in guard.watch),
+        promote_on=tuple(GuardMetric(name) for name in guard.promote_on),
         alpha=guard.alpha,
         ratio=guard.ratio,
         maturity=guard.maturity,

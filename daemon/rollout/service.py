@@ -1,4 +1,14 @@
-"""Rolls accepted versions out step by step, watched, and back where users are worse off."""
+"""Roll accepted versions out step by step under the guard, and back where users are worse off.
+
+Each tick, for every rollout:
+
+1. `RolloutDesk.look` reads versions and rollouts.
+2. `GuardWatch.situation` gathers the facts; `guard.judge` rules on them.
+3. `decide.next_action` chooses; HOLD only records the evidence.
+4. `apply.carry_out` says what changes; the desk writes it with its routes in one transaction.
+5. The desk publishes the table; the heartbeat repeats it.
+6. Accepted versions without a rollout begin one.
+"""
 
 import asyncio
 import time
@@ -10,27 +20,27 @@ from typing import Any
 import msgspec
 import structlog
 
-from daemon.domain.errors import HostError, RefusedError
-from daemon.domain.ports import AdapterHost, ReceiptCheck, RoutePublisher
-from daemon.domain.rollouts import Frozen, Rollout
-from daemon.policy.book import PolicyBook
-from daemon.rollout.agreement import names_in, numbers_of
-from daemon.rollout.changes import By, carry_out, pause
-from daemon.rollout.commands import RolloutOperator
-from daemon.rollout.desk import RolloutDesk
-from daemon.rollout.intake import ACTOR, Intake
-from daemon.rollout.keeper import RouteKeeper
-from daemon.rollout.residency import Residency
-from daemon.rollout.steps import Act, Action, Situation, next_action
-from daemon.rollout.watch import GuardWatch, outage
-from daemon.store.adapters import AdapterStore
-from daemon.store.database import Database
-from daemon.store.evaluations import EvaluationStore
-from daemon.store.guard import GuardStore
-from daemon.store.receipts import ReceiptStore
-from daemon.store.rollouts import RolloutStore
-from daemon.store.routes import RouteStore
-from daemon.store.runs import RunStore
+from adaptd.daemon.domain.ports import AdapterHost, ReceiptCheck, RoutePublisher
+from adaptd.daemon.domain.rollouts import Frozen, Rollout
+from adaptd.daemon.policy.book import PolicyBook
+from adaptd.daemon.rollout.agreement import names_in, numbers_of
+from adaptd.daemon.rollout.apply import By, carry_out, pause
+from adaptd.daemon.rollout.coordinator import RolloutDesk
+from adaptd.daemon.rollout.decide import Act, NextAction, Situation, next_action
+from adaptd.daemon.rollout.loading import Residency
+from adaptd.daemon.rollout.observe import GuardWatch, outage
+from adaptd.daemon.rollout.operator_commands import RolloutOperator
+from adaptd.daemon.rollout.publish_table import RouteKeeper
+from adaptd.daemon.rollout.start import ACTOR, Intake
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.lifecycle.adapters import AdapterStore
+from adaptd.daemon.store.lifecycle.evaluations import EvaluationStore
+from adaptd.daemon.store.lifecycle.guard_facts import GuardStore
+from adaptd.daemon.store.lifecycle.receipts import ReceiptStore
+from adaptd.daemon.store.lifecycle.rollouts import RolloutStore
+from adaptd.daemon.store.lifecycle.routes import RouteStore
+from adaptd.daemon.store.lifecycle.runs import RunStore
+from adaptd.daemon.wire.errors import HostError, RefusedError
 
 HOST_LIMIT_S = 3.0  # at start; less than a lease
 HOST_TICKS = 2  # the host is asked less often than the store: it has customers to answer
@@ -40,7 +50,10 @@ _log = structlog.get_logger(__name__)
 
 
 class RolloutService:
-    """Owns the route table. Heartbeat, host and decisions are tasks that never wait for another."""
+    """Owner of the route table.
+
+    Heartbeat, host and decisions are tasks that never wait for each other.
+    """
 
     def __init__(
         self,
@@ -66,7 +79,7 @@ class RolloutService:
             checks,
             receipts,
             adapters,
-            wanted=self._wanted,
+            wanted=self._wanted_versions,
             in_flight=self.keeper.in_flight,
         )
         self._desk = RolloutDesk(
@@ -86,7 +99,7 @@ class RolloutService:
             tasks.create_task(self.keeper.heartbeat())
             tasks.create_task(self.residency.run(HOST_TICKS * self._tick_s))
             tasks.create_task(self._read_bases())
-            tasks.create_task(self._decide())
+            tasks.create_task(self._decide_on())
 
     async def begin(self) -> None:
         """Put the routes that follow from the store in force, before all else (invariant 7)."""
@@ -101,7 +114,7 @@ class RolloutService:
         self.keeper.looked()  # the guard gets its first look before the lease is in question
 
     async def _note_numbers(self) -> None:
-        """A number that a gateway's table names is never issued again (D1)."""
+        """Raise the floors above every number that a gateway's table names (D1)."""
         try:
             tables = await self._publisher.tables()
         except HostError:
@@ -111,28 +124,28 @@ class RolloutService:
                 self._adapters.raise_floor(model, number)
 
     async def _look_at_host(self) -> None:
-        """A host that hangs must not keep the routes from the gateways."""
+        """Look at the host, within a limit: a host that hangs must not delay the routes."""
         try:
             async with asyncio.timeout(HOST_LIMIT_S):
                 await self.residency.look()
         except TimeoutError:
-            _log.warning("host does not answer in time", limit_s=HOST_LIMIT_S)
+            _log.warning("host_slow_at_start", limit_s=HOST_LIMIT_S)
 
     async def _read_bases(self) -> None:
         while True:
             await self._desk.read_bases()
             await asyncio.sleep(self._tick_s)
 
-    async def _decide(self) -> None:
+    async def _decide_on(self) -> None:
         while True:
             self.residency.changed.clear()
             began = time.monotonic()
             await self.tick()
             spent_s = time.monotonic() - began
-            await self._sleep(max(self._tick_s, spent_s / LOOK_SHARE - spent_s))
+            await self._sleep_until_change(max(self._tick_s, spent_s / LOOK_SHARE - spent_s))
 
-    async def _sleep(self, limit_s: float) -> None:
-        """Until the host changed, or the limit."""
+    async def _sleep_until_change(self, limit_s: float) -> None:
+        """Wait until the host changes, or for the limit."""
         try:
             async with asyncio.timeout(limit_s):
                 await self.residency.changed.wait()
@@ -144,19 +157,19 @@ class RolloutService:
         world = await self._desk.look()
         for rollout in world.rollouts.values():
             try:
-                await self._consider(rollout)
+                await self._consider_rollout(rollout)
             except RefusedError as error:  # an operator was faster: look again next time
-                _log.info("rollout changed meanwhile", reason=str(error))
+                _log.info("rollout_changed_meanwhile", reason=str(error))
         self.keeper.looked()
         async with self._desk.lock:
             await self._intake.start_accepted()
             await self._desk.reconcile("routes follow versions, host and clock")
         await self._record_published()
 
-    async def _consider(self, rollout: Rollout) -> None:
+    async def _consider_rollout(self, rollout: Rollout) -> None:
         now = datetime.now(UTC)
         if (plan := self._desk.plan(rollout)) is None:
-            _log.error("no plan", rollout=rollout.rollout_id, version=rollout.policy_version)
+            _log.error("plan_missing", rollout=rollout.rollout_id, version=rollout.policy_version)
             return
         situation = await self._watch.situation(self._desk.world, rollout, plan, now=now)
         action = next_action(rollout, situation, plan, now=now)
@@ -168,19 +181,19 @@ class RolloutService:
             await self._carry_out(rollout, action, situation, now)
 
     async def _carry_out(
-        self, rollout: Rollout, action: Action, situation: Situation, now: datetime
+        self, rollout: Rollout, action: NextAction, situation: Situation, now: datetime
     ) -> None:
-        frozen = await self._freeze(rollout, action, now)
+        frozen = await self._freeze_limits(rollout, action, now)
         async with self._desk.lock:
             world, now = await self._desk.look(), datetime.now(UTC)
-            evidence = _evidence(situation, action, now)
+            evidence = _collect_evidence(situation, action, now)
             by = By(actor=ACTOR, reason=action.reason, now=now, evidence=evidence)
             published = await self._desk.apply(carry_out(world, rollout, action, by, frozen))
         if action.act == Act.ROLL_BACK:
             await self.took_back(rollout.rollout_id, published=published)
 
-    async def _freeze(self, rollout: Rollout, action: Action, now: datetime) -> Frozen:
-        """Live's latency limits, taken before the first unit reaches the canary (D12)."""
+    async def _freeze_limits(self, rollout: Rollout, action: NextAction, now: datetime) -> Frozen:
+        """Take live's latency limits before the first unit reaches the canary (D12)."""
         if action.act != Act.STEP or action.step > 1:
             return Frozen()
         live = self._desk.world.live(rollout.model)
@@ -188,14 +201,17 @@ class RolloutService:
         return Frozen(latency_limits=limits)
 
     async def took_back(self, rollout_id: str | None, *, published: bool) -> None:
-        """Note when the gateways had the routes of a rollback."""
+        """Note a rollback, to record when the gateways had its routes."""
         if rollout_id is not None and self.keeper.table is not None:
             self._unpublished[self.keeper.table.epoch] = rollout_id
         if published:
             await self._record_published()
 
     async def _record_published(self) -> None:
-        """A later table has a rollback's routes too, so it counts as well."""
+        """Record when rollbacks were published.
+
+        A later table has their routes too, so it counts.
+        """
         for epoch, rollout_id in list(self._unpublished.items()):
             times = [at for published, at in self.keeper.published_at.items() if published >= epoch]
             if times:
@@ -203,11 +219,11 @@ class RolloutService:
                 await self._rollouts.record_evidence(rollout_id, evidence)
                 del self._unpublished[epoch]
 
-    def _wanted(self) -> list[str]:
+    def _wanted_versions(self) -> list[str]:
         return self._desk.world.wanted()
 
     async def _withdraw_unwatched(self, now: datetime) -> None:
-        """Canaries that nobody watched for long go back to live until a person has looked."""
+        """Send canaries that were unwatched for too long back to live until a person has looked."""
         world = await self._desk.look()
         for rollout in list(world.rollouts.values()):
             if (reason := outage(rollout, now=now)) is not None:
@@ -215,8 +231,8 @@ class RolloutService:
                 await self._desk.apply(pause(rollout, by, withdraw=True))
 
 
-def _evidence(situation: Situation, action: Action, now: datetime) -> dict[str, Any]:
-    """What a decision was made on."""
+def _collect_evidence(situation: Situation, action: NextAction, now: datetime) -> dict[str, Any]:
+    """The evidence that a decision was made on."""
     evidence: dict[str, Any] = {"decided_at": now.isoformat(), "waits": None, "asks": False}
     if situation.receipt is not None:
         evidence["receipt"] = msgspec.to_builtins(situation.receipt)

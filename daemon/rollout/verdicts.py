@@ -1,15 +1,17 @@
-"""Whether a version may be rolled out on the verdict it got. Pure."""
+"""Check that a version's verdict allows its rollout. Pure core of `start` and `observe`."""
 
 from collections.abc import Sequence
 
-from daemon.domain.states import Verdict
-from daemon.store.evaluations import Evaluation
+from adaptd.daemon.domain.states import Verdict
+from adaptd.daemon.store.lifecycle.evaluations import Evaluation
 
 
 def objection(evaluations: Sequence[Evaluation], live: str | None) -> str | None:
-    """Why not, by the newest of its evaluations, which comes first; None where it may.
+    """Say why a version may not be rolled out; None where it may.
 
-    It was accepted because it is better than one version, which says nothing of another.
+    The newest evaluation comes first.
+
+    A candidate was accepted as better than one version, which says nothing of another.
     """
     if not evaluations or evaluations[0].verdict is not Verdict.PASSED:
         return "no evaluation accepted it"
@@ -17,7 +19,7 @@ def objection(evaluations: Sequence[Evaluation], live: str | None) -> str | None
 
 
 def outdated(judged_against: str | None, live: str | None) -> str | None:
-    """Why a verdict against a version says nothing now; a version of None is the base."""
+    """Say why a verdict against a version no longer counts; a version of None is the base."""
     if judged_against == live:
         return None
     return f"it was judged against {judged_against or 'the base'}; live is {live or 'the base'} now"

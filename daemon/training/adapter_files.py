@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from daemon.domain.errors import AdaptdError
-from daemon.domain.files import sync_directory
-from daemon.domain.routes import VERSION_NAME
+from adaptd.daemon.wire.errors import AdaptdError
+from adaptd.daemon.wire.files import open_regular, read_regular, sync_directory
+from adaptd.daemon.wire.routes import VERSION_NAME
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -98,10 +98,10 @@ def check_files(directory: Path) -> Manifest:
         AdaptdError: one is missing or not what was written.
     """
     try:
-        manifest = msgspec.json.decode((directory / MANIFEST).read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode(read_regular(directory / MANIFEST), type=Manifest)
         found = {name: file_hash(directory / name) for name in manifest.files}
-        config = json.loads((directory / CONFIG).read_bytes())
-        whole = content_hash((directory / WEIGHTS).read_bytes(), config)
+        config = json.loads(read_regular(directory / CONFIG))
+        whole = content_hash(read_regular(directory / WEIGHTS), config)
     except (OSError, ValueError, msgspec.MsgspecError) as error:
         raise _damaged(directory, f"it cannot be read ({error})") from error
     wrong = sorted(name for name, digest in manifest.files.items() if found[name] != digest)
@@ -112,14 +112,14 @@ def check_files(directory: Path) -> Manifest:
 
 def tensor_names(directory: Path) -> list[str]:
     """The names in the weights file's header; the tensors themselves are not read."""
-    with (directory / WEIGHTS).open("rb") as file:
+    with open_regular(directory / WEIGHTS) as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
     return sorted(name for name in header if name != "__metadata__")
 
 
 def file_hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(read_regular(path)).hexdigest()
 
 
 def highest_number(adapters: Path, model: str) -> int:

@@ -17,12 +17,14 @@ from typing import Any
 import msgspec
 import structlog
 
-from daemon.domain.calibration import Calibration
-from daemon.domain.errors import HostError
-from daemon.domain.files import replace_file
-from daemon.domain.machine import Machine, this_machine
-from daemon.domain.memory import needed_bytes
-from daemon.domain.ports import AdapterHost
+from adaptd import IMPORT_ROOT
+from adaptd.daemon.domain.calibration import Calibration
+from adaptd.daemon.domain.machine import Machine, this_machine
+from adaptd.daemon.domain.memory import needed_bytes
+from adaptd.daemon.domain.ports import AdapterHost
+from adaptd.daemon.wire.errors import HostError, SettingsError
+from adaptd.daemon.wire.files import read_regular, replace_file
+from adaptd.daemon.wire.texts import NOT_DECODED
 
 FILE = "calibration.json"
 AUTO = "auto"
@@ -62,9 +64,9 @@ class Calibrator:
     def known(self) -> Calibration | None:
         """The calibration that is kept, if it is of this machine, interpreter and base."""
         try:
-            found = msgspec.json.decode(self._path.read_bytes(), type=Calibration)
+            found = msgspec.json.decode(read_regular(self._path), type=Calibration)
             return found if found.fingerprint == self._fingerprint(this_machine()) else None
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, *NOT_DECODED):
             return None
 
     def ensure(self) -> Calibration:
@@ -112,7 +114,7 @@ class Calibrator:
     def _ask(self) -> dict[str, Any]:
         """What the child measured; `problem` says in words why it could not."""
         device = "cpu" if self._on_cpu else "gpu"
-        line = [str(self._python), "-m", "daemon.training.worker.calibrate", device]
+        line = [str(self._python), "-m", "adaptd.daemon.training.worker.calibrate", device]
         try:
             done = subprocess.run(
                 [*line, str(self._base_dir)],
@@ -136,7 +138,7 @@ class Calibrator:
             "on_cpu": self._on_cpu,
             "masks": {name: os.environ.get(name, "") for name in _MASKS},
             "torch": _torch_version(self._python),
-            "base": (self._base_dir / "config.json").read_text(encoding="utf-8"),
+            "base": read_regular(self._base_dir / "config.json").decode(errors="replace"),
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -206,9 +208,19 @@ def own_format(base_dir: Path) -> str:
 
     Raises:
         OSError: config.json cannot be read.
+        SettingsError: it is not what a model's is.
     """
-    own = _stored_format(json.loads((base_dir / "config.json").read_bytes()))
+    own = _stored_format(_read_config(base_dir))
     return own if own in ("bfloat16", "float16") else "bfloat16"
+
+
+def _read_config(base_dir: Path) -> Mapping[str, Any]:
+    path = base_dir / "config.json"
+    try:
+        return dict(json.loads(read_regular(path)))  # msgspec refuses the NaN that some have
+    except (TypeError, ValueError) as error:
+        remedy = "Give the directory of a model"
+        raise SettingsError(str(path), "it is not a JSON object", remedy) from error
 
 
 def _stored_format(config: Mapping[str, Any]) -> str | None:
@@ -221,8 +233,7 @@ def weights_bytes(base_dir: Path) -> int:
     """Size of a base's weights in 16 bits, whatever they are stored in."""
     files = [*base_dir.glob("*.safetensors"), *base_dir.glob("*.bin")]
     stored = sum(path.stat().st_size for path in files)
-    config = json.loads((base_dir / "config.json").read_bytes())
-    kept_in = _stored_format(config)
+    kept_in = _stored_format(_read_config(base_dir))
     return stored // 2 if kept_in == "float32" else stored
 
 
@@ -239,6 +250,7 @@ def _environment(python: Path) -> dict[str, str]:
     """Ours without ADAPTD_*. Another interpreter has adaptd installed; this one may run a tree."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ADAPTD_")}
     if str(python) == sys.executable:
-        source = str(Path(__file__).parents[2])
-        kept["PYTHONPATH"] = os.pathsep.join(filter(None, (source, kept.get("PYTHONPATH"))))
+        kept["PYTHONPATH"] = os.pathsep.join(
+            filter(None, (str(IMPORT_ROOT), kept.get("PYTHONPATH")))
+        )
     return kept

@@ -5,8 +5,9 @@ from typing import Any
 
 import msgspec
 
-from daemon.domain.files import replace_file
-from daemon.domain.states import FailureCause
+from adaptd.daemon.domain.states import FailureCause
+from adaptd.daemon.wire.files import replace_file
+from adaptd.daemon.wire.texts import NOT_DECODED
 
 JOB_FILE = "job.json"
 LOCK_FILE = "lock"
@@ -60,7 +61,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
+class TrainingProgress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
     """One line while a child works. `phase`: loading, training, probing or publishing.
 
     `tokens_per_s` is of the time in which the child ran; `eta_s` is wall time, pauses included.
@@ -90,7 +91,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     message: str
 
 
-Line = Progress | Done | Failed
+Line = TrainingProgress | Done | Failed
 EXIT_LOCKED = 15  # another child holds the run directory
 EXIT_CODES = {
     FailureCause.ERROR: 1,
@@ -121,5 +122,5 @@ def decode_line(line: bytes) -> Line | None:
     """None for a line that is not ours: a child's output is never trusted to be clean."""
     try:
         return msgspec.json.decode(line, type=Line)
-    except msgspec.MsgspecError:
+    except NOT_DECODED:
         return None

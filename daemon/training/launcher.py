@@ -11,10 +11,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from daemon.domain.patience import Patience
-from daemon.domain.processes import Work, group_members, work_of
-from daemon.domain.states import FailureCause
-from daemon.training.job import (
+from adaptd import IMPORT_ROOT
+from adaptd.daemon.domain.patience import Patience
+from adaptd.daemon.domain.processes import Work, group_members, work_of
+from adaptd.daemon.domain.states import FailureCause
+from adaptd.daemon.training.job import (
     EXIT_LOCKED,
     LOG_FILE,
     PARENT_PID,
@@ -23,16 +24,16 @@ from daemon.training.job import (
     Failed,
     Job,
     Line,
-    Progress,
+    TrainingProgress,
     decode_line,
     write_job,
 )
-from daemon.training.pauses import Pauses, Waiting
+from adaptd.daemon.training.pauses import Pauses, Waiting
 
 STILL_S = 180.0  # no line, below a twentieth of a core, below 10 kB/s for so long: it hangs
 _PACE_S = 0.25  # how often a child that gives way is looked at
 _WORK_LOOK_S = 1.0  # and how often its work is: that reads the fields of each process
-OnProgress = Callable[[Progress], Awaitable[None]]
+OnProgress = Callable[[TrainingProgress], Awaitable[None]]
 Wanted = Callable[[], Awaitable[bool]]
 
 
@@ -128,7 +129,7 @@ class TrainingChild:
             lines += raw is not None
             patience.saw(lines=lines)
             line = decode_line(raw) if raw else None
-            if isinstance(line, Progress):
+            if isinstance(line, TrainingProgress):
                 reached = KilledAt(line.phase, line.step)
                 await on_progress(line)
             elif line is not None:
@@ -222,15 +223,16 @@ async def start(
     """Write the job and start a child on it; leaving the block ends it.
 
     `python` is the interpreter of the environment that has torch, None for this one. `command`
-    replaces `python -m daemon.training.worker`; the job file is its last argument. `grace_s` lies
-    between asking the child to end and ending it. With `waiting` it gives way to requests.
+    replaces `python -m adaptd.daemon.training.worker`; the job file is its last argument.
+    `grace_s` lies between asking the child to end and ending it. With `waiting` it gives way to
+    requests.
 
     Raises:
         TrainingError: the interpreter cannot be started.
         OSError: the run directory cannot be written.
     """
     path = await asyncio.to_thread(write_job, job)
-    words = command or (str(python or sys.executable), "-m", "daemon.training.worker")
+    words = command or (str(python or sys.executable), "-m", "adaptd.daemon.training.worker")
     with contextlib.ExitStack() as stack:
         pauses = Pauses(waiting, clock=clock) if waiting else None
         if pauses:
@@ -272,8 +274,9 @@ def _environment(python: Path | None) -> dict[str, str]:
     """
     kept = {key: value for key, value in os.environ.items() if not key.startswith("ADAPTD_")}
     if python is None:
-        source = str(Path(__file__).parents[2])
-        kept["PYTHONPATH"] = os.pathsep.join(filter(None, (source, kept.get("PYTHONPATH"))))
+        kept["PYTHONPATH"] = os.pathsep.join(
+            filter(None, (str(IMPORT_ROOT), kept.get("PYTHONPATH")))
+        )
     return kept | {PARENT_PID: str(os.getpid())}
 
 

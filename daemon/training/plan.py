@@ -6,12 +6,12 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.domain.errors import RefusedError
-from daemon.policy.model import Train
-from daemon.store.datasets import Snapshot
-from daemon.store.runs import Run
-from daemon.training.job import Job, Parent
-from daemon.training.lora_rules import ServedLora, config_problems
+from adaptd.daemon.policy.model import Train
+from adaptd.daemon.store.lifecycle.runs import Run
+from adaptd.daemon.store.lifecycle.snapshots import Snapshot
+from adaptd.daemon.training.job import Job, Parent
+from adaptd.daemon.training.lora_rules import ServedLora, config_problems
+from adaptd.daemon.wire.errors import RefusedError
 
 _CHECKPOINTS = 8  # a kill costs an eighth of the run at most …
 _MOST_STEPS_BETWEEN = 50  # … and of a long one far less

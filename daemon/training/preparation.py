@@ -8,16 +8,16 @@ from typing import Any
 
 import msgspec
 
-from daemon.domain.bases import base_digest
-from daemon.domain.errors import RefusedError
-from daemon.policy.book import PolicyBook
-from daemon.store.adapters import AdapterStore
-from daemon.store.datasets import SnapshotStore
-from daemon.store.runs import Run
-from daemon.training import adapter_files
-from daemon.training.job import Job
-from daemon.training.lora_rules import ServedLora
-from daemon.training.plan import Ground, ParentShape, plan_job
+from adaptd.daemon.domain.bases import base_digest
+from adaptd.daemon.policy.book import PolicyBook
+from adaptd.daemon.store.lifecycle.adapters import AdapterStore
+from adaptd.daemon.store.lifecycle.runs import Run
+from adaptd.daemon.store.lifecycle.snapshots import SnapshotStore
+from adaptd.daemon.training import adapter_files
+from adaptd.daemon.training.job import Job
+from adaptd.daemon.training.lora_rules import ServedLora
+from adaptd.daemon.training.plan import Ground, ParentShape, plan_job
+from adaptd.daemon.wire.errors import RefusedError
 
 # 16 rows of 80 tokens took 0.9 GiB more than 8 on a CPU, and no less time.
 LARGEST_MICRO_BATCH_CPU, LARGEST_MICRO_BATCH_GPU = 8, 16

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import structlog
 
-from daemon.domain.errors import AdaptdError, RefusedError
-from daemon.domain.states import AdapterState, RunState
-from daemon.store.adapters import AdapterRow, AdapterStore, Origin
-from daemon.store.runs import Run, RunStore
-from daemon.training import adapter_files
-from daemon.training.adapter_files import Manifest
-from daemon.training.job import CHECKPOINTS
-from daemon.training.lora_rules import config_problems, key_problems
-from daemon.training.preparation import TrainerSettings, read_json
+from adaptd.daemon.domain.states import AdapterState, RunState
+from adaptd.daemon.store.lifecycle.adapters import AdapterRow, AdapterStore, Origin
+from adaptd.daemon.store.lifecycle.runs import Run, RunStore
+from adaptd.daemon.training import adapter_files
+from adaptd.daemon.training.adapter_files import Manifest
+from adaptd.daemon.training.job import CHECKPOINTS
+from adaptd.daemon.training.lora_rules import config_problems, key_problems
+from adaptd.daemon.training.preparation import TrainerSettings, read_json
+from adaptd.daemon.wire.errors import AdaptdError, RefusedError
 
 _log = structlog.get_logger(__name__)
 _ACTOR = "training"

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from daemon.domain.states import FailureCause
+from adaptd.daemon.domain.states import FailureCause
 
 MAX_ATTEMPTS = 5
 

@@ -10,18 +10,24 @@ from math import inf
 import msgspec
 import structlog
 
-from daemon.domain.errors import AdaptdError, RefusedError
-from daemon.domain.states import FailureCause, RunState
-from daemon.policy.book import PolicyBook
-from daemon.store.adapters import AdapterStore
-from daemon.store.datasets import SnapshotStore
-from daemon.store.runs import Run, RunStore
-from daemon.training.job import Job, Progress
-from daemon.training.launcher import CancelledRunError, KilledAt, LockedError, TrainingError, start
-from daemon.training.pauses import Waiting
-from daemon.training.preparation import Preparation, TrainerSettings
-from daemon.training.publication import Publication
-from daemon.training.retry import MAX_ATTEMPTS, after_failure
+from adaptd.daemon.domain.states import FailureCause, RunState
+from adaptd.daemon.policy.book import PolicyBook
+from adaptd.daemon.store.lifecycle.adapters import AdapterStore
+from adaptd.daemon.store.lifecycle.runs import Run, RunStore
+from adaptd.daemon.store.lifecycle.snapshots import SnapshotStore
+from adaptd.daemon.training.job import Job, TrainingProgress
+from adaptd.daemon.training.launcher import (
+    CancelledRunError,
+    KilledAt,
+    LockedError,
+    TrainingError,
+    start,
+)
+from adaptd.daemon.training.pauses import Waiting
+from adaptd.daemon.training.preparation import Preparation, TrainerSettings
+from adaptd.daemon.training.publication import Publication
+from adaptd.daemon.training.retry import MAX_ATTEMPTS, after_failure
+from adaptd.daemon.wire.errors import AdaptdError, RefusedError
 
 _log = structlog.get_logger(__name__)
 _ACTOR = "training"
@@ -156,7 +162,7 @@ class TrainingService:
         paused_s = round(child.paused_s, 1)
         _log.info("trainer_done", run=run.run_id, content_hash=done.content_hash, paused_s=paused_s)
 
-    async def _note(self, run: Run, line: Progress) -> None:
+    async def _note(self, run: Run, line: TrainingProgress) -> None:
         now = time.monotonic()
         if line.phase == "training" and now - self._stored_at < self._settings.store_progress_s:
             return

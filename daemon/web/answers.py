@@ -2,22 +2,34 @@
 
 from typing import Any
 
-import msgspec
 from fastapi import Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
+from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
-from daemon.domain.tokens import Principal
+from adaptd.daemon.wire.texts import encode_json, unencodable_in
+from adaptd.daemon.wire.tokens import Principal
 
 
-class Because(BaseModel, extra="forbid"):
+class Body(BaseModel, extra="forbid"):
+    """A request's body. JSON may escape halves of letters, which no store or answer can hold."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_surrogates(cls, given: Any) -> Any:
+        if unencodable_in(given) is not None:
+            raise PydanticCustomError("text", "a text holds half a letter (a lone surrogate)")
+        return given
+
+
+class Because(Body):
     """Why an operator does it; kept in the history."""
 
     reason: str = Field(min_length=1, max_length=1000)
 
 
 def answer(value: Any, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
+    return Response(encode_json(value), status, media_type="application/json")
 
 
 def principal_of(request: Request) -> Principal:

@@ -6,20 +6,31 @@ from typing import Literal
 from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import Response
 
-from daemon import __version__
-from daemon.web import erasures, events, records, reingestion, rollouts, upkeep
-from daemon.web.answers import Because, actor_of, answer
-from daemon.web.auth import RequireToken
-from daemon.web.backend import Backend
-from daemon.web.errors import add_error_handlers
-from daemon.web.metrics import render_metrics
-from daemon.web.status import gateway_documents, ingest_document, not_ready, status_document
+from adaptd import __version__
+from adaptd.daemon.web import erasures, events, records, reingestion, rollouts, upkeep
+from adaptd.daemon.web.access import Access, Reach, Routes, check_declared
+from adaptd.daemon.web.answers import Because, actor_of, answer, principal_of
+from adaptd.daemon.web.auth import RequireToken
+from adaptd.daemon.web.backend import Backend
+from adaptd.daemon.web.errors import add_error_handlers
+from adaptd.daemon.web.metrics import render_metrics
+from adaptd.daemon.web.status import (
+    gateway_documents,
+    ingest_document,
+    limited_document,
+    not_ready,
+    status_document,
+)
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def make_api(backend: Backend) -> FastAPI:
-    """The ASGI application. Interactive pages are left out: they load scripts from elsewhere."""
+    """The ASGI application. Interactive pages are left out: they load scripts from elsewhere.
+
+    Raises:
+        TypeError: a route does not declare who may call it.
+    """
     app = FastAPI(
         title="adaptd", version=__version__, openapi_url=None, docs_url=None, redoc_url=None
     )
@@ -32,19 +43,20 @@ def make_api(backend: Backend) -> FastAPI:
     app.include_router(events.router(backend))
     app.include_router(erasures.router(backend))
     app.include_router(upkeep.router(backend))
-    app.add_middleware(RequireToken, tokens=backend.tokens)
+    check_declared(app.routes)
+    app.add_middleware(RequireToken, tokens=backend.tokens, routes=app.routes)
     return app
 
 
 def _probes(backend: Backend) -> APIRouter:
-    router = APIRouter(tags=["probes"])
+    routes = Routes(backend, tag="probes", prefix="")
 
-    @router.get("/healthz")
+    @routes.get("/healthz", Access(None, Reach.NONE))
     async def healthz() -> Response:
         """The process answers. Open to all."""
         return answer({"status": "ok"})
 
-    @router.get("/readyz")
+    @routes.get("/readyz", Access(None, Reach.NONE))
     async def readyz() -> Response:
         """200 where every part works, else 503 with those that do not. Open to all: names only."""
         live = await backend.live.look()
@@ -53,42 +65,48 @@ def _probes(backend: Backend) -> APIRouter:
         told = {"ready": not waiting, "not_ready": waiting, "halted": halted}
         return answer(told, 503 if waiting else 200)
 
-    @router.get("/metrics")
+    @routes.get("/metrics", Access("read", Reach.EVERY))
     async def metrics() -> Response:
         """Prometheus text; docs/metrics.md lists every name."""
         facts = await backend.surfaces.facts(datetime.now(UTC))
         live = await backend.live.look()
         return Response(render_metrics(facts, live), media_type=_METRICS_TYPE)
 
-    return router
+    return routes.router
 
 
 def _overview(backend: Backend, app: FastAPI) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["overview"])
+    routes = Routes(backend, tag="overview")
 
-    @router.get("/openapi.json")
+    @routes.get("/openapi.json", Access("read", Reach.NONE))
     async def openapi() -> Response:
         """This API's description."""
         return answer(app.openapi())
 
-    @router.get("/status")
-    async def status() -> Response:
-        """Everything at a glance: what `adaptd watch` draws."""
+    @routes.get("/status", Access("read", Reach.OWN))
+    async def status(request: Request) -> Response:
+        """Everything at a glance: what `adaptd watch` draws.
+
+        A token limited to aliases gets those aliases, their alerts, and which parts are not ready.
+        """
         now = datetime.now(UTC)
         facts, live = await backend.surfaces.facts(now), await backend.live.look()
+        if (models := principal_of(request).models) is not None:
+            return answer(limited_document(facts, live, now, models))
         return answer(status_document(facts, live, now))
 
-    @router.get("/policies")
-    async def policies() -> Response:
-        """Every policy in force, with its text."""
-        return answer((await backend.live.look()).policies)
+    @routes.get("/policies", Access("read", Reach.OWN))
+    async def policies(request: Request) -> Response:
+        """Every policy in force that the token may see, with its text."""
+        found, principal = (await backend.live.look()).policies, principal_of(request)
+        return answer([policy for policy in found if principal.sees(policy.model)])
 
-    @router.get("/gateways")
+    @routes.get("/gateways", Access("read", Reach.EVERY))
     async def gateways() -> Response:
         """What every gateway said last."""
         return answer(gateway_documents((await backend.live.look()).gateways))
 
-    @router.post("/ingest/{action}")
+    @routes.post("/ingest/{action}", Access("operate", Reach.EVERY))
     async def resume_ingest(
         action: Literal["resume", "resync"], body: Because, request: Request
     ) -> Response:
@@ -98,10 +116,10 @@ def _overview(backend: Backend, app: FastAPI) -> APIRouter:
         )
         return answer(done)
 
-    @router.get("/ingest")
+    @routes.get("/ingest", Access("read", Reach.EVERY))
     async def ingest() -> Response:
         """Where events come from, how far they are stored, and what halted them."""
         facts = await backend.surfaces.facts(datetime.now(UTC))
         return answer(ingest_document(facts, await backend.live.look()))
 
-    return router
+    return routes.router

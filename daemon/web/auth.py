@@ -1,69 +1,75 @@
-"""Who may call: every path needs a token with the right scope unless it is listed as open."""
+"""Who may call: each route declares the scope it needs, and nothing else is open."""
 
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Protocol
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as Connection
 
-from daemon.domain.tokens import Principal
-from daemon.web.errors import problem_response
-
-OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-_EVENTS_PATH = "/v1/events"
-_ERASURES_PATH = "/v1/erasures"
-_BACKUP_PATH = "/v1/backup"  # writes secrets where it is told to
-_LETTER_PATH = "/v1/deadletters/"
-_CONTROL = "control"  # the local operator's token: may do everything here
-
-
-class Tokens(Protocol):
-    def lookup(self, bearer: str) -> Principal | None: ...
+from adaptd.daemon.web.access import EVERY_REMEDY, Access, Reach, access_of
+from adaptd.daemon.web.errors import problem_response
+from adaptd.daemon.web.ports import Tokens
+from adaptd.daemon.wire.tokens import Principal, Scope
 
 
 class RequireToken:
-    """ASGI: answers 401 or 403 itself, before any route, body or validation is looked at."""
+    """ASGI: answers 401 or 403 itself, before any body or validation is looked at."""
 
-    def __init__(self, app: ASGIApp, tokens: Tokens) -> None:
+    def __init__(self, app: ASGIApp, *, tokens: Tokens, routes: Sequence[BaseRoute]) -> None:
         self._app = app
         self._tokens = tokens
+        self._routes = routes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or scope["path"] in OPEN_PATHS:
+    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-            return
-        if scope["type"] != "http":  # no route speaks anything else
-            return
+        elif scope["type"] == "http":  # no route speaks anything else
+            refused = self._refusal(scope, find_access(scope, self._routes))
+            await (refused or self._app)(scope, receive, send)
+
+    def _refusal(self, scope: Connection, access: Access) -> Response | None:
+        """Why the caller may not; None where they may, whose principal then is in the state."""
+        if access.scope is None:
+            return None
         principal = self._tokens.lookup(_bearer(scope))
         if principal is None:
-            status, problem = HTTPStatus.UNAUTHORIZED, "no valid token"
-        elif not may(principal, needed := needed_scope(scope["method"], scope["path"])):
-            status, problem = HTTPStatus.FORBIDDEN, f"the token lacks the scope {needed}"
-        else:
-            scope.setdefault("state", {})["principal"] = principal
-            await self._app(scope, receive, send)
-            return
-        await problem_response(status, scope["path"], problem)(scope, receive, send)
+            return problem_response(HTTPStatus.UNAUTHORIZED, scope["path"], "no valid token")
+        if not may(principal, access.scope):
+            problem = f"the token lacks the scope {access.scope}"
+            return problem_response(HTTPStatus.FORBIDDEN, scope["path"], problem)
+        if access.alias is Reach.EVERY and principal.models is not None:
+            problem = "the token is limited to some aliases, and this concerns all of them"
+            return problem_response(HTTPStatus.FORBIDDEN, scope["path"], problem, EVERY_REMEDY)
+        scope.setdefault("state", {})["principal"] = principal
+        return None
 
 
-def needed_scope(method: str, path: str) -> str:
-    """Reading needs `read`, events `events`, erasing and backups `control`, all else `operate`.
+def find_access(scope: Connection, routes: Sequence[BaseRoute]) -> Access:
+    """What the route of a request declares; of a path that is none, as other paths do.
 
-    So does a dead letter's content: it may be a prompt of any tenant.
+    A probe stays open whatever the method.
     """
-    if path == _EVENTS_PATH:
-        return "events"
-    if path.startswith((_ERASURES_PATH, _BACKUP_PATH)) and method not in ("GET", "HEAD"):
-        return _CONTROL
-    reads = method in ("GET", "HEAD") and not path.startswith(_LETTER_PATH)
-    return "read" if reads else "operate"
+    for route in routes:
+        match, _ = route.matches(scope)
+        access = access_of(route)
+        if match is Match.FULL or (match is Match.PARTIAL and access.scope is None):
+            return access
+    reads = scope["method"] in ("GET", "HEAD")
+    return Access("read" if reads else "operate", Reach.NONE)
 
 
-def may(principal: Principal, needed: str) -> bool:
-    scopes = frozenset(principal.scopes)
-    return bool(scopes & {needed, _CONTROL}) or (needed == "read" and "operate" in scopes)
+def may(principal: Principal, needed: Scope) -> bool:
+    """True where the token has the scope, or one that holds it: `control` holds all here."""
+    return (
+        principal.may(needed)
+        or principal.may("control")
+        or (needed == "read" and principal.may("operate"))
+    )
 
 
-def _bearer(scope: Scope) -> str:
+def _bearer(scope: Connection) -> str:
     for name, value in scope["headers"]:
         if name == b"authorization":
             kind, _, token = value.decode("latin-1").partition(" ")

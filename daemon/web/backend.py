@@ -2,16 +2,15 @@
 
 from dataclasses import dataclass
 
-from daemon.domain.erasures import Forgetting
-from daemon.domain.reingestion import Reingestion
-from daemon.store.adapters import AdapterStore
-from daemon.store.dead_letters import DeadLetterStore
-from daemon.store.rollouts import RolloutStore
-from daemon.store.runs import RunStore
-from daemon.store.surfaces import SurfaceStore
-from daemon.web.auth import Tokens
-from daemon.web.bodies import Bodies
-from daemon.web.ports import Door, Live, Operator, Upkeep
+from adaptd.daemon.domain.erasures import Forgetting
+from adaptd.daemon.domain.reingestion import RereadingPort
+from adaptd.daemon.store.ingest.dead_letters import DeadLetterStore
+from adaptd.daemon.store.lifecycle.adapters import AdapterStore
+from adaptd.daemon.store.lifecycle.rollouts import RolloutStore
+from adaptd.daemon.store.lifecycle.runs import RunStore
+from adaptd.daemon.store.status_reads import SurfaceStore
+from adaptd.daemon.web.bodies import Bodies
+from adaptd.daemon.web.ports import Door, Live, Operator, Tokens, Upkeep
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,6 @@ class Backend:
     bodies: Bodies
     live: Live
     operator: Operator
-    reingestion: Reingestion
+    reingestion: RereadingPort
     upkeep: Upkeep
     forgetting: Forgetting

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 from fastapi import Request
 
-from daemon.domain.errors import BusyError, TooLargeError, TooSlowError, UnknownEncodingError
-from daemon.domain.inflate import ENCODINGS, inflate
+from adaptd.daemon.wire.errors import BusyError, TooLargeError, TooSlowError, UnknownEncodingError
+from adaptd.daemon.wire.inflate import ENCODINGS, inflate
 
 _THREAD_BYTES = 64 << 10  # above this, unpacking leaves the event loop
 _LIMIT_S = 60.0  # for a body to arrive

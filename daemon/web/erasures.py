@@ -4,10 +4,11 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from daemon.domain.erasures import Person
-from daemon.web.answers import Because, actor_of, answer
-from daemon.web.backend import Backend
-from daemon.web.records import Limit
+from adaptd.daemon.domain.erasures import Person
+from adaptd.daemon.web.access import Access, Reach, Routes
+from adaptd.daemon.web.answers import Because, actor_of, answer
+from adaptd.daemon.web.backend import Backend
+from adaptd.daemon.web.records import Limit
 
 
 class Whom(Because):
@@ -27,19 +28,19 @@ class Erase(Whom):
 
 
 def router(backend: Backend) -> APIRouter:
-    made = APIRouter(prefix="/v1", tags=["erasures"])
+    made = Routes(backend, tag="erasures")
 
-    @made.get("/erasures")
+    @made.get("/erasures", Access("read", Reach.EVERY))
     async def erasures(limit: Limit = 50) -> Response:
         """Erasures, newest first; the people are pseudonyms."""
         return answer(await backend.forgetting.list(limit))
 
-    @made.get("/erasures/{erasure_id}")
+    @made.get("/erasures/{erasure_id}", Access("read", Reach.EVERY))
     async def erasure(erasure_id: str) -> Response:
         """One with its report."""
         return answer(await backend.forgetting.get(erasure_id))
 
-    @made.post("/erasures")
+    @made.post("/erasures", Access("control", Reach.EVERY))
     async def erase(body: Erase, request: Request) -> Response:
         """Erase a person. Safe to repeat."""
         if body.dry_run:
@@ -49,7 +50,7 @@ def router(backend: Backend) -> APIRouter:
         )
         return answer(begun, 202)
 
-    @made.post("/erasures/lift")
+    @made.post("/erasures/lift", Access("control", Reach.EVERY))
     async def lift(body: Whom, request: Request) -> Response:
         """Store events of an erased person again from now on."""
         lifted = await backend.forgetting.lift(
@@ -57,4 +58,4 @@ def router(backend: Backend) -> APIRouter:
         )
         return answer({"lifted": lifted})
 
-    return made
+    return made.router

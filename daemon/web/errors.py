@@ -5,15 +5,16 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 
-from daemon.domain.errors import (
+from adaptd.daemon.wire.errors import (
     AdaptdError,
     AwayError,
     BusyError,
     HaltError,
     HostError,
     MalformedError,
+    NotPermittedError,
     PolicyError,
     RefusedError,
     StoreError,
@@ -21,9 +22,11 @@ from daemon.domain.errors import (
     TooSlowError,
     UnknownEncodingError,
 )
+from adaptd.daemon.wire.texts import encode_json
 
 # The first that fits: a subclass stands before what it is made of.
 _STATUS: dict[type[AdaptdError], tuple[int, str]] = {
+    NotPermittedError: (HTTPStatus.FORBIDDEN, "refused"),
     TooLargeError: (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "refused"),
     MalformedError: (HTTPStatus.BAD_REQUEST, "refused"),
     UnknownEncodingError: (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "refused"),
@@ -48,14 +51,15 @@ _REMEDY = {
 
 def problem_response(
     status: int, where: str, problem: str, remedy: str | None = None, *, kind: str = "refused"
-) -> JSONResponse:
+) -> Response:
     """One error. A 401 says how to authenticate, a 429 or 503 when to come back."""
     told = remedy or _REMEDY.get(status, "Correct the request")
     headers = {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else {}
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         headers["Retry-After"] = "1"
     error = {"kind": kind, "where": where, "problem": problem, "remedy": told}
-    return JSONResponse({"error": error}, status, headers)
+    content = encode_json({"error": error})
+    return Response(content, status, headers, media_type="application/json")
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -64,20 +68,21 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
 
 
-async def _ours(_request: Request, error: Exception) -> JSONResponse:
+async def _ours(_request: Request, error: Exception) -> Response:
     assert isinstance(error, AdaptdError)
     kinds = (pair for kind, pair in _STATUS.items() if isinstance(error, kind))
     status, word = next(kinds, (HTTPStatus.INTERNAL_SERVER_ERROR, "internal"))
     return problem_response(status, error.where, error.problem, error.remedy, kind=word)
 
 
-async def _http(request: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return problem_response(error.status_code, request.url.path, str(error.detail))
 
 
-async def _invalid(request: Request, error: Exception) -> JSONResponse:
+async def _invalid(request: Request, error: Exception) -> Response:
     """Names the fields that are wrong, not what they held."""
     assert isinstance(error, RequestValidationError)
-    wrong = "; ".join(f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors())
+    named = [(".".join(map(str, e["loc"][1:])), e["msg"]) for e in error.errors()]
+    wrong = "; ".join(": ".join(filter(None, each)) for each in named)
     return problem_response(HTTPStatus.UNPROCESSABLE_ENTITY, request.url.path, wrong)

@@ -7,16 +7,17 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from daemon.domain.tokens import Principal
-from daemon.web.answers import answer, principal_of
-from daemon.web.backend import Backend
-from daemon.web.errors import problem_response
+from adaptd.daemon.web.access import Access, Reach, Routes
+from adaptd.daemon.web.answers import answer, principal_of
+from adaptd.daemon.web.backend import Backend
+from adaptd.daemon.web.errors import problem_response
+from adaptd.daemon.wire.tokens import Principal
 
 
 def router(backend: Backend) -> APIRouter:
-    made = APIRouter(prefix="/v1", tags=["events"])
+    made = Routes(backend, tag="events")
 
-    @made.post("/events")
+    @made.post("/events", Access("events", Reach.EVENTS))
     async def events(request: Request) -> Response:
         """Store a JSON event, a list, a batch, or NDJSON lines (application/x-ndjson).
 
@@ -33,7 +34,7 @@ def router(backend: Backend) -> APIRouter:
             results = await backend.door.accept(body, content_type, principal)
         return answer({"results": results}, _status(results, principal))
 
-    return made
+    return made.router
 
 
 def _status(results: Sequence[Any], principal: Principal) -> int:

@@ -11,11 +11,12 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from daemon import __version__
-from daemon.domain.meters import Distribution
-from daemon.store.surfaces import StoreFacts
-from daemon.web.ports import LiveFacts
-from daemon.web.status import alerts, not_ready, route_of
+from adaptd import __version__
+from adaptd.daemon.domain.meters import Distribution
+from adaptd.daemon.store.status_reads import StoreFacts
+from adaptd.daemon.web.ports import LiveFacts
+from adaptd.daemon.web.status import alerts, not_ready, route_of
+from adaptd.daemon.wire.texts import encodable
 
 Sample = tuple[tuple[str, ...], float]
 _COUNTERS = {
@@ -103,7 +104,7 @@ class _Facts(Collector):
             kind = CounterMetricFamily if name in _COUNTERS else GaugeMetricFamily
             family = kind(name.removesuffix("_total"), meaning, labels=labels)
             for values, number in self._samples[name]:
-                family.add_metric(values, number)
+                family.add_metric([encodable(value) for value in values], number)
             yield family
 
     def _histogram(self, name: str, labels: Sequence[str], meaning: str) -> Metric:

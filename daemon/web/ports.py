@@ -1,4 +1,4 @@
-"""What the surfaces need from the rest of the daemon. `daemon.app` fills these in."""
+"""What the surfaces need from the rest of the daemon. `adaptd.daemon.app` fills these in."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -6,9 +6,9 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from daemon.domain.meters import Meter
-from daemon.domain.routes import GatewayState
-from daemon.domain.tokens import Principal
+from adaptd.daemon.domain.meters import Meter
+from adaptd.daemon.wire.routes import GatewayState
+from adaptd.daemon.wire.tokens import Principal
 
 RolloutAction = Literal["pause", "resume", "promote", "abort"]
 
@@ -31,7 +31,7 @@ class PolicyState(msgspec.Struct, frozen=True, kw_only=True):
     yaml: str
 
 
-class Problem(msgspec.Struct, frozen=True, kw_only=True):
+class StatusProblem(msgspec.Struct, frozen=True, kw_only=True):
     """Something a person should look at. `level` is error or warning."""
 
     level: Literal["error", "warning"]
@@ -57,7 +57,7 @@ class LiveFacts(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime
     parts: list[PartState] = []
     policies: list[PolicyState] = []
-    problems: list[Problem] = []
+    problems: list[StatusProblem] = []
     gateways: list[GatewaySeen] = []
     ingest: dict[str, Any] = {}
     meters: dict[str, Meter] = {}  # by source: kafka, http
@@ -109,8 +109,14 @@ class Upkeep(Protocol):
         ...
 
 
+class Tokens(Protocol):
+    def lookup(self, bearer: str) -> Principal | None:
+        """Whose token this is; None where it is nobody's."""
+        ...
+
+
 class Door(Protocol):
-    """Takes events over HTTP; see consumers.http. The results have `result`: stored, …"""
+    """Takes events over HTTP; see consumers.doors.http_door. The results say `result`: stored, …"""
 
     async def accept(
         self, body: bytes, content_type: str, principal: Principal

@@ -2,17 +2,18 @@
 
 import msgspec
 from fastapi import APIRouter, Request
-from pydantic import AwareDatetime, BaseModel, Field, NonNegativeInt
+from pydantic import AwareDatetime, Field, NonNegativeInt
 from starlette.responses import Response
 
-from daemon.domain.dead_letters import LetterChoice
-from daemon.domain.replays import ReplayRequest
-from daemon.web.answers import Because, actor_of, answer, principal_of
-from daemon.web.backend import Backend
-from daemon.web.records import Limit
+from adaptd.daemon.domain.dead_letters import LetterChoice
+from adaptd.daemon.domain.replays import ReplayRequest
+from adaptd.daemon.web.access import Access, Reach, Routes
+from adaptd.daemon.web.answers import Because, Body, actor_of, answer, principal_of
+from adaptd.daemon.web.backend import Backend
+from adaptd.daemon.web.records import Limit
 
 
-class NewReplay(BaseModel, extra="forbid"):
+class NewReplay(Body):
     """Offsets or times, not both. Ends are excluded; without one it goes as far as the consumer."""
 
     topics: list[str] = Field(min_length=1, max_length=100)
@@ -24,13 +25,13 @@ class NewReplay(BaseModel, extra="forbid"):
     reason: str = Field(min_length=1, max_length=1000)
 
 
-class Cursor(BaseModel, extra="forbid"):
+class Cursor(Body):
     received_at: AwareDatetime
     id: str = Field(max_length=1000)
     until: AwareDatetime
 
 
-class Letters(BaseModel, extra="forbid"):
+class Letters(Body):
     """Which to redrive: by id, by reason, or (neither) all that wait. `after`: the last `next`."""
 
     ids: list[str] = Field(default=[], max_length=1000)
@@ -39,10 +40,10 @@ class Letters(BaseModel, extra="forbid"):
 
 
 def router(backend: Backend) -> APIRouter:
-    made = APIRouter(prefix="/v1", tags=["ingest"])
+    made = Routes(backend, tag="ingest")
     _add_replays(made, backend)
 
-    @made.post("/ingest/imports/{digest}")
+    @made.post("/ingest/imports/{digest}", Access("operate", Reach.EVERY))
     async def import_lines(digest: str, request: Request) -> Response:
         """Store lines of the file with this SHA-256; answers which line comes next.
 
@@ -53,12 +54,12 @@ def router(backend: Backend) -> APIRouter:
             done = await backend.reingestion.import_lines(digest, body, principal_of(request))
         return answer(done)
 
-    @made.get("/deadletters/by-reason")
+    @made.get("/deadletters/by-reason", Access("operate", Reach.EVERY))
     async def by_reason() -> Response:
         """Counts since the store was made, and what is kept and waits."""
         return answer(await backend.dead_letters.by_reason())
 
-    @made.post("/deadletters/redrive")
+    @made.post("/deadletters/redrive", Access("operate", Reach.EVERY))
     async def redrive(body: Letters) -> Response:
         """Try dead letters again, some at a time: repeat with `next` as `after` until it is null.
 
@@ -68,11 +69,11 @@ def router(backend: Backend) -> APIRouter:
         results, cursor = await backend.reingestion.redrive(choice)
         return answer({"results": results, "next": cursor})
 
-    return made
+    return made.router
 
 
-def _add_replays(made: APIRouter, backend: Backend) -> None:
-    @made.post("/ingest/replays")
+def _add_replays(made: Routes, backend: Backend) -> None:
+    @made.post("/ingest/replays", Access("operate", Reach.EVERY))
     async def begin(body: NewReplay, request: Request) -> Response:
         """Read a part of the log again, beside the live consumer, whose offsets stay."""
         told = body.model_dump()
@@ -81,17 +82,17 @@ def _add_replays(made: APIRouter, backend: Backend) -> None:
         actor = actor_of(request)
         return answer(await backend.reingestion.begin_replay(asked, actor=actor, reason=reason))
 
-    @made.get("/ingest/replays")
+    @made.get("/ingest/replays", Access("read", Reach.EVERY))
     async def replays(limit: Limit = 50) -> Response:
         """Replays, newest first, with their progress."""
         return answer(await backend.reingestion.replays(limit=limit))
 
-    @made.get("/ingest/replays/{replay_id}")
+    @made.get("/ingest/replays/{replay_id}", Access("read", Reach.EVERY))
     async def replay(replay_id: str) -> Response:
         """One with its ranges and progress."""
         return answer(await backend.reingestion.replay(replay_id))
 
-    @made.post("/ingest/replays/{replay_id}/cancel")
+    @made.post("/ingest/replays/{replay_id}/cancel", Access("operate", Reach.EVERY))
     async def cancel(replay_id: str, body: Because, request: Request) -> Response:
         """End one; what it has stored stays. Safe to repeat."""
         actor = actor_of(request)

@@ -2,16 +2,17 @@
 
 import msgspec
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.responses import Response
 
-from daemon.web.answers import Because, actor_of, answer
-from daemon.web.backend import Backend
-from daemon.web.ports import RolloutAction
-from daemon.web.records import Limit
+from adaptd.daemon.web.access import Access, Named, Owner, Routes
+from adaptd.daemon.web.answers import Because, Body, actor_of, answer, principal_of
+from adaptd.daemon.web.backend import Backend
+from adaptd.daemon.web.ports import RolloutAction
+from adaptd.daemon.web.records import Limit
 
 
-class Begin(BaseModel, extra="forbid"):
+class Begin(Body):
     """`override_reason` skips the gate, never the steps."""
 
     adapter: str = Field(min_length=1, max_length=200)
@@ -23,21 +24,22 @@ class Back(Because):
 
 
 def router(backend: Backend) -> APIRouter:
-    made = APIRouter(prefix="/v1", tags=["rollouts"])
+    made = Routes(backend, tag="rollouts")
 
-    @made.get("/rollouts")
-    async def rollouts(model: str | None = None, limit: Limit = 50) -> Response:
+    @made.get("/rollouts", Access("read", Named("model")))
+    async def rollouts(request: Request, model: str | None = None, limit: Limit = 50) -> Response:
         """Rollouts, newest first."""
-        return answer(await backend.rollouts.list(model, limit))
+        seen = principal_of(request).models
+        return answer(await backend.rollouts.list(model, limit, seen=seen))
 
-    @made.get("/rollouts/{rollout_id}")
+    @made.get("/rollouts/{rollout_id}", Access("read", Owner("rollout", "rollout_id")))
     async def rollout(rollout_id: str) -> Response:
         """One rollout with its history."""
         found = msgspec.structs.asdict(await backend.rollouts.get(rollout_id))
         found["history"] = await backend.surfaces.history("rollout", rollout_id)
         return answer(found)
 
-    @made.post("/rollouts")
+    @made.post("/rollouts", Access("operate", Owner("adapter", "body.adapter")))
     async def begin(body: Begin, request: Request) -> Response:
         """Begin a rollout of an accepted version, or of any with an override."""
         begun = await backend.operator.start_rollout(
@@ -45,7 +47,7 @@ def router(backend: Backend) -> APIRouter:
         )
         return answer(begun, 201)
 
-    @made.post("/rollouts/{rollout_id}/{action}")
+    @made.post("/rollouts/{rollout_id}/{action}", Access("operate", Owner("rollout", "rollout_id")))
     async def act(
         rollout_id: str, action: RolloutAction, body: Because, request: Request
     ) -> Response:
@@ -55,10 +57,10 @@ def router(backend: Backend) -> APIRouter:
         )
         return answer(done)
 
-    @made.post("/rollback")
+    @made.post("/rollback", Access("operate", Named("body.model")))
     async def roll_back(body: Back, request: Request) -> Response:
         """Send an alias's traffic back to its last good version."""
         actor = actor_of(request)
         return answer(await backend.operator.roll_back(body.model, reason=body.reason, actor=actor))
 
-    return made
+    return made.router

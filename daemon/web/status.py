@@ -1,14 +1,14 @@
 """The status document: one answer for `adaptd status`, `adaptd watch` and scripts. Pure."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from daemon import __version__
-from daemon.store.surfaces import StoreFacts
-from daemon.web.ports import GatewaySeen, LiveFacts, PartState, Problem
+from adaptd import __version__
+from adaptd.daemon.store.status_reads import StoreFacts
+from adaptd.daemon.web.ports import GatewaySeen, LiveFacts, PartState, StatusProblem
 
 _RUN_FIELDS = ("run_id", "state", "reason", "adapter", "progress", "created_at", "finished_at")
 _EVALUATION_FIELDS = (
@@ -33,6 +33,8 @@ _ROLLOUT_FIELDS = (
     "created_at",
     "step_started_at",
 )
+_LIMITED_KEYS = ("version", "time", "started_at", "ready", "not_ready", "alerts", "models")
+_UNTOLD = "a token of every alias is told why"
 Document = dict[str, Any]
 
 
@@ -57,14 +59,29 @@ def status_document(facts: StoreFacts, live: LiveFacts, now: datetime) -> Docume
     return msgspec.to_builtins(document)
 
 
+def limited_document(
+    facts: StoreFacts, live: LiveFacts, now: datetime, models: Collection[str]
+) -> Document:
+    """The part of the status that concerns some aliases alone.
+
+    Problems in words may name other aliases, so only the names of parts are told.
+    """
+    rollouts = [row for row in facts.newest_rollouts if row["model"] in models]
+    own = msgspec.structs.replace(facts, newest_rollouts=rollouts, open_halts=[])
+    parts = [PartState(part=part.part, problem=_UNTOLD) for part in not_ready(live.parts)]
+    found = status_document(own, msgspec.structs.replace(live, parts=parts, problems=[]), now)
+    found["models"] = [model for model in found["models"] if model["model"] in models]
+    return {key: found[key] for key in _LIMITED_KEYS}
+
+
 def not_ready(parts: Iterable[PartState]) -> list[PartState]:
     return [part for part in parts if part.problem is not None]
 
 
-def alerts(facts: StoreFacts, problems: Sequence[Problem]) -> list[Problem]:
+def alerts(facts: StoreFacts, problems: Sequence[StatusProblem]) -> list[StatusProblem]:
     """What a person should look at: halts first, then what the parts report."""
     halts = [
-        Problem(
+        StatusProblem(
             level="error",
             what=f"ingestion is halted: {halt['reason']}",
             remedy="Look at `adaptd ingest status`, then `adaptd ingest resume`",
@@ -75,20 +92,22 @@ def alerts(facts: StoreFacts, problems: Sequence[Problem]) -> list[Problem]:
     return [*halts, *problems, *(alert for row in on_their_way for alert in _rollout_alerts(row))]
 
 
-def _rollout_alerts(row: Document) -> Iterator[Problem]:
+def _rollout_alerts(row: Document) -> Iterator[StatusProblem]:
     """What a rollout that is not over asks of a person."""
     which = f"rollout {row['rollout_id']} of {row['model']}"
     evidence = row["evidence"] or {}
     guard = evidence.get("guard") or {}
     if row["paused"]:
         remedy = "Resume or abort it: adaptd rollout resume|abort"
-        yield Problem(level="warning", what=f"{which} is paused: {row['paused']}", remedy=remedy)
+        yield StatusProblem(
+            level="warning", what=f"{which} is paused: {row['paused']}", remedy=remedy
+        )
     elif row["approved_by"] is None or evidence.get("asks"):
         remedy = "Let it go on or end it: adaptd rollout promote|abort"
-        yield Problem(level="warning", what=f"{which} waits for a person", remedy=remedy)
+        yield StatusProblem(level="warning", what=f"{which} waits for a person", remedy=remedy)
     if guard.get("verdict") == "veto":
         what = f"{which}: users may be worse off ({guard['reason']})"
-        yield Problem(level="warning", what=what, remedy="Look at it: adaptd rollout show")
+        yield StatusProblem(level="warning", what=what, remedy="Look at it: adaptd rollout show")
 
 
 def ingest_document(facts: StoreFacts, live: LiveFacts) -> Document:

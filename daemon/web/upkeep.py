@@ -1,14 +1,15 @@
 """Backups, and the release of a restored store."""
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.responses import Response
 
-from daemon.web.answers import Because, actor_of, answer
-from daemon.web.backend import Backend
+from adaptd.daemon.web.access import Access, Reach, Routes
+from adaptd.daemon.web.answers import Because, Body, actor_of, answer
+from adaptd.daemon.web.backend import Backend
 
 
-class NewBackup(BaseModel, extra="forbid"):
+class NewBackup(Body):
     """`destination`: an absolute path on the daemon's machine that does not exist yet."""
 
     destination: str = Field(min_length=1, max_length=4096)
@@ -16,9 +17,9 @@ class NewBackup(BaseModel, extra="forbid"):
 
 
 def router(backend: Backend) -> APIRouter:
-    made = APIRouter(prefix="/v1", tags=["upkeep"])
+    made = Routes(backend, tag="upkeep")
 
-    @made.post("/backup")
+    @made.post("/backup", Access("control", Reach.EVERY))
     async def start(body: NewBackup, request: Request) -> Response:
         """Begin a backup; GET says how it goes."""
         job = backend.upkeep.start_backup(
@@ -26,21 +27,21 @@ def router(backend: Backend) -> APIRouter:
         )
         return answer(job, 202)
 
-    @made.get("/backup")
+    @made.get("/backup", Access("read", Reach.EVERY))
     async def job() -> Response:
         """The newest backup: phase, bytes, result."""
         return answer(backend.upkeep.backup_job())
 
-    @made.delete("/backup")
+    @made.delete("/backup", Access("control", Reach.EVERY))
     async def cancel() -> Response:
         """Stop the one under way; it leaves nothing."""
         return answer(backend.upkeep.cancel_backup())
 
-    @made.post("/store/release")
+    @made.post("/store/release", Access("operate", Reach.EVERY))
     async def release(body: Because, request: Request) -> Response:
         """Let a restored store act though it does not agree with what runs."""
         return answer(
             await backend.upkeep.release_store(reason=body.reason, actor=actor_of(request))
         )
 
-    return made
+    return made.router

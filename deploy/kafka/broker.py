@@ -9,9 +9,9 @@ import sys
 import threading
 from pathlib import Path
 
-from daemon.demo.broker import KafkaNode
-from daemon.demo.jars import fetch_jars
-from daemon.domain.errors import AdaptdError
+from adaptd.daemon.demo.broker import KafkaNode
+from adaptd.daemon.demo.jars import fetch_jars
+from adaptd.daemon.wire.errors import AdaptdError
 
 
 def main() -> int:

@@ -17,13 +17,13 @@ import openai
 import pytest
 from openai import OpenAI
 
-from daemon.domain.tokens import create_token
-from daemon.settings import Settings, UpstreamSettings
-from daemon.store.database import Database, rows
-from daemon.store.transitions import audit_digest
-from tests.broker import Broker
-from tests.daemon_world import DaemonProcess, free_port
-from tests.waiting import LIMIT_S, Patience, until_blocking
+from adaptd.daemon.settings import Settings, UpstreamSettings
+from adaptd.daemon.store.database.database import Database, rows
+from adaptd.daemon.store.lifecycle.transitions import audit_digest
+from adaptd.daemon.wire.tokens import create_token
+from tests.support.broker import Broker
+from tests.support.daemon_world import DaemonProcess, free_port
+from tests.support.waiting import LIMIT_S, Patience, until_blocking
 
 QUESTIONS = 150
 POLICY = """\
@@ -104,7 +104,7 @@ class World:
 
     def command(self, *words: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "daemon.cli", *words],
+            [sys.executable, "-m", "adaptd.daemon.cli", *words],
             env=self.daemon._env,
             capture_output=True,
             text=True,

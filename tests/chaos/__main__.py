@@ -19,8 +19,7 @@ from types import FrameType
 from hypothesis import Phase, Verbosity, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from daemon.demo.broker import KafkaNode
-from tests.broker import JARS, ROOT, Broker
+from adaptd.daemon.demo.broker import KafkaNode
 from tests.chaos import (
     faults_broker,
     faults_daemon,
@@ -32,6 +31,7 @@ from tests.chaos import (
 from tests.chaos.arena import Outcome, World
 from tests.chaos.report import table, write_json
 from tests.chaos.sink_machine import SinkMachine
+from tests.support.broker import JARS, ROOT, Broker
 
 RESULTS = ROOT / "bench" / "results" / "chaos.json"
 LIMIT_S = 870  # with the start of the broker and the table: 15 minutes

@@ -9,14 +9,14 @@ from typing import Any
 
 import msgspec
 
-from consumers.topics import Topics
-from tests.broker import Broker
+from adaptd.consumers.kafka.topic_admin import Topics
 from tests.chaos.broker_log import read_log, told
 from tests.chaos.checker import Findings, compare, read_store
 from tests.chaos.child import IngestChild
 from tests.chaos.ingest_child import ChildSettings
 from tests.chaos.ledger import Ledger, Place
 from tests.chaos.load import Load, Mix, Sender, under
+from tests.support.broker import Broker
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

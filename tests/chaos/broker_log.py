@@ -12,10 +12,10 @@ from kafka.errors import KafkaError, UnknownTopicOrPartitionError
 from kafka.protocol.consumer import OffsetSpec
 from kafka.structs import TopicPartition
 
-from consumers.topics import Topics
-from tests.broker import Broker
+from adaptd.consumers.kafka.topic_admin import Topics
 from tests.chaos.ledger import Place
-from tests.waiting import until_blocking
+from tests.support.broker import Broker
+from tests.support.waiting import until_blocking
 
 _READ_LIMIT_S = 90
 _EXPIRED_S = 45

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import msgspec
 
-from tests.broker import ROOT
 from tests.chaos.ingest_child import ChildSettings, Progress
-from tests.waiting import until_blocking
+from tests.support.broker import ROOT
+from tests.support.waiting import until_blocking
 
 _END_S = 45
 

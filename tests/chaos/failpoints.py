@@ -14,14 +14,14 @@ from typing import Any, Literal
 
 import duckdb
 
-from consumers.chunk_thread import ChunkThread
-from daemon.domain.errors import StoreFullError
-from daemon.domain.ingest import Decoded, Partition, Written
-from daemon.store.database import Connection, Database
-from daemon.store.events import EventStore
-from daemon.store.statements import statements
-from tests.event_samples import a_rating, an_interaction
-from tests.ingesting import Ingesting, chunk
+from adaptd.consumers.kafka.fetch_thread import ChunkThread
+from adaptd.daemon.domain.ingest import Decoded, Partition, Written
+from adaptd.daemon.store.database.database import Connection, Database
+from adaptd.daemon.store.database.statements import statements
+from adaptd.daemon.store.ingest.sink import EventStore
+from adaptd.daemon.wire.errors import StoreFullError
+from tests.support.event_samples import a_rating, an_interaction
+from tests.support.ingesting import Ingesting, chunk
 
 BEFORE_BEGIN = "before begin"
 AFTER_BEGIN = "after begin"
@@ -31,7 +31,8 @@ BEFORE_ANSWER = "before answer"
 BEFORE_TELLING = "before advisory commit"
 AFTER_TELLING = "after advisory commit"
 _FILES = [
-    file.name.removesuffix(".sql") for file in (resources.files("daemon.store") / "sql").iterdir()
+    file.name.removesuffix(".sql")
+    for file in (resources.files("adaptd.daemon.store") / "sql").iterdir()
 ]
 _NAMES = {sql: name for file in _FILES for name, sql in statements(file).items()}
 _OF_A_CHUNK = "advance_offsets"  # the statement that only the transaction of a chunk runs

@@ -15,7 +15,7 @@ from tests.chaos.child import IngestChild
 from tests.chaos.ingest_child import HALTED
 from tests.chaos.ledger import Place, Sent
 from tests.chaos.load import Event, Message, answer, as_json
-from tests.waiting import until_blocking
+from tests.support.waiting import until_blocking
 
 _HALT = "SELECT detail FROM halts WHERE cleared_at IS NULL"
 _COMPACTED_S = 60

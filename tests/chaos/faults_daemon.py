@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from consumers.topics import Topics
-from daemon.demo.broker import free_port
+from adaptd.consumers.kafka.topic_admin import Topics
+from adaptd.daemon.demo.broker import free_port
 from tests.chaos.arena import Arena, Outcome, World
 from tests.chaos.broker_log import delete_topic
-from tests.daemon_world import DaemonProcess, settings_for
-from tests.waiting import until_blocking
+from tests.support.daemon_world import DaemonProcess, settings_for
+from tests.support.waiting import until_blocking
 
 _STORES_S = 90
 _STARTS_S = 3.0  # a start takes 2.5 s until something is stored

@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from tests.broker import ROOT
 from tests.chaos.child import IngestChild
+from tests.support.broker import ROOT
 
 _SIZE_BYTES = 96 * 2**20
 _PIECE = bytes(64 * 1024)

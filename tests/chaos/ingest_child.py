@@ -14,19 +14,19 @@ from typing import Any
 
 import msgspec
 
+from adaptd.consumers.kafka.faust_app import ChunkConsumer, ChunkTransport
+from adaptd.consumers.kafka.service import IngestService, IngestSettings
+from adaptd.consumers.kafka.topic_admin import Topics
+from adaptd.daemon.domain.ingest import KAFKA
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.ingest.event_reads import EventReads
+from adaptd.daemon.store.ingest.halts import HaltStore
+from adaptd.daemon.system.logs import set_up_logs
+from adaptd.daemon.system.supervision import Supervisor, stop_signals
+from adaptd.daemon.wire.errors import AdaptdError, HaltError
 from bench.machine import peak_mb
-from consumers.app import ChunkConsumer, ChunkTransport
-from consumers.service import IngestService, IngestSettings
-from consumers.topics import Topics
-from daemon.domain.errors import AdaptdError, HaltError
-from daemon.domain.ingest import KAFKA
-from daemon.logs import set_up_logs
-from daemon.store.database import Database
-from daemon.store.event_reads import EventReads
-from daemon.store.halts import HaltStore
-from daemon.supervision import Supervisor, stop_signals
 from tests.chaos.failpoints import Failpoints, How, WatchedSink, WatchedThread, watch
-from tests.waiting import until
+from tests.support.waiting import until
 
 KEY = b"chaos key"
 HALTED = 70

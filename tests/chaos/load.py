@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from kafka import KafkaProducer
 
-from consumers.topics import Topics
-from daemon.domain.events import FEEDBACK_SCHEMA, INTERACTION_SCHEMA
+from adaptd.consumers.kafka.topic_admin import Topics
+from adaptd.daemon.wire.events import FEEDBACK_SCHEMA, INTERACTION_SCHEMA
 from tests.chaos.ledger import Fate, Ledger, Sent
 from tests.chaos.poison import SMALL
 

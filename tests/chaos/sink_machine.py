@@ -18,10 +18,10 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from consumers.decode import SIGNED, Record, decode
-from daemon.domain.errors import ChainError, HaltError, StoreError
-from daemon.domain.ingest import KAFKA, Decoded, LogRange, Partition, Span
-from daemon.store.database import Database, rows
+from adaptd.consumers.decoding.decode import SIGNED, Record, decode
+from adaptd.daemon.domain.ingest import KAFKA, Decoded, LogRange, Partition, Span
+from adaptd.daemon.store.database.database import Database, rows
+from adaptd.daemon.wire.errors import ChainError, HaltError, StoreError
 from tests.chaos.failpoints import (
     AFTER_COMMIT,
     BEFORE_ANSWER,
@@ -30,7 +30,7 @@ from tests.chaos.failpoints import (
     places,
     watch,
 )
-from tests.event_samples import a_rating, an_interaction, as_bytes
+from tests.support.event_samples import a_rating, an_interaction, as_bytes
 
 WINDOW = timedelta(hours=24)
 _PARTS = tuple(Partition("events", number) for number in range(2))

@@ -8,37 +8,38 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from daemon.domain.dead_letters import LetterChoice
-from daemon.domain.ingest import HTTP, KAFKA
-from daemon.domain.routes import RouteTable, choose
-from daemon.domain.states import RolloutState, RunState
-from daemon.store.adapters import AdapterStore
-from daemon.store.database import Database, rows
-from daemon.store.datasets import HoldoutStore, SnapshotStore
-from daemon.store.dead_letters import DeadLetterStore
-from daemon.store.erasures import ErasureStore
-from daemon.store.evaluations import EvaluationStore
-from daemon.store.event_reads import EventReads
-from daemon.store.events import EventStore
-from daemon.store.example_files import ExampleFiles
-from daemon.store.guard import GuardStore
-from daemon.store.halts import HaltStore
-from daemon.store.policies import PolicyStore
-from daemon.store.receipts import ReceiptStore
-from daemon.store.replays import ReplayStore
-from daemon.store.restores import RestoreStore
-from daemon.store.retention import RetentionStore
-from daemon.store.rollouts import RolloutStore
-from daemon.store.routes import RouteStore
-from daemon.store.runs import RunStore
-from daemon.store.surfaces import SurfaceStore
-from daemon.store.transitions import audit_digest
-from daemon.store.triggers import TriggerStore
-from daemon.web.metrics import render_metrics
-from daemon.web.ports import LiveFacts
-from tests.clock import Clock
+from adaptd.daemon.domain.dead_letters import LetterChoice
+from adaptd.daemon.domain.ingest import HTTP, KAFKA
+from adaptd.daemon.domain.states import RolloutState, RunState
+from adaptd.daemon.store.backups.restored import RestoreStore
+from adaptd.daemon.store.database.database import Database, rows
+from adaptd.daemon.store.examples.files import ExampleFiles
+from adaptd.daemon.store.examples.sandbox import Examples
+from adaptd.daemon.store.ingest.dead_letters import DeadLetterStore
+from adaptd.daemon.store.ingest.event_reads import EventReads
+from adaptd.daemon.store.ingest.halts import HaltStore
+from adaptd.daemon.store.ingest.replays import ReplayStore
+from adaptd.daemon.store.ingest.sink import EventStore
+from adaptd.daemon.store.lifecycle.adapters import AdapterStore
+from adaptd.daemon.store.lifecycle.evaluations import EvaluationStore
+from adaptd.daemon.store.lifecycle.guard_facts import GuardStore
+from adaptd.daemon.store.lifecycle.policies import PolicyStore
+from adaptd.daemon.store.lifecycle.receipts import ReceiptStore
+from adaptd.daemon.store.lifecycle.rollouts import RolloutStore
+from adaptd.daemon.store.lifecycle.routes import RouteStore
+from adaptd.daemon.store.lifecycle.runs import RunStore
+from adaptd.daemon.store.lifecycle.snapshots import HoldoutStore, SnapshotStore
+from adaptd.daemon.store.lifecycle.transitions import audit_digest
+from adaptd.daemon.store.lifecycle.triggers import TriggerStore
+from adaptd.daemon.store.privacy.erasures import ErasureStore
+from adaptd.daemon.store.privacy.retention import RetentionStore
+from adaptd.daemon.store.status_reads import SurfaceStore
+from adaptd.daemon.web.metrics import render_metrics
+from adaptd.daemon.web.ports import LiveFacts
+from adaptd.daemon.wire.routes import RouteTable, choose
 from tests.net.artifacts import as_json
 from tests.net.texts import families
+from tests.support.clock import Clock
 
 MODELS = ("support", "billing")
 MOST = 1000
@@ -141,9 +142,8 @@ class Answers:
             reads = EventReads(self.database)
             await reads.export_examples(path, as_of=self.now, model=model)
             found[model] = {
-                "all": _sorted_rows(path),
-                "tail": _sorted_rows(gathered.tail),
-                "sealed": [_sorted_rows(sealed) for sealed in gathered.sealed],
+                "all": _sorted_rows(_rows_of(path)),
+                "judged": _sorted_rows(_judged_rows(gathered)),
             }
         return found
 
@@ -271,6 +271,19 @@ def arms(table: RouteTable, units: int = 40) -> dict[str, list[str]]:
     }
 
 
-def _sorted_rows(path: Path) -> Sequence[Any]:
-    found = as_json(pq.read_table(path).to_pylist())
-    return sorted(found, key=lambda row: json.dumps(row, sort_keys=True))
+def _judged_rows(files: Examples) -> list[dict[str, Any]]:
+    """The tail's rows, and the sealed ones of answers that nothing was said of since.
+
+    Which are sealed is left out: a release with other columns seals them anew.
+    """
+    touched = {row["id"] for row in _rows_of(files.touched)} if files.touched else set()
+    sealed = [row for path in files.sealed for row in _rows_of(path)]
+    return [*_rows_of(files.tail), *(row for row in sealed if row["id"] not in touched)]
+
+
+def _rows_of(path: Path) -> list[dict[str, Any]]:
+    return pq.read_table(path).to_pylist()
+
+
+def _sorted_rows(found: Sequence[Any]) -> Sequence[Any]:
+    return sorted(as_json(found), key=lambda row: json.dumps(row, sort_keys=True))

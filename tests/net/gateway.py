@@ -7,18 +7,18 @@ from typing import Any
 import httpx
 import msgspec
 
-from daemon.domain.routes import RouteTable
-from daemon.domain.tokens import (
+from adaptd.daemon.wire.routes import RouteTable
+from adaptd.daemon.wire.tokens import (
     TokenEntry,
     create_token,
     ensure_control_token,
     list_tokens,
     revoke_token,
 )
-from serving.middleware import Gateway
-from serving.settings import CONFIG_VARIABLE, GatewaySettings, load_settings
-from serving.spool import Spool
-from tests.gateway_world import OpenAIServer, said, serve
+from adaptd.serving.capture.spool import Spool
+from adaptd.serving.gateway.app import Gateway
+from adaptd.serving.gateway.settings import CONFIG_VARIABLE, GatewaySettings, load_settings
+from tests.support.gateway_world import OpenAIServer, said, serve
 
 # Past on every day on which these tests may run.
 LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)

@@ -12,32 +12,32 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from consumers.http import EventDoor
-from daemon.domain.erasures import ErasureState, Person
-from daemon.domain.errors import RefusedError
-from daemon.domain.rollouts import Rollout
-from daemon.domain.signing import derive, load_secret
-from daemon.domain.tokens import Principal
-from daemon.erasure.service import ErasureService, Places, Stores
-from daemon.installation import GATEWAY_FILE, gateway_settings
-from daemon.settings import Settings
-from daemon.store import transitions
-from daemon.store.backup import back_up
-from daemon.store.backup_files import Place
-from daemon.store.database import Database
-from daemon.store.events import EventStore
-from daemon.store.example_files import ExampleFiles
-from daemon.store.orphans import OrphanCount
-from daemon.store.policies import PolicyStore
-from daemon.store.retention import RetentionStore
-from daemon.store.tombstones import Tombstones
-from serving.server_process import ENGINE_FILE, ServerRecord, write_record
-from serving.settings import write_settings
-from tests.clock import Clock
-from tests.event_samples import NOON, a_correction, a_rating, an_interaction, as_bytes
-from tests.ingesting import UNSIGNED, Ingesting
+from adaptd.consumers.doors.http_door import EventDoor
+from adaptd.daemon.domain.erasures import ErasureState, Person
+from adaptd.daemon.domain.rollouts import Rollout
+from adaptd.daemon.erasure.service import ErasureService, Places, Stores
+from adaptd.daemon.settings import Settings
+from adaptd.daemon.store.backups.backup import back_up
+from adaptd.daemon.store.backups.layout import Place
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.examples.files import ExampleFiles
+from adaptd.daemon.store.ingest.orphans import OrphanCount
+from adaptd.daemon.store.ingest.sink import EventStore
+from adaptd.daemon.store.ingest.tombstones import Tombstones
+from adaptd.daemon.store.lifecycle import transitions
+from adaptd.daemon.store.lifecycle.policies import PolicyStore
+from adaptd.daemon.store.privacy.retention import RetentionStore
+from adaptd.daemon.wire.errors import RefusedError
+from adaptd.daemon.wire.signing import derive, load_secret
+from adaptd.daemon.wire.tokens import Principal
+from adaptd.daemon.wiring.installation import GATEWAY_FILE, gateway_settings
+from adaptd.serving.gateway.settings import write_settings
+from adaptd.serving.host.server_process import ENGINE_FILE, ServerRecord, write_record
 from tests.net.lifecycle import Lifecycle
 from tests.net.reingestion import leave_halts, leave_letters, leave_replays
+from tests.support.clock import Clock
+from tests.support.event_samples import NOON, a_correction, a_rating, an_interaction, as_bytes
+from tests.support.ingesting import UNSIGNED, Ingesting
 
 BEGIN = NOON + timedelta(hours=1)
 GONE, GOING = Person("person-gone", "desk"), Person("person-going", "desk")

@@ -8,24 +8,30 @@ from typing import Any
 
 import msgspec
 
-from daemon.dataset.groups import message_key
-from daemon.dataset.snapshot import Contents, SuiteRow, train_row, write_snapshot
-from daemon.domain.receipts import Receipt
-from daemon.domain.rollouts import Frozen, LatencyLimit, Rollout, Waiver
-from daemon.domain.routes import Route, RouteTable
-from daemon.domain.scores import Score
-from daemon.domain.states import AdapterState, RolloutState, RunState, Verdict
-from daemon.store.adapters import AdapterRow, AdapterStore, Origin
-from daemon.store.database import Database
-from daemon.store.datasets import HoldoutStore, Member, Snapshot, SnapshotStore, fresh_suite
-from daemon.store.evaluations import Evaluation, EvaluationStore, Outcome
-from daemon.store.receipts import ReceiptStore
-from daemon.store.rollouts import AdapterMove, Change, RolloutMove, RolloutStore
-from daemon.store.runs import Run, RunStore
-from daemon.store.triggers import TriggerStore
-from daemon.training import adapter_files
-from daemon.training.adapter_files import CONFIG, PROBES, WEIGHTS, Manifest
-from tests.clock import Clock
+from adaptd.daemon.dataset.groups import message_key
+from adaptd.daemon.dataset.snapshot import Contents, SuiteRow, train_row, write_snapshot
+from adaptd.daemon.domain.receipts import Receipt
+from adaptd.daemon.domain.rollouts import Frozen, LatencyLimit, Rollout, Waiver
+from adaptd.daemon.domain.scores import Score
+from adaptd.daemon.domain.states import AdapterState, RolloutState, RunState, Verdict
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.lifecycle.adapters import AdapterRow, AdapterStore, Origin
+from adaptd.daemon.store.lifecycle.evaluations import Evaluation, EvaluationStore, Outcome
+from adaptd.daemon.store.lifecycle.receipts import ReceiptStore
+from adaptd.daemon.store.lifecycle.rollouts import AdapterMove, Change, RolloutMove, RolloutStore
+from adaptd.daemon.store.lifecycle.runs import Run, RunStore
+from adaptd.daemon.store.lifecycle.snapshots import (
+    HoldoutStore,
+    Member,
+    Snapshot,
+    SnapshotStore,
+    fresh_suite,
+)
+from adaptd.daemon.store.lifecycle.triggers import TriggerStore
+from adaptd.daemon.training import adapter_files
+from adaptd.daemon.training.adapter_files import CONFIG, PROBES, WEIGHTS, Manifest
+from adaptd.daemon.wire.routes import Route, RouteTable
+from tests.support.clock import Clock
 
 DAEMON, OPERATOR = "daemon", "operator:ada"
 BASE_DIGEST = "b" * 64

@@ -11,16 +11,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from daemon.store.database import Database
-from daemon.store.routes import RouteStore
-from serving.settings import load_settings
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.lifecycle.routes import RouteStore
+from adaptd.serving.gateway.settings import load_settings
 from tests.net.answers import Answers
 from tests.net.artifacts import pack, record, unpack
 from tests.net.gateway import gateway_file_of, leave_tokens, leave_traffic, waiting_lines
 from tests.net.home import Home, settings_of
 from tests.net.texts import all_texts
 from tests.net.training import leave_run
-from tests.tiny_model import make_tiny_base
+from tests.support.tiny_model import make_tiny_base
 
 # The same on every machine, since rows hold paths. Nothing may be there.
 PLACE = Path("/tmp/adaptd-net")

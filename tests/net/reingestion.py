@@ -1,12 +1,12 @@
 """Dead letters, halts and replays of the installation, left through their stores."""
 
-from daemon.domain.dead_letters import LetterChoice, Redriven
-from daemon.domain.replays import Replay, ReplayRange, ReplayRequest, ReplayState
-from daemon.store.database import Database
-from daemon.store.dead_letters import DeadLetterStore
-from daemon.store.halts import HaltStore
-from daemon.store.replays import ReplayStore
-from tests.clock import Clock
+from adaptd.daemon.domain.dead_letters import LetterChoice, Redriven
+from adaptd.daemon.domain.replays import Replay, ReplayRange, ReplayRequest, ReplayState
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.ingest.dead_letters import DeadLetterStore
+from adaptd.daemon.store.ingest.halts import HaltStore
+from adaptd.daemon.store.ingest.replays import ReplayStore
+from tests.support.clock import Clock
 
 _SOME = 1 << 20
 

@@ -12,16 +12,16 @@ import msgspec
 import typer
 from typer.testing import CliRunner
 
-import daemon.store as store_package
-from daemon.cli import app
-from daemon.domain.routes import GatewayState
-from daemon.domain.signing import derive, sign
-from daemon.settings import Settings
-from daemon.web.api import make_api
-from daemon.web.metrics import METRICS
-from serving.launch import EngineSettings, command
-from serving.metrics import GatewayMetrics
-from serving.settings import GatewaySettings
+import adaptd.daemon.store as store_package
+from adaptd.daemon.cli import app
+from adaptd.daemon.settings import Settings
+from adaptd.daemon.web.api import make_api
+from adaptd.daemon.web.metrics import METRICS
+from adaptd.daemon.wire.routes import GatewayState
+from adaptd.daemon.wire.signing import derive, sign
+from adaptd.serving.gateway.metrics import GatewayMetrics
+from adaptd.serving.gateway.settings import GatewaySettings
+from adaptd.serving.host.launch import EngineSettings, command
 
 WIDTH = 80
 _TYPE = re.compile(r"^# TYPE (adaptd_\w+) (\w+)$", re.MULTILINE)

@@ -12,12 +12,19 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from daemon.domain.bases import base_digest
-from daemon.training.adapter_files import WEIGHTS, check_files
-from daemon.training.job import CHECKPOINTS, Done, Job, Progress, decode_line, write_job
-from tests.tiny_model import FORMAT
-from tests.training_world import a_job, command, write_snapshot
-from tests.waiting import LIMIT_S
+from adaptd.daemon.domain.bases import base_digest
+from adaptd.daemon.training.adapter_files import WEIGHTS, check_files
+from adaptd.daemon.training.job import (
+    CHECKPOINTS,
+    Done,
+    Job,
+    TrainingProgress,
+    decode_line,
+    write_job,
+)
+from tests.support.tiny_model import FORMAT
+from tests.support.training_world import a_job, command, write_snapshot
+from tests.support.waiting import LIMIT_S
 
 STEPS, EVERY = 40, 10
 _WAYS = frozenset({"avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile"})
@@ -73,7 +80,7 @@ def _kill_after(job: Job, step: int) -> None:
     assert child.stdout
     for line in child.stdout:
         said = decode_line(line)
-        if isinstance(said, Progress) and said.phase == "training" and said.step >= step:
+        if isinstance(said, TrainingProgress) and said.phase == "training" and said.step >= step:
             child.kill()
             break
     child.communicate()

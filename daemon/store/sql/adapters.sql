@@ -8,7 +8,8 @@ SELECT * FROM adapters WHERE name = $name;
 SELECT * FROM adapters WHERE run_id = $run_id;
 -- name: list_adapters
 -- Newest first.
-SELECT * FROM adapters WHERE $model IS NULL OR model = $model ORDER BY created_at DESC, number DESC;
+SELECT * FROM adapters WHERE ($model IS NULL OR model = $model) AND ($seen::VARCHAR[] IS NULL OR list_contains($seen::VARCHAR[], model))
+ORDER BY created_at DESC, number DESC;
 -- name: last_number
 -- Also above what was seen elsewhere when the store came back from a backup.
 SELECT greatest(

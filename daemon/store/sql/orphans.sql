@@ -20,5 +20,11 @@ DELETE FROM orphan_feedback o USING (
 ) i WHERE i.id = o.interaction AND (o.tenant IS NULL OR i."any" OR o.tenant = i.tenant);
 -- name: forget_orphans
 DELETE FROM orphan_feedback;
+-- name: count_unscaled
+-- Ratings of older releases without a scale: see the migration. Only where rows were removed.
+UPDATE unscaled_ratings SET feedback = (
+  SELECT count(*) FROM feedback
+  WHERE CASE WHEN kind = 'rating' AND "value" NOT IN (-1, 1) THEN json_extract(extra, '$.scale') IS NULL ELSE false END
+);
 -- name: move_mark
 UPDATE orphan_count SET until = $until, feedback = (SELECT count(*) FROM feedback WHERE ingested_at <= $until) WHERE until = $since;

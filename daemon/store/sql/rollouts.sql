@@ -10,7 +10,8 @@ UPDATE rollouts SET evidence = $evidence WHERE rollout_id = $rollout_id;
 SELECT * FROM rollouts WHERE rollout_id = $rollout_id;
 -- name: list_rollouts
 -- Newest first.
-SELECT * FROM rollouts WHERE $model IS NULL OR model = $model ORDER BY created_at DESC, rollout_id DESC LIMIT $limit;
+SELECT * FROM rollouts WHERE ($model IS NULL OR model = $model) AND ($seen::VARCHAR[] IS NULL OR list_contains($seen::VARCHAR[], model))
+ORDER BY created_at DESC, rollout_id DESC LIMIT $limit;
 -- name: unfinished_rollouts
 -- Oldest first; live ones too.
 SELECT * FROM rollouts WHERE state NOT IN ('superseded', 'rolled_back', 'aborted') ORDER BY created_at, rollout_id;

@@ -5,7 +5,8 @@ VALUES ($run_id, $model, $policy_version, 'queued', $trigger, $start_from, 0, $n
 SELECT * FROM runs WHERE run_id = $run_id;
 -- name: list_runs
 -- Newest first.
-SELECT * FROM runs WHERE $model IS NULL OR model = $model ORDER BY created_at DESC, run_id DESC LIMIT $limit;
+SELECT * FROM runs WHERE ($model IS NULL OR model = $model) AND ($seen::VARCHAR[] IS NULL OR list_contains($seen::VARCHAR[], model))
+ORDER BY created_at DESC, run_id DESC LIMIT $limit;
 -- name: runs_in_state
 -- Oldest first.
 SELECT * FROM runs WHERE state = $state ORDER BY created_at, run_id;

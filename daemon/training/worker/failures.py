@@ -2,9 +2,9 @@
 
 import errno
 
-from daemon.domain.errors import AdaptdError
-from daemon.domain.states import FailureCause
-from daemon.training.job import EXIT_CODES
+from adaptd.daemon.domain.states import FailureCause
+from adaptd.daemon.training.job import EXIT_CODES
+from adaptd.daemon.wire.errors import AdaptdError
 
 _NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
 _NO_DISK = ("no space left", "disk quota exceeded", "pytorchstreamwriter failed")

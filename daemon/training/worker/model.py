@@ -8,10 +8,10 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from daemon.domain.bases import base_digest
-from daemon.domain.errors import AdaptdError
-from daemon.training.adapter_files import CONFIG
-from daemon.training.job import Job
+from adaptd.daemon.domain.bases import base_digest
+from adaptd.daemon.training.adapter_files import CONFIG
+from adaptd.daemon.training.job import Job
+from adaptd.daemon.wire.errors import AdaptdError
 
 # Models that scale or cap their logits after the head: for them the whole forward is needed.
 _RESCALED = (

@@ -8,14 +8,14 @@ import msgspec
 import torch
 from peft import PeftModel
 
-from daemon.training.batches import pad_lengths
-from daemon.training.worker.data import Probe
-from daemon.training.worker.model import logits_at
+from adaptd.daemon.training.batches import pad_lengths
+from adaptd.daemon.training.worker.data import ProbeItem
+from adaptd.daemon.training.worker.model import logits_at
 
 _TOKENS = 1024  # scored together: their logits in float32 take 200 MB with a vocabulary of 49,152
 
 
-def write_probes(path: Path, model: PeftModel, probes: list[Probe]) -> None:
+def write_probes(path: Path, model: PeftModel, probes: list[ProbeItem]) -> None:
     """Measure every probe twice and write them in the snapshot's order."""
     model.eval()
     adapted = token_logprobs(model, [probe.ids for probe in probes])

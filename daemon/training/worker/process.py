@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from daemon.training.job import LOCK_FILE, PAUSED_FD, Job, Line, encode_line
+from adaptd.daemon.training.job import LOCK_FILE, PAUSED_FD, Job, Line, encode_line
 
 _PR_SET_PDEATHSIG = 1
 Report = Callable[[Line], None]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from daemon.training.job import Job, Progress
+from adaptd.daemon.training.job import Job, TrainingProgress
 
 
 def step_progress(
@@ -14,13 +14,13 @@ def step_progress(
     tokens: Sequence[int],
     ran_s: float,
     wall_s: float,
-) -> Progress:
+) -> TrainingProgress:
     """Describe a child that began after step `first` and has done `step`.
 
     `tokens` are those of each step of the job, padding included. The speed is that of the time in
     which it ran (`ran_s`); the time left counts pauses as they came so far (`wall_s`).
     """
-    return Progress(
+    return TrainingProgress(
         phase="training",
         step=step,
         total=job.steps,

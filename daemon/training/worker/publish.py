@@ -12,8 +12,7 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from daemon.domain.errors import AdaptdError
-from daemon.training.adapter_files import (
+from adaptd.daemon.training.adapter_files import (
     CONFIG,
     PROBES,
     WEIGHTS,
@@ -22,17 +21,18 @@ from daemon.training.adapter_files import (
     file_hash,
     finish,
 )
-from daemon.training.job import Done, Job
-from daemon.training.lora_rules import ServedLora, config_problems, key_problems
-from daemon.training.worker.data import Probe
-from daemon.training.worker.failures import NotFiniteError
-from daemon.training.worker.probes import write_probes
+from adaptd.daemon.training.job import Done, Job
+from adaptd.daemon.training.lora_rules import ServedLora, config_problems, key_problems
+from adaptd.daemon.training.worker.data import ProbeItem
+from adaptd.daemon.training.worker.failures import NotFiniteError
+from adaptd.daemon.training.worker.probes import write_probes
+from adaptd.daemon.wire.errors import AdaptdError
 
 _PACKAGES = ("adaptd", "torch", "transformers", "peft", "trl")
 _FRESH = ".adapter"
 
 
-def publish(job: Job, model: PeftModel, probes: list[Probe], figures: dict[str, Any]) -> Done:
+def publish(job: Job, model: PeftModel, probes: list[ProbeItem], figures: dict[str, Any]) -> Done:
     """Write the adapter as it will be served, measure its probes, and seal it.
 
     Raises:

@@ -6,15 +6,15 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
-from daemon.training.batches import plan_batches
-from daemon.training.job import CHECKPOINTS, Done, Job, Progress
-from daemon.training.worker import checkpoints
-from daemon.training.worker.data import Row, read_probes, read_rows
-from daemon.training.worker.memory import peak_bytes
-from daemon.training.worker.model import load_model, seed_everything, vocabulary
-from daemon.training.worker.process import Report, paused_s, running_s
-from daemon.training.worker.publish import publish
-from daemon.training.worker.trainer import AnswerTrainer, Plan, Watch
+from adaptd.daemon.training.batches import plan_batches
+from adaptd.daemon.training.job import CHECKPOINTS, Done, Job, TrainingProgress
+from adaptd.daemon.training.worker import checkpoints
+from adaptd.daemon.training.worker.data import Row, read_probes, read_rows
+from adaptd.daemon.training.worker.memory import peak_bytes
+from adaptd.daemon.training.worker.model import load_model, seed_everything, vocabulary
+from adaptd.daemon.training.worker.process import Report, paused_s, running_s
+from adaptd.daemon.training.worker.publish import publish
+from adaptd.daemon.training.worker.trainer import AnswerTrainer, Plan, Watch
 
 # On a CPU each further length costs seconds once; on a GPU nothing worth saving.
 _LENGTHS_CPU, _LENGTHS_GPU = 3, 16
@@ -25,7 +25,7 @@ def train(job: Job, report: Report) -> Done:
     transformers_logging.set_verbosity_error()
     found = checkpoints.latest(Path(job.directory) / CHECKPOINTS, job)
     done = found.seal.step if found else 0
-    report(Progress(phase="loading", step=done, total=job.steps, resumed_from=done or None))
+    report(TrainingProgress(phase="loading", step=done, total=job.steps, resumed_from=done or None))
     seed_everything(job)
     model = load_model(job)
     limits = {"vocabulary": vocabulary(model), "max_length": job.max_length}
@@ -33,7 +33,7 @@ def train(job: Job, report: Report) -> Done:
     probes = read_probes(Path(job.probes_path), **limits)
     figures = {"rows": len(rows), "rows_too_long": too_long}
     figures |= _train(job, report, model, rows, found)
-    report(Progress(phase="publishing", step=job.steps, total=job.steps))
+    report(TrainingProgress(phase="publishing", step=job.steps, total=job.steps))
     return publish(job, model, probes, figures | {"peak_bytes": peak_bytes()})
 
 

@@ -20,14 +20,14 @@ from transformers import (
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from daemon.training.batches import MicroBatch
-from daemon.training.job import CHECKPOINTS, PARENT_PID, Job
-from daemon.training.worker import checkpoints
-from daemon.training.worker.data import Row, micro_batch_tensors, step_weight
-from daemon.training.worker.failures import NotFiniteError, TimeLimitError
-from daemon.training.worker.model import logits_at
-from daemon.training.worker.process import Report, check_parent, running_s
-from daemon.training.worker.progress import step_progress
+from adaptd.daemon.training.batches import MicroBatch
+from adaptd.daemon.training.job import CHECKPOINTS, PARENT_PID, Job
+from adaptd.daemon.training.worker import checkpoints
+from adaptd.daemon.training.worker.data import Row, micro_batch_tensors, step_weight
+from adaptd.daemon.training.worker.failures import NotFiniteError, TimeLimitError
+from adaptd.daemon.training.worker.model import logits_at
+from adaptd.daemon.training.worker.process import Report, check_parent, running_s
+from adaptd.daemon.training.worker.progress import step_progress
 
 Plan = list[tuple[MicroBatch, ...]]
 

@@ -6,21 +6,21 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from daemon.domain.routes import RouteTable
-from daemon.domain.states import AdapterState
-from daemon.store.adapter_seal import broken_seal
-from daemon.store.adapters import AdapterStore
-from daemon.store.backup_files import Place, read_manifest, verify_backup
-from daemon.store.database import Database
-from daemon.store.datasets import SnapshotStore
-from daemon.store.event_reads import EventReads
-from daemon.store.restore import restore_backup
-from daemon.store.restores import RestoreStore
-from daemon.store.routes import RouteStore
-from daemon.store.runs import RunStore
-from tests.clock import Clock
-from tests.commands import run_command
+from adaptd.daemon.domain.states import AdapterState
+from adaptd.daemon.store.backups.layout import Place, read_manifest, verify_backup
+from adaptd.daemon.store.backups.restore import restore_backup
+from adaptd.daemon.store.backups.restored import RestoreStore
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.ingest.event_reads import EventReads
+from adaptd.daemon.store.lifecycle.adapter_seal import broken_seal
+from adaptd.daemon.store.lifecycle.adapters import AdapterStore
+from adaptd.daemon.store.lifecycle.routes import RouteStore
+from adaptd.daemon.store.lifecycle.runs import RunStore
+from adaptd.daemon.store.lifecycle.snapshots import SnapshotStore
+from adaptd.daemon.wire.routes import RouteTable
 from tests.net.artifacts import as_json, recorded, unpack
+from tests.support.clock import Clock
+from tests.support.commands import run_command
 
 SECRETS = ("secret.key", "tokens.json", "control.token")
 

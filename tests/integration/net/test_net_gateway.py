@@ -6,16 +6,16 @@ from typing import Any
 import httpx
 import msgspec
 
-from daemon.domain.events import Interaction
-from daemon.store.database import Database
-from serving.middleware import Gateway
-from serving.settings import load_settings
-from serving.spool import Spool
-from tests.gateway_world import EventsDoor, OpenAIServer, said, serve
-from tests.ingesting import Ingesting
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.wire.events import Interaction
+from adaptd.serving.capture.spool import Spool
+from adaptd.serving.gateway.app import Gateway
+from adaptd.serving.gateway.settings import load_settings
 from tests.net.artifacts import recorded
 from tests.net.gateway import alone, gateway_file_of
-from tests.waiting import until
+from tests.support.gateway_world import EventsDoor, OpenAIServer, said, serve
+from tests.support.ingesting import Ingesting
+from tests.support.waiting import until
 
 
 def waiting() -> list[Interaction]:

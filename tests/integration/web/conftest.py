@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon_world import ServedParts, settings_for
+from tests.support.daemon_world import ServedParts, settings_for
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ import httpx
 import pytest
 import zstandard
 
-from daemon.domain.states import RunState
-from daemon.store.runs import RunStore
-from daemon.web.metrics import METRICS
-from tests.daemon_world import ServedParts, token_for
+from adaptd.daemon.domain.states import RunState
+from adaptd.daemon.store.lifecycle.runs import RunStore
+from adaptd.daemon.web.metrics import METRICS
+from tests.support.daemon_world import ServedParts, token_for
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from daemon.erasure.service import ErasureService
-from tests.daemon_world import ServedParts, token_for
+from adaptd.daemon.erasure.service import ErasureService
+from tests.support.daemon_world import ServedParts, token_for
 
 
 @pytest.fixture

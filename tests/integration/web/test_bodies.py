@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from fastapi import Request
 
-from daemon.domain.errors import BusyError, TooLargeError, TooSlowError
-from daemon.web.bodies import Bodies
+from adaptd.daemon.web.bodies import Bodies
+from adaptd.daemon.wire.errors import BusyError, TooLargeError, TooSlowError
 
 
 def a_request(*chunks: bytes, hold: asyncio.Event | None = None, **headers: str) -> Request:

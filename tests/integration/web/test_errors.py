@@ -4,8 +4,9 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from consumers.topics import BrokerAwayError
-from daemon.domain.errors import (
+from adaptd.consumers.kafka.topic_admin import BrokerAwayError
+from adaptd.daemon.web.errors import add_error_handlers
+from adaptd.daemon.wire.errors import (
     AdaptdError,
     BusyError,
     HaltError,
@@ -18,7 +19,6 @@ from daemon.domain.errors import (
     TooSlowError,
     UnknownEncodingError,
 )
-from daemon.web.errors import add_error_handlers
 
 
 @pytest.mark.parametrize(

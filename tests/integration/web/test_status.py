@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from daemon.store.surfaces import EventCounts, StoreFacts
-from daemon.web.ports import LiveFacts, PartState, Problem
-from daemon.web.status import status_document
+from adaptd.daemon.store.status_reads import EventTotals, StoreFacts
+from adaptd.daemon.web.ports import LiveFacts, PartState, StatusProblem
+from adaptd.daemon.web.status import status_document
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 ROLLOUT: dict[str, Any] = {
@@ -26,7 +26,7 @@ ROLLOUT: dict[str, Any] = {
 
 
 def facts(**changes: Any) -> StoreFacts:
-    counts = EventCounts(
+    counts = EventTotals(
         interactions=1,
         feedback=0,
         dead_letters=0,
@@ -83,7 +83,7 @@ def test_ready_only_where_every_part_is() -> None:
 
 def test_halts_come_first_among_the_alerts() -> None:
     halt = {"halted_at": NOW, "reason": "the topic is gone", "detail": None}
-    problem = Problem(level="warning", what="a policy is broken", remedy="Mend it")
+    problem = StatusProblem(level="warning", what="a policy is broken", remedy="Mend it")
     document = status_document(facts(open_halts=[halt]), live(problems=[problem]), NOW)
     assert "the topic is gone" in document["alerts"][0]["what"]
     assert document["alerts"][1]["what"] == "a policy is broken"

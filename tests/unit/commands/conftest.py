@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import RunCommand, run_command
-from tests.daemon_world import ServedParts, environment, settings_for
+from tests.support.commands import RunCommand, run_command
+from tests.support.daemon_world import ServedParts, environment, settings_for
 
 
 @pytest.fixture(scope="module")

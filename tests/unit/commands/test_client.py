@@ -7,9 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from daemon.commands.client import DaemonClient
-from daemon.commands.errors import NoDaemonError
-from daemon.domain.errors import HaltError, RefusedError
+from adaptd.daemon.commands.client import DaemonClient
+from adaptd.daemon.commands.errors import NoDaemonError
+from adaptd.daemon.wire.errors import HaltError, RefusedError
 
 
 class Door(ThreadingHTTPServer):

@@ -6,12 +6,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from daemon.demo.broker import free_port
-from daemon.domain.states import RunState
-from daemon.store.adapters import AdapterRow, AdapterStore, Origin
-from daemon.store.runs import Run, RunStore
-from tests.commands import RunCommand
-from tests.daemon_world import ServedParts, token_for
+from adaptd.daemon.demo.broker import free_port
+from adaptd.daemon.domain.states import RunState
+from adaptd.daemon.store.lifecycle.adapters import AdapterRow, AdapterStore, Origin
+from adaptd.daemon.store.lifecycle.runs import Run, RunStore
+from tests.support.commands import RunCommand
+from tests.support.daemon_world import ServedParts, token_for
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -48,6 +48,17 @@ def test_status_is_a_line_an_alias_and_its_trouble_is_on_stderr(run: RunCommand)
     assert "NOT READY" in shown.err
     assert "not ready: vllm" in shown.err
     assert run("status", "--json").data["models"][0]["model"] == "support"
+
+
+def test_status_counts_ratings_that_older_releases_stored_without_a_scale(
+    run: RunCommand, served: ServedParts
+) -> None:
+    assert "without a scale" not in run("status").err
+    count = "UPDATE unscaled_ratings SET feedback = {}"
+    served.run(served.database.write(lambda cursor: cursor.execute(count.format(3))))
+    assert "3 ratings without a scale" in run("status").err
+    assert run("status", "--json").data["events"]["unscaled_ratings"] == 3
+    served.run(served.database.write(lambda cursor: cursor.execute(count.format(0))))
 
 
 def test_watch_draws_the_run_with_its_progress(run: RunCommand, a_run: Run) -> None:

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.commands import RunCommand
+from tests.support.commands import RunCommand
 
 
 def test_a_person_is_erased_and_the_report_says_what_is_left_to_do(run: RunCommand) -> None:

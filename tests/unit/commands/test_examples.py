@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from daemon.doctor.policies import check_policy
-from daemon.doctor.traffic import Seen
-from daemon.policy.load import Limits
-from daemon.settings import Settings, load_settings
+from adaptd.daemon.doctor.policies import check_policy
+from adaptd.daemon.doctor.traffic import Seen
+from adaptd.daemon.policy.load import Limits
+from adaptd.daemon.settings import Settings, load_settings
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "daemon" / "commands" / "examples"
 LIMITS = Limits(bases=frozenset({"smollm2-135m"}), max_rank=8)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from daemon.cli import app
-from daemon.demo.broker import free_port
-from daemon.domain.tokens import TokenBook
+from adaptd.daemon.cli import app
+from adaptd.daemon.demo.broker import free_port
+from adaptd.daemon.wire.tokens import TokenBook
 
 
 @pytest.fixture

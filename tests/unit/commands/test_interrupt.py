@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 
-from tests.broker import ROOT
+from tests.support.broker import ROOT
 
 
 def test_ctrl_c_while_a_command_waits_for_the_daemon_leaves_no_trace() -> None:
@@ -14,7 +14,7 @@ def test_ctrl_c_while_a_command_waits_for_the_daemon_leaves_no_trace() -> None:
         silent.settimeout(60)
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         command = subprocess.Popen(
-            [sys.executable, "-m", "daemon.cli", "status"],
+            [sys.executable, "-m", "adaptd.daemon.cli", "status"],
             cwd=ROOT,
             env=os.environ | {"ADAPTD_URL": url, "ADAPTD_TOKEN": "t"},
             stdout=subprocess.PIPE,

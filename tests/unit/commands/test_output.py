@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from daemon.commands.output import cell, leaves, print_fields, print_rows
+from adaptd.daemon.commands.output import cell, leaves, print_fields, print_rows
 
 
 @pytest.mark.parametrize(

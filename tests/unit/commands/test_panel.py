@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from daemon.commands.panel import evidence_rows, progress_words, render
+from adaptd.daemon.commands.panel import evidence_rows, progress_words, render
 
 GUARD = {
     "units_live": 90,

@@ -6,9 +6,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.commands import RunCommand
-from tests.daemon_world import ServedParts, token_for
-from tests.event_samples import an_interaction, as_bytes
+from tests.support.commands import RunCommand
+from tests.support.daemon_world import ServedParts, token_for
+from tests.support.event_samples import an_interaction, as_bytes
 
 
 @pytest.fixture

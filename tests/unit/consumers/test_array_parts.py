@@ -3,11 +3,11 @@
 import msgspec
 import pytest
 
-from consumers.http import BodyTooLargeError, EventDoor
-from consumers.parse import UnreadableError, array_parts, split
-from daemon.domain.tokens import Principal
-from daemon.store.database import Database
-from tests.ingesting import Ingesting
+from adaptd.consumers.decoding.json_events import UnreadableError, array_parts, split
+from adaptd.consumers.doors.http_door import BodyTooLargeError, EventDoor
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.wire.tokens import Principal
+from tests.support.ingesting import Ingesting
 
 MANY = 600_000
 NUMBERS = b"[" + b"1," * MANY + b"1]"

@@ -10,7 +10,7 @@ import zstandard
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
-from consumers.batches import REFUSED_HEADER, bound_answer, bounded
+from adaptd.consumers.kafka.batch_bounds import REFUSED_HEADER, bound_answer, bounded
 
 CODECS = {"gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 MIB = 1 << 20

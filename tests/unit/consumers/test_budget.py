@@ -7,8 +7,14 @@ from typing import Any, NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.budget import RECORD_BYTES, Budget, parts, size_bytes, transactions
-from tests.waiting import LIMIT_S
+from adaptd.consumers.kafka.memory_budget import (
+    RECORD_BYTES,
+    Budget,
+    parts,
+    size_bytes,
+    transactions,
+)
+from tests.support.waiting import LIMIT_S
 
 
 class KafkaRecord(NamedTuple):

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from consumers.decode import SIGNED, Record, decode
-from consumers.parse import MAX_BATCH, MAX_DEPTH, MAX_EVENT_BYTES
-from daemon.domain.ingest import Decoded, Span
-from daemon.store.database import Database
-from tests.event_samples import a_correction, a_rating, an_interaction, as_bytes
-from tests.ingesting import EVENTS, UNSIGNED, Ingesting, chunk
+from adaptd.consumers.decoding.decode import SIGNED, Record, decode
+from adaptd.consumers.decoding.json_events import MAX_BATCH, MAX_DEPTH, MAX_EVENT_BYTES
+from adaptd.daemon.domain.ingest import Decoded, Span
+from adaptd.daemon.store.database.database import Database
+from tests.support.event_samples import a_correction, a_rating, an_interaction, as_bytes
+from tests.support.ingesting import EVENTS, UNSIGNED, Ingesting, chunk
 
 
 def decoded(*values: Any, **options: Any) -> Decoded:
@@ -181,7 +181,7 @@ def _read(table: Any) -> list[dict[str, Any]]:
         (as_bytes(an_interaction(schema="other/1")), "unknown_schema"),
         (as_bytes(an_interaction(schema=None)), "unknown_schema"),
         (as_bytes(a_correction("i1", text=" ")), "incomplete"),
-        (as_bytes(a_rating("i1", value=3)), "rating_out_of_range"),
+        (as_bytes(a_rating("i1", value=3)), "rating_without_scale"),
         (b'{"batch": []}', "empty_batch"),
         (b'{"batch": 1}', "invalid"),
         (as_bytes({"batch": [1] * (MAX_BATCH + 1)}), "batch_too_long"),

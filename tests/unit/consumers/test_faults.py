@@ -4,7 +4,7 @@ import aiokafka.errors as kafka
 import duckdb
 import pytest
 
-from consumers.faults import (
+from adaptd.consumers.kafka.failures import (
     MENDABLE,
     ClientFellError,
     blaming_client,
@@ -12,9 +12,10 @@ from consumers.faults import (
     outlasted,
     told,
 )
-from consumers.gaps import GapError
-from consumers.topics import BrokerAwayError
-from daemon.domain.errors import (
+from adaptd.consumers.kafka.gaps import GapError
+from adaptd.consumers.kafka.topic_admin import BrokerAwayError
+from adaptd.daemon.store.database.sql_errors import write_error
+from adaptd.daemon.wire.errors import (
     ChainError,
     FreshStartError,
     HaltError,
@@ -23,7 +24,6 @@ from daemon.domain.errors import (
     StoreFullError,
     StoreShortError,
 )
-from daemon.store.faults import write_error
 
 WORDS = ("somewhere", "something", "Do this")
 

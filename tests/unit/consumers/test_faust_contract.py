@@ -1,6 +1,6 @@
 """What we use of Faust's and aiokafka's insides.
 
-On failure read consumers/app.py and consumers/chunk_thread.py, then upgrade.
+On failure read consumers/kafka/faust_app.py and consumers/kafka/fetch_thread.py, then upgrade.
 """
 
 import inspect
@@ -19,10 +19,15 @@ from faust.tables.recovery import Recovery
 from faust.transport.consumer import Consumer, ThreadDelegateConsumer
 from faust.transport.drivers import aiokafka as driver
 
-from consumers.app import ChunkConsumer, ConsumerSettings, _credentials, build_app
-from consumers.chunk_thread import ChunkThread
-from consumers.service import IngestService
-from daemon.domain.kafka import KafkaSecurity
+from adaptd.consumers.kafka.faust_app import (
+    ChunkConsumer,
+    ConsumerSettings,
+    _credentials,
+    build_app,
+)
+from adaptd.consumers.kafka.fetch_thread import ChunkThread
+from adaptd.consumers.kafka.service import IngestService
+from adaptd.daemon.wire.kafka import KafkaSecurity
 
 
 def parameters(function: object) -> list[str]:

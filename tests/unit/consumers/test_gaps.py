@@ -2,8 +2,8 @@
 
 import pytest
 
-from consumers.gaps import GapError, find_gaps
-from daemon.domain.ingest import LogRange, Partition, StoredOffset
+from adaptd.consumers.kafka.gaps import GapError, find_gaps
+from adaptd.daemon.domain.ingest import LogRange, Partition, StoredOffset
 
 AT = Partition("events", 0)
 

@@ -8,14 +8,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from consumers.http import BodyTooLargeError, DoorBusyError, EventDoor, EventResult
-from daemon.domain.errors import RefusedError, StoreError
-from daemon.domain.ingest import HTTP, HTTP_PARTITION
-from daemon.domain.tokens import Principal
-from daemon.store.database import Database
-from tests.event_samples import a_correction, a_rating, an_interaction, as_bytes
-from tests.ingesting import Ingesting
-from tests.waiting import LIMIT_S, until
+from adaptd.consumers.doors.http_door import (
+    BodyTooLargeError,
+    DoorBusyError,
+    EventDoor,
+    EventResult,
+)
+from adaptd.daemon.domain.ingest import HTTP, HTTP_PARTITION
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.wire.errors import RefusedError, StoreError
+from adaptd.daemon.wire.tokens import Principal
+from tests.support.event_samples import a_correction, a_rating, an_interaction, as_bytes
+from tests.support.ingesting import Ingesting
+from tests.support.waiting import LIMIT_S, until
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -73,7 +78,7 @@ async def test_each_event_of_a_body_has_its_own_answer(door: EventDoor) -> None:
         "not_an_object",
         "stored",
         "invalid",
-        "rating_out_of_range",
+        "rating_without_scale",
     ]
     assert [(result.item, result.index) for result in results] == [
         (0, 0),

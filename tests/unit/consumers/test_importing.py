@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from consumers.import_options import ImportOptions, ImportStep, Rating
-from consumers.importing import ImportDesk, import_sender, read_lines, refused_lines
-from daemon.domain.errors import RefusedError
-from daemon.domain.tokens import Principal
-from daemon.store.database import Database
-from tests.event_samples import a_rating, an_interaction, as_bytes
-from tests.ingesting import Ingesting
+from adaptd.consumers.doors.file_import import ImportDesk, import_sender, read_lines, refused_lines
+from adaptd.consumers.doors.import_options import ImportOptions, ImportStep, Rating
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.wire.errors import RefusedError
+from adaptd.daemon.wire.tokens import Principal
+from tests.support.event_samples import a_rating, an_interaction, as_bytes
+from tests.support.ingesting import Ingesting
 
 OPERATOR = Principal(id="ada", tenant="ops", scopes=frozenset({"operate"}))
 DIGEST = hashlib.sha256(b"file").hexdigest()

@@ -5,8 +5,8 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
-from consumers.app import ChunkConsumer
-from consumers.budget import Budget
+from adaptd.consumers.kafka.faust_app import ChunkConsumer
+from adaptd.consumers.kafka.memory_budget import Budget
 
 _HEALTHY = TopicPartition("t", 1)
 

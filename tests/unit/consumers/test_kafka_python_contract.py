@@ -1,4 +1,4 @@
-"""What we use of kafka-python's insides. On failure read consumers/log_reader.py, then upgrade."""
+"""What we use inside kafka-python. On failure read consumers/kafka/log_reader.py, then upgrade."""
 
 import inspect
 

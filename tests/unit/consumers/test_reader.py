@@ -8,18 +8,18 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from consumers.app import Chunk
-from consumers.gaps import OF_IDENTITY, GapError
-from consumers.reader import ChunkReader
-from consumers.topics import BrokerAwayError, Cluster
-from daemon.domain.errors import ChainError
-from daemon.domain.events import SIGNATURE_HEADER
-from daemon.domain.ingest import KAFKA, LogRange, Partition
-from daemon.domain.signing import derive, sign
-from daemon.store.database import Database
-from tests.event_samples import a_correction, an_interaction, as_bytes
-from tests.ingesting import Ingesting
-from tests.waiting import LIMIT_S
+from adaptd.consumers.kafka.chunk_reader import ChunkReader
+from adaptd.consumers.kafka.faust_app import Chunk
+from adaptd.consumers.kafka.gaps import OF_IDENTITY, GapError
+from adaptd.consumers.kafka.topic_admin import BrokerAwayError, Cluster
+from adaptd.daemon.domain.ingest import KAFKA, LogRange, Partition
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.wire.errors import ChainError
+from adaptd.daemon.wire.events import SIGNATURE_HEADER
+from adaptd.daemon.wire.signing import derive, sign
+from tests.support.event_samples import a_correction, an_interaction, as_bytes
+from tests.support.ingesting import Ingesting
+from tests.support.waiting import LIMIT_S
 
 KEY = derive(b"secret", "events")
 AT = Partition("interactions", 0)

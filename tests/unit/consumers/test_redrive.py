@@ -6,16 +6,16 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
-from consumers.decode import Record, Sender, decode
-from consumers.parse import UnreadableError
-from consumers.redrive import Redriver
-from daemon.domain.dead_letters import LetterChoice
-from daemon.domain.ingest import KAFKA, Span
-from daemon.store.database import Database
-from daemon.store.dead_letters import DeadLetterStore
-from daemon.store.unstorable import addresses
-from tests.event_samples import a_rating, an_interaction, as_bytes
-from tests.ingesting import EVENTS, UNSIGNED, Ingesting
+from adaptd.consumers.decoding.decode import Record, Sender, decode
+from adaptd.consumers.decoding.json_events import UnreadableError
+from adaptd.consumers.rereading.redrive import Redriver
+from adaptd.daemon.domain.dead_letters import LetterChoice
+from adaptd.daemon.domain.ingest import KAFKA, Span
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.ingest.dead_letters import DeadLetterStore
+from adaptd.daemon.store.ingest.refused_rows import addresses
+from tests.support.event_samples import a_rating, an_interaction, as_bytes
+from tests.support.ingesting import EVENTS, UNSIGNED, Ingesting
 
 NOT_YET = an_interaction(id="i9", schema="adaptd.interaction/9")
 

@@ -4,15 +4,15 @@ from datetime import UTC, datetime
 
 import pytest
 
-from consumers.log_reader import LogReader
-from consumers.replay_ranges import ask_ranges
-from consumers.topics import Cluster
-from daemon.domain.errors import RefusedError
-from daemon.domain.ingest import KAFKA, LogRange, Partition, Span
-from daemon.domain.kafka import KafkaSecurity
-from daemon.domain.replays import ReplayRange, ReplayRequest
-from daemon.store.database import Database
-from tests.ingesting import Ingesting, no_events
+from adaptd.consumers.kafka.log_reader import LogReader
+from adaptd.consumers.kafka.topic_admin import Cluster
+from adaptd.consumers.rereading.ranges import ask_ranges
+from adaptd.daemon.domain.ingest import KAFKA, LogRange, Partition, Span
+from adaptd.daemon.domain.replays import ReplayRange, ReplayRequest
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.wire.errors import RefusedError
+from adaptd.daemon.wire.kafka import KafkaSecurity
+from tests.support.ingesting import Ingesting, no_events
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 CLUSTER = Cluster(cluster_id="c", topics={"t": ("id", 2), "other": ("id2", 1)})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumers.topic_checks import WANTED, TopicSettings, find_faults
+from adaptd.consumers.kafka.topic_advice import WANTED, TopicSettings, find_faults
 
 GOOD = {
     **WANTED,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from consumers.watchdog import StuckError, Watchdog, lags
-from daemon.domain.ingest import Partition
+from adaptd.consumers.kafka.stall_detector import StuckError, Watchdog, lags
+from adaptd.daemon.domain.ingest import Partition
 
 AT = Partition("events", 0)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from daemon.settings import Settings, UpstreamSettings
+from adaptd.daemon.settings import Settings, UpstreamSettings
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.dataset.groups import Split, members_of, message_key, split_examples
-from daemon.dataset.prompts import normalised
-from daemon.dataset.select import Example
-from daemon.store.datasets import Member
+from adaptd.daemon.dataset.groups import Split, members_of, message_key, split_examples
+from adaptd.daemon.dataset.prompts import normalised
+from adaptd.daemon.dataset.select import Example
+from adaptd.daemon.store.lifecycle.snapshots import Member
 
 
 def an_example(number: int, conversation: str, text: str, kind: str = "correction") -> Example:

@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.dataset.messages import RenderError, prepared_args, prepared_messages, prepared_tools
+from adaptd.daemon.dataset.messages import (
+    RenderError,
+    prepared_args,
+    prepared_messages,
+    prepared_tools,
+)
 
 
 def prepared(*messages: Any, knows_developer: bool = False) -> list[dict[str, Any]]:

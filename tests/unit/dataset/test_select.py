@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.dataset.prompts import last_words, normalised, prompt_key
-from daemon.dataset.select import Selection, fair_cap, select_examples
-from daemon.policy.model import Caps, Select
+from adaptd.daemon.dataset.prompts import last_words, normalised, prompt_key
+from adaptd.daemon.dataset.select import Selection, fair_cap, select_examples
+from adaptd.daemon.policy.model import Caps, Select
 
 AS_OF = datetime(2026, 11, 2, tzinfo=UTC)
 EARLIER = AS_OF - timedelta(hours=5)
@@ -41,6 +41,7 @@ def said(number: int = 1, user: str | None = "ada", **fields: Any) -> dict[str, 
         "text": None,
         "message": None,
         "value": None,
+        "unscaled": False,
         "effective_at": EARLIER,
         "ingested_at": EARLIER,
     } | fields
@@ -74,6 +75,32 @@ def test_a_correction_wins_over_a_thumb() -> None:
 
 def test_an_approved_answer_is_learnt_as_served() -> None:
     assert answers(selected(a_row(ratings=[said(value=1.0)]))) == ["delivery"]
+
+
+@pytest.mark.parametrize("value", [0.5, -0.5, 0.0])
+def test_a_rating_without_a_scale_never_trains(value: float) -> None:
+    selection = selected(a_row(ratings=[said(value=value, unscaled=True)]))
+
+    assert (answers(selection), selection.refused) == ([], {"rating_without_scale": 1})
+
+
+@pytest.mark.parametrize(
+    ("others", "found"),
+    [([said(2, "bob", value=1.0)], ["delivery"]), ([said(2, "bob", value=-1.0)], [])],
+)
+def test_a_rating_without_a_scale_leaves_it_to_the_others(
+    others: list[dict[str, Any]], found: list[str]
+) -> None:
+    selection = selected(a_row(ratings=[said(1, value=0.5, unscaled=True), *others]))
+
+    assert answers(selection) == found
+    assert selection.refused["rating_without_scale"] == 1
+
+
+def test_a_correction_wins_over_a_rating_without_a_scale() -> None:
+    row = a_row(corrections=[said(1, text="pin")], ratings=[said(2, value=0.5, unscaled=True)])
+
+    assert (answers(selected(row)), selected(row).refused) == (["pin"], {})
 
 
 def test_a_thumb_down_alone_never_trains() -> None:

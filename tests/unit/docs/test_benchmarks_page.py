@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any
 
-from tests.broker import ROOT
+from tests.support.broker import ROOT
 
 PAGE = (ROOT / "docs" / "benchmarks.md").read_text()
 ROWS = re.findall(r"^\| (.+?) \| ([\d,]+) \| ([\d.]+) \| (\d+) \|", PAGE, re.MULTILINE)

@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from daemon.cli import app
+from adaptd.daemon.cli import app
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "cli.md"
 ROW = re.compile(r"^\| `adaptd ([a-z ]+)`", re.MULTILINE)

@@ -1,9 +1,9 @@
 from pathlib import Path
 
-from daemon.domain.routes import GatewayState
-from serving.allowlist import CHAT_FIELDS, COMPLETION_FIELDS
-from serving.metrics import GatewayMetrics
-from serving.settings import GatewaySettings
+from adaptd.daemon.wire.routes import GatewayState
+from adaptd.serving.gateway.allowlist import CHAT_FIELDS, COMPLETION_FIELDS
+from adaptd.serving.gateway.metrics import GatewayMetrics
+from adaptd.serving.gateway.settings import GatewaySettings
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "gateway.md").read_text()
 

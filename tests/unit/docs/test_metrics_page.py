@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from daemon.domain.routes import GatewayState
-from daemon.web.metrics import METRICS
-from serving.metrics import GatewayMetrics
+from adaptd.daemon.web.metrics import METRICS
+from adaptd.daemon.wire.routes import GatewayState
+from adaptd.serving.gateway.metrics import GatewayMetrics
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "metrics.md"
 ROW = re.compile(r"^\| `(adaptd_\w+)` \| (.+?) \| (.+) \|$", re.MULTILINE)

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_settings import BaseSettings
 
-from daemon.settings import Settings, UpstreamSettings
+from adaptd.daemon.settings import Settings, UpstreamSettings
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "settings.md"
 ROW = re.compile(r"^\| `([a-z_.]+)` \| `(ADAPTD_[A-Z_]+)` \| (.+?) \| (.+) \|$", re.MULTILINE)

@@ -11,11 +11,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from consumers.topic_checks import TopicSettings
-from consumers.topics import Cluster
-from daemon.doctor.broker import judge_topics
-from daemon.doctor.findings import Finding, Level
-from daemon.doctor.machine import (
+from adaptd.consumers.kafka.topic_admin import Cluster
+from adaptd.consumers.kafka.topic_advice import TopicSettings
+from adaptd.daemon.doctor.broker import judge_topics
+from adaptd.daemon.doctor.examine import how_to_start
+from adaptd.daemon.doctor.findings import Finding, Level
+from adaptd.daemon.doctor.machine import (
     check_home,
     judge_daemon,
     judge_extra,
@@ -24,17 +25,18 @@ from daemon.doctor.machine import (
     port_is_taken,
     store_is_held,
 )
-from daemon.doctor.serving import (
+from adaptd.daemon.doctor.serving import (
     VllmFacts,
     judge_bases,
     judge_format,
     judge_slots,
     judge_vllm,
 )
-from daemon.doctor.traffic import judge_maturity
-from daemon.domain.calibration import Calibration
-from daemon.domain.machine import Machine
-from tests.tiny_model import make_tiny_base
+from adaptd.daemon.doctor.traffic import judge_maturity
+from adaptd.daemon.domain.calibration import Calibration
+from adaptd.daemon.domain.machine import Machine
+from adaptd.daemon.settings import Settings
+from tests.support.tiny_model import make_tiny_base
 
 VLLM = VllmFacts(
     answers=True, is_vllm=True, has_gateway=True, lora=True, runtime_loading=True, max_loras=4
@@ -334,3 +336,16 @@ def test_memory_that_does_not_suffice_is_warned_of(
     found = judge_memory(6 * gib, limit=limit * gib, available=available * gib, runs=runs)
     assert found.level is level
     assert "6.0 GiB" in found.what
+
+
+def test_the_line_that_starts_the_server_by_hand_is_the_one_adaptd_uses(tmp_path: Path) -> None:
+    """The CPU build needs a variable and an option, or two processes spin for its cores."""
+    base = make_tiny_base(tmp_path / "tiny")
+    settings = Settings(home=tmp_path / "home", bases={"tiny": base}, policies_dir=tmp_path)
+
+    line = how_to_start(settings)
+
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING=0" in line
+    assert "--distributed-executor-backend uni" in line
+    assert f"ADAPTD_GATEWAY_CONFIG={(tmp_path / 'home' / 'gateway.json').resolve()}" in line
+    assert "HOME=" not in line.replace("ADAPTD_HOME=", "")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.doctor.traffic import Seen, duration, events_to_notice, hours_to_notice
+from adaptd.daemon.doctor.traffic import Seen, duration, events_to_notice, hours_to_notice
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,15 @@ from pathlib import Path
 
 import pytest
 
-from daemon.domain.bases import (
+from adaptd.daemon.domain.bases import (
     DIGEST_FILE,
     base_digest,
     chat_template,
     template_digest,
     write_digest,
 )
-from daemon.domain.errors import SettingsError
-from tests.tiny_model import CHAT_TEMPLATE, make_tiny_base
+from adaptd.daemon.wire.errors import SettingsError
+from tests.support.tiny_model import CHAT_TEMPLATE, make_tiny_base
 
 
 def test_two_copies_of_a_base_have_one_digest(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.domain.machine import (
+from adaptd.daemon.domain.machine import (
     allowed_cores,
     core_count,
     has_quota,

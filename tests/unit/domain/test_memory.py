@@ -2,7 +2,7 @@
 
 import pytest
 
-from daemon.domain.memory import DEMO_WEIGHTS_BYTES, memory_problem, needed_bytes
+from adaptd.daemon.domain.memory import DEMO_WEIGHTS_BYTES, memory_problem, needed_bytes
 
 GIB = 2**30
 

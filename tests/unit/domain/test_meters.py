@@ -2,7 +2,7 @@
 
 import pytest
 
-from daemon.domain.meters import Distribution
+from adaptd.daemon.domain.meters import Distribution
 
 
 def test_buckets_count_what_is_at_most_their_bound() -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from daemon.domain.patience import Patience, Peak, WorkPatience
-from daemon.domain.processes import Work
+from adaptd.daemon.domain.patience import Patience, Peak, WorkPatience
+from adaptd.daemon.domain.processes import Work
 
 
 class Clock:

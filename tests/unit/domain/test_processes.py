@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from daemon.domain.processes import Work, group_members, stat_fields, work_of
-from tests.waiting import until_blocking
+from adaptd.daemon.domain.processes import Work, group_members, stat_fields, work_of
+from tests.support.waiting import until_blocking
 
 BUSY = "import subprocess,sys\nsubprocess.Popen(['sleep','60'])\nwhile True: pass"
 

@@ -2,14 +2,14 @@
 
 import pytest
 
-from daemon.domain.errors import RefusedError
-from daemon.domain.states import AdapterState, RunState
-from daemon.domain.transitions import (
+from adaptd.daemon.domain.states import AdapterState, RunState
+from adaptd.daemon.domain.transitions import (
     ADAPTER_MOVES,
     RUN_MOVES,
     check_adapter_move,
     check_run_move,
 )
+from adaptd.daemon.wire.errors import RefusedError
 
 
 def test_every_state_has_its_moves() -> None:

@@ -7,24 +7,24 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from daemon.domain.erasures import Person, pseudonym
-from daemon.domain.errors import RefusedError
-from daemon.domain.rollouts import Rollout
-from daemon.domain.states import AdapterState, RolloutState
-from daemon.erasure.retention import RetentionService
-from daemon.policy.decide import Facts, Usable, decide
-from daemon.policy.model import Policy
-from daemon.rollout import changes
-from daemon.rollout.changes import By
-from daemon.rollout.world import World
-from daemon.store.adapters import AdapterRow
-from daemon.store.database import Database, rows
-from daemon.store.erasures import ErasureStore
-from daemon.store.retention import RetentionStore
-from daemon.store.statements import statements
-from tests.erasure_world import ErasureWorld
-from tests.event_samples import a_rating, an_interaction
-from tests.ingesting import Ingesting
+from adaptd.daemon.domain.erasures import Person, pseudonym
+from adaptd.daemon.domain.rollouts import Rollout
+from adaptd.daemon.domain.states import AdapterState, RolloutState
+from adaptd.daemon.erasure.retention import RetentionService
+from adaptd.daemon.policy.model import Policy
+from adaptd.daemon.rollout import apply as changes
+from adaptd.daemon.rollout.apply import By
+from adaptd.daemon.rollout.state import RolloutFacts
+from adaptd.daemon.scheduling.decide import Facts, Usable, decide
+from adaptd.daemon.store.database.database import Database, rows
+from adaptd.daemon.store.database.statements import statements
+from adaptd.daemon.store.lifecycle.adapters import AdapterRow
+from adaptd.daemon.store.privacy.erasures import ErasureStore
+from adaptd.daemon.store.privacy.retention import RetentionStore
+from adaptd.daemon.wire.errors import RefusedError
+from tests.support.erasure_world import ErasureWorld
+from tests.support.event_samples import a_rating, an_interaction
+from tests.support.ingesting import Ingesting
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 V1, V2, V3 = "support@v1-11111111", "support@v2-22222222", "support@v3-33333333"
@@ -74,7 +74,7 @@ def test_a_tainted_version_is_nothing_to_return_to_once_its_replacement_is_live(
     )
     versions = {V1: STATES.LAST_GOOD, V2: STATES.LIVE, V3: STATES.CANARY}
     found = [version(name, state, tainted=name in tainted) for name, state in versions.items()]
-    world = World.of(found, [rollout])
+    world = RolloutFacts.of(found, [rollout])
 
     change = changes.promote(world, rollout, By(actor="t", reason="", now=NOW))
 

@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from consumers.parse import UnreadableError
-from consumers.redrive import Redriver
-from daemon.domain.dead_letters import LetterChoice
-from daemon.domain.erasures import Person
-from daemon.erasure.outside import beyond_reach
-from daemon.erasure.parts import build_forgetting
-from daemon.settings import Settings
-from daemon.store.database import Database
-from daemon.store.dead_letters import DeadLetterStore
-from tests.erasure_world import SECRET, ErasureWorld, NoRollouts
-from tests.event_samples import an_interaction
-from tests.ingesting import chunk
+from adaptd.consumers.decoding.json_events import UnreadableError
+from adaptd.consumers.rereading.redrive import Redriver
+from adaptd.daemon.domain.dead_letters import LetterChoice
+from adaptd.daemon.domain.erasures import Person
+from adaptd.daemon.erasure.outside import beyond_reach
+from adaptd.daemon.settings import Settings
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.ingest.dead_letters import DeadLetterStore
+from adaptd.daemon.wiring.erasing import build_forgetting
+from tests.support.erasure_world import SECRET, ErasureWorld, NoRollouts
+from tests.support.event_samples import an_interaction
+from tests.support.ingesting import chunk
 
 ADA = Person("ada")
 REFUSED = "adaptd.interaction/9"

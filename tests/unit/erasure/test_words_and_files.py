@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from daemon.domain.words import json_strings, matcher_of
-from daemon.erasure.leftovers import lost_snapshots, remove_run, remove_tree
-from daemon.erasure.outside import beyond_reach
-from daemon.erasure.search import BLOCK_BYTES, blot, clear_home, search_folder
-from daemon.erasure.spool_files import clear_spool
-from daemon.training.job import LOCK_FILE
+from adaptd.daemon.domain.words import json_strings, matcher_of
+from adaptd.daemon.erasure.leftovers import lost_snapshots, remove_run, remove_tree
+from adaptd.daemon.erasure.outside import beyond_reach
+from adaptd.daemon.erasure.search import BLOCK_BYTES, blot, clear_home, search_folder
+from adaptd.daemon.erasure.spool_files import clear_spool
+from adaptd.daemon.training.job import LOCK_FILE
 
 ADA = matcher_of({"id-1234"}, "ada")
 

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from daemon.domain.states import Verdict
-from daemon.evaluation.exact_match import Counts, improvement_evidence, margin_evidence
-from daemon.evaluation.gate import Criterion, Gate
-from daemon.evaluation.judge import evidence, judge
-from daemon.evaluation.pairs import Gains, Metric, Suite
-from daemon.evaluation.permutation import sign_flip_p
-from daemon.evaluation.spending import alpha_for
-from tests.measurements import answers, nll_gains
+from adaptd.daemon.domain.states import Verdict
+from adaptd.daemon.evaluation.criteria import Criterion, Gate
+from adaptd.daemon.evaluation.judge import evidence, judge
+from adaptd.daemon.evaluation.pairs import Metric, Suite
+from adaptd.daemon.stats.alpha_spending import alpha_for
+from adaptd.daemon.stats.exact_match import Counts, improvement_evidence, margin_evidence
+from adaptd.daemon.stats.gains import Gains
+from adaptd.daemon.stats.sign_flips import sign_flip_p
+from tests.support.measurements import answers, nll_gains
 
 ALPHA = 0.05
 

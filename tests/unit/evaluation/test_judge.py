@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon.domain.states import Verdict
-from daemon.evaluation.gate import Criterion, Gate, Judgement
-from daemon.evaluation.judge import judge, overall
-from daemon.evaluation.pairs import Metric, Pair, Suite
-from tests.measurements import a_pair, answers, mirrored, nll_gains
+from adaptd.daemon.domain.states import Verdict
+from adaptd.daemon.evaluation.criteria import Criterion, Gate, Judgement
+from adaptd.daemon.evaluation.judge import judge, overall
+from adaptd.daemon.evaluation.pairs import Metric, Pair, Suite
+from tests.support.measurements import a_pair, answers, mirrored, nll_gains
 
 BETTER = Criterion(Metric.EXACT_MATCH, Suite.FRESH)
 BETTER_NLL = Criterion(Metric.NLL, Suite.FRESH)

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.domain.errors import HostError
-from daemon.evaluation.measure import (
+from adaptd.daemon.evaluation.measure import (
     SLACK_TOKENS,
     Bench,
     answer_limit,
@@ -16,10 +15,11 @@ from daemon.evaluation.measure import (
     normalised,
     score_of,
 )
-from daemon.evaluation.suites import Item
-from daemon.store.database import Database
-from daemon.store.evaluations import EvaluationStore
-from tests.fakes import FakeHost
+from adaptd.daemon.evaluation.suites import Item
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.lifecycle.evaluations import EvaluationStore
+from adaptd.daemon.wire.errors import HostError
+from tests.support.fakes import FakeHost
 
 
 class Heard:

@@ -2,10 +2,9 @@
 
 import pytest
 
-from daemon.evaluation.gate import Criterion, Gate
-from daemon.evaluation.matched import difference_p
-from daemon.evaluation.pairs import Metric, Suite
-from daemon.evaluation.power import (
+from adaptd.daemon.evaluation.criteria import Criterion, Gate
+from adaptd.daemon.evaluation.pairs import Metric, Suite
+from adaptd.daemon.evaluation.power import (
     fewest_to_keep,
     gate_needs,
     gate_problems,
@@ -14,7 +13,8 @@ from daemon.evaluation.power import (
     items_to_improve,
     items_to_keep,
 )
-from daemon.evaluation.spending import alpha_for
+from adaptd.daemon.stats.alpha_spending import alpha_for
+from adaptd.daemon.stats.matched_pairs import difference_p
 
 BETTER_FRESH = Criterion(Metric.EXACT_MATCH, Suite.FRESH)
 

@@ -1,17 +1,17 @@
-"""Files that gateways and server share with the daemon mean what they meant to an earlier release."""
+"""Files that gateways and server share with the daemon mean what an earlier release meant."""
 
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from daemon.domain.routes import RouteTable
-from daemon.domain.signing import load_secret
-from daemon.domain.tokens import TokenBook, ensure_control_token, list_tokens
-from daemon.training.adapter_files import check_files
-from serving.routing import RouteBook
-from serving.server_process import is_alive, read_record
-from serving.settings import load_settings, write_settings
+from adaptd.daemon.training.adapter_files import check_files
+from adaptd.daemon.wire.routes import RouteTable
+from adaptd.daemon.wire.signing import load_secret
+from adaptd.daemon.wire.tokens import TokenBook, ensure_control_token, list_tokens
+from adaptd.serving.gateway.route_book import RouteBook
+from adaptd.serving.gateway.settings import load_settings, write_settings
+from adaptd.serving.host.server_process import is_alive, read_record
 from tests.net.answers import arms
 from tests.net.artifacts import as_json, differences, recorded
 from tests.net.gateway import gateway_file_of, waiting_lines

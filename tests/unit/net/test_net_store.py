@@ -7,27 +7,27 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from daemon.domain.erasures import ErasureState
-from daemon.domain.routes import Route, RouteTable
-from daemon.domain.signing import derive, load_secret
-from daemon.domain.states import AdapterState, RolloutState, RunState
-from daemon.erasure.service import ErasureService, Places, Stores
-from daemon.policy.book import PolicyBook
-from daemon.store.adapters import AdapterStore
-from daemon.store.database import Database
-from daemon.store.events import EventStore
-from daemon.store.example_files import ExampleFiles
-from daemon.store.policies import PolicyStore
-from daemon.store.rollouts import AdapterMove, Change, RolloutMove, RolloutStore
-from daemon.store.routes import RouteStore
-from daemon.store.runs import RunStore
-from daemon.store.tombstones import Tombstones
-from tests.clock import Clock
-from tests.event_samples import a_rating, an_interaction
-from tests.ingesting import Ingesting
+from adaptd.daemon.domain.erasures import ErasureState
+from adaptd.daemon.domain.states import AdapterState, RolloutState, RunState
+from adaptd.daemon.erasure.service import ErasureService, Places, Stores
+from adaptd.daemon.policy.book import PolicyBook
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.examples.files import ExampleFiles
+from adaptd.daemon.store.ingest.sink import EventStore
+from adaptd.daemon.store.ingest.tombstones import Tombstones
+from adaptd.daemon.store.lifecycle.adapters import AdapterStore
+from adaptd.daemon.store.lifecycle.policies import PolicyStore
+from adaptd.daemon.store.lifecycle.rollouts import AdapterMove, Change, RolloutMove, RolloutStore
+from adaptd.daemon.store.lifecycle.routes import RouteStore
+from adaptd.daemon.store.lifecycle.runs import RunStore
+from adaptd.daemon.wire.routes import Route, RouteTable
+from adaptd.daemon.wire.signing import derive, load_secret
 from tests.net.answers import Answers
 from tests.net.artifacts import differences, recorded
 from tests.net.home import GOING, GONE, NoRollouts
+from tests.support.clock import Clock
+from tests.support.event_samples import a_rating, an_interaction
+from tests.support.ingesting import Ingesting
 
 
 @pytest.fixture

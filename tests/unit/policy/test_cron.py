@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from daemon.policy.cron import check_cron, cron_trigger, next_fire
+from adaptd.daemon.policy.cron import check_cron, cron_trigger, next_fire
 
 SUNDAY = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 

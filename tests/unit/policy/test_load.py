@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.policy.document import read_document
-from daemon.policy.load import Limits, load_policy, parse_policy
-from daemon.policy.schema import schema_text
-from tests.unit.policy.policy_files import FULL, GOLDEN_LINE, MINIMAL, write_golden, write_policy
+from adaptd.daemon.policy.document import read_document
+from adaptd.daemon.policy.load import Limits, load_policy, parse_policy
+from adaptd.daemon.policy.schema import schema_text
+from tests.support.policy_files import FULL, GOLDEN_LINE, MINIMAL, write_golden, write_policy
 
 ROOT = Path(__file__).resolve().parents[3]
 WRONG = """\
@@ -243,7 +243,7 @@ def test_no_value_of_a_key_stops_the_reader(value: object, key: str) -> None:
 
 def test_the_schema_in_the_repository_is_current() -> None:
     assert (ROOT / "policies" / "schema.json").read_text() == schema_text(), (
-        "run `python -m daemon.policy.schema`"
+        "run `python -m adaptd.daemon.policy.schema`"
     )
 
 

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from daemon.policy.load import parse_policy
-from daemon.policy.model import Limit, Policy
-from daemon.policy.values import Duration, Share, read_duration, write_duration
-from tests.unit.policy.policy_files import FULL, MINIMAL
+from adaptd.daemon.policy.load import parse_policy
+from adaptd.daemon.policy.model import Limit, Policy
+from adaptd.daemon.policy.values import Duration, Share, read_duration, write_duration
+from tests.support.policy_files import FULL, MINIMAL
 
 
 def the_policy(text: str) -> Policy:

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daemon.domain.errors import PolicyError, RefusedError
-from daemon.policy.book import PolicyBook
-from daemon.policy.load import Limits
-from daemon.policy.watch import PolicyService
-from daemon.store.database import Database
-from daemon.store.policies import PolicyStore
-from tests.unit.policy.policy_files import FULL, MINIMAL, write_golden, write_policy
-from tests.waiting import until
+from adaptd.daemon.policy.book import PolicyBook
+from adaptd.daemon.policy.load import Limits
+from adaptd.daemon.policy.watch import PolicyService
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.lifecycle.policies import PolicyStore
+from adaptd.daemon.wire.errors import PolicyError, RefusedError
+from tests.support.policy_files import FULL, MINIMAL, write_golden, write_policy
+from tests.support.waiting import until
 
 BROKEN = MINIMAL.replace("base:", "bsae:")
 EDITED = MINIMAL + "train: {rank: 4}\n"

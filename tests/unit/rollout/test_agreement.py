@@ -2,8 +2,8 @@
 
 import pytest
 
-from daemon.domain.routes import Route, RouteTable
-from daemon.rollout.agreement import disagreements, names_in, numbers_of
+from adaptd.daemon.rollout.agreement import disagreements, names_in, numbers_of
+from adaptd.daemon.wire.routes import Route, RouteTable
 
 V1, V2 = "support@v1-aaaaaaaa", "support@v2-bbbbbbbb"
 

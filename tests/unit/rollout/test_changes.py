@@ -5,15 +5,15 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from daemon.domain.rollouts import Frozen, LatencyLimit, Rollout, Waiver
-from daemon.domain.states import AdapterState, RolloutState
-from daemon.domain.transitions import check_adapter_move
-from daemon.rollout import changes
-from daemon.rollout.changes import By, carry_out
-from daemon.rollout.steps import Act, Action
-from daemon.rollout.world import World
-from daemon.store.adapters import AdapterRow
-from daemon.store.rollouts import Change
+from adaptd.daemon.domain.rollouts import Frozen, LatencyLimit, Rollout, Waiver
+from adaptd.daemon.domain.states import AdapterState, RolloutState
+from adaptd.daemon.domain.transitions import check_adapter_move
+from adaptd.daemon.rollout import apply as changes
+from adaptd.daemon.rollout.apply import By, carry_out
+from adaptd.daemon.rollout.decide import Act, NextAction
+from adaptd.daemon.rollout.state import RolloutFacts
+from adaptd.daemon.store.lifecycle.adapters import AdapterRow
+from adaptd.daemon.store.lifecycle.rollouts import Change
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 V1, V2, V3 = "support@v1-11111111", "support@v2-22222222", "support@v3-33333333"
@@ -45,12 +45,12 @@ def version(name: str, state: AdapterState) -> AdapterRow:
     )
 
 
-def world(*rollouts: Rollout, **versions: AdapterState) -> World:
+def world(*rollouts: Rollout, **versions: AdapterState) -> RolloutFacts:
     names = {"v1": V1, "v2": V2, "v3": V3}
-    return World.of([version(names[key], s) for key, s in versions.items()], rollouts)
+    return RolloutFacts.of([version(names[key], s) for key, s in versions.items()], rollouts)
 
 
-def states(before: World, change: Change) -> dict[str, AdapterState]:
+def states(before: RolloutFacts, change: Change) -> dict[str, AdapterState]:
     """The versions' states after a change, each move being a legal one."""
     for move in change.adapters:
         check_adapter_move(move.name, before.adapters[move.name].state, move.to)
@@ -60,7 +60,7 @@ def states(before: World, change: Change) -> dict[str, AdapterState]:
 def test_the_first_step_makes_a_canary_and_freezes_what_it_is_compared_with() -> None:
     before = world(BEGUN, v2=STATES.LIVE, v3=STATES.CANDIDATE)
     frozen = Frozen(latency_limits=[LatencyLimit(4, 30.0)])
-    change = carry_out(before, BEGUN, Action(Act.STEP, "verified", step=1), BY, frozen)
+    change = carry_out(before, BEGUN, NextAction(Act.STEP, "verified", step=1), BY, frozen)
     after = change.rollouts[0].after
     assert (after.state, after.step, after.step_started_at) == (RolloutState.STEP, 1, NOW)
     assert (after.previous, after.frozen) == (V2, frozen)
@@ -70,14 +70,14 @@ def test_the_first_step_makes_a_canary_and_freezes_what_it_is_compared_with() ->
 def test_a_later_step_keeps_what_was_frozen() -> None:
     begun = replace(ON_STEP, frozen=Frozen(latency_limits=[LatencyLimit(4, 30.0)]))
     before = world(begun, v2=STATES.LIVE, v3=STATES.CANARY)
-    change = carry_out(before, begun, Action(Act.STEP, "done", step=2), BY, Frozen())
+    change = carry_out(before, begun, NextAction(Act.STEP, "done", step=2), BY, Frozen())
     assert change.rollouts[0].after.frozen == begun.frozen
     assert change.adapters == []
 
 
 def test_promotion_hands_over_and_supersedes() -> None:
     before = world(LIVE, ON_STEP, v1=STATES.LAST_GOOD, v2=STATES.LIVE, v3=STATES.CANARY)
-    change = carry_out(before, ON_STEP, Action(Act.PROMOTE, "done"), BY, Frozen())
+    change = carry_out(before, ON_STEP, NextAction(Act.PROMOTE, "done"), BY, Frozen())
     assert states(before, change) == {
         V1: STATES.RETIRED,
         V2: STATES.LAST_GOOD,
@@ -90,13 +90,13 @@ def test_promotion_hands_over_and_supersedes() -> None:
 
 def test_the_first_promotion_leaves_the_base_as_last_good() -> None:
     before = world(ON_STEP, v3=STATES.CANARY)
-    after = before.after(carry_out(before, ON_STEP, Action(Act.PROMOTE, ""), BY, Frozen()))
+    after = before.after(carry_out(before, ON_STEP, NextAction(Act.PROMOTE, ""), BY, Frozen()))
     assert (after.live("support"), after.last_good("support")) == (V3, None)
 
 
 def test_a_canary_taken_back_is_quarantined_and_live_stays() -> None:
     before = world(LIVE, ON_STEP, v2=STATES.LIVE, v3=STATES.CANARY)
-    change = carry_out(before, ON_STEP, Action(Act.ROLL_BACK, ""), BY, Frozen())
+    change = carry_out(before, ON_STEP, NextAction(Act.ROLL_BACK, ""), BY, Frozen())
     assert states(before, change) == {V2: STATES.LIVE, V3: STATES.QUARANTINED}
     assert change.rollouts[0].after.state is RolloutState.ROLLED_BACK
     assert before.after(change).promoted("support") == LIVE
@@ -122,7 +122,7 @@ def test_a_live_version_taken_back_gives_way_to_last_good_and_then_to_the_base()
 def test_pausing_keeps_the_traffic_and_withdrawing_does_not(
     act: Act, paused: str, withdrawn: bool
 ) -> None:
-    change = carry_out(world(ON_STEP), ON_STEP, Action(act, ""), BY, Frozen())
+    change = carry_out(world(ON_STEP), ON_STEP, NextAction(act, ""), BY, Frozen())
     after = change.rollouts[0].after
     assert (after.paused, after.withdrawn, after.state) == (paused, withdrawn, RolloutState.STEP)
 
@@ -140,7 +140,7 @@ def test_resuming_after_a_withdrawal_begins_the_step_anew() -> None:
 
 def test_a_failed_receipt_quarantines_and_an_operators_abort_retires() -> None:
     before = world(BEGUN, v3=STATES.CANDIDATE)
-    change = carry_out(before, BEGUN, Action(Act.ABORT, "no effect"), BY, Frozen())
+    change = carry_out(before, BEGUN, NextAction(Act.ABORT, "no effect"), BY, Frozen())
     assert states(before, change)[V3] is STATES.QUARANTINED
     assert states(before, changes.abort(BEGUN, STATES.RETIRED, BY))[V3] is STATES.RETIRED
 
@@ -153,7 +153,7 @@ def test_waivers_add_up() -> None:
 
 def test_holding_is_no_change() -> None:
     with pytest.raises(KeyError):
-        carry_out(world(BEGUN), BEGUN, Action(Act.HOLD, ""), BY, Frozen())
+        carry_out(world(BEGUN), BEGUN, NextAction(Act.HOLD, ""), BY, Frozen())
 
 
 def rollout(number: int, model: str, **values: object) -> Rollout:

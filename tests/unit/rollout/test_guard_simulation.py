@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from daemon.domain.rollouts import Metric, Tally
-from daemon.rollout.e_process import (
+from adaptd.daemon.domain.rollouts import ArmTally, GuardMetric
+from adaptd.daemon.stats.e_process import (
     BETTER_GRID,
     TWO_SIDED_GRID,
     WORSE_GRID,
@@ -184,7 +184,7 @@ def test_wrong_shares_are_found_and_right_ones_are_not() -> None:
 def test_the_simulated_paths_end_where_the_engine_does() -> None:
     negative, on_canary = traffic(10, runs=1, requests=500, weight=0.25, rates=(0.1, 0.2))
     tallies = [
-        Tally(Metric.NEGATIVE, arm, 0.25, int((negative & (on_canary == arm)).sum()))
+        ArmTally(GuardMetric.NEGATIVE, arm, 0.25, int((negative & (on_canary == arm)).sum()))
         for arm in (False, True)
     ]
     end = paths(negative, on_canary, 0.25)[0, -1]

@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from daemon.rollout.probes import Measured, Probe, judge_receipt
+from adaptd.daemon.rollout.receipt_figures import MeasuredProbes, Probe, judge_receipt
 
 TOKENS, CONTEXT, COUNT = 48, 36, 48
 ROUNDING = 0.08
@@ -25,11 +25,13 @@ class Case:
         ids, adapter = list(range(TOKENS)), self.base + self.change
         return [Probe(ids, CONTEXT, list(self.base[k]), list(adapter[k])) for k in range(COUNT)]
 
-    def measured(self, *, strength: float = 1.0, also: float = 0.0, off: float = 0.0) -> Measured:
+    def measured(
+        self, *, strength: float = 1.0, also: float = 0.0, off: float = 0.0
+    ) -> MeasuredProbes:
         """`strength` scales the change, `also` adds another, `off` makes the base another one."""
         base = self.base + self.noise(ROUNDING) + self.noise(off)
         adapter = base + strength * self.change + self.noise(0.1) + self.noise(also)
-        return Measured(base.tolist(), base.tolist(), adapter.tolist())
+        return MeasuredProbes(base.tolist(), base.tolist(), adapter.tolist())
 
     def noise(self, size: float) -> np.ndarray:
         return self.random.normal(0, size, self.base.shape) if size else np.zeros_like(self.base)
@@ -106,7 +108,7 @@ def test_too_few_tokens_prove_nothing() -> None:
     short = [msgspec.structs.replace(probe, context_tokens=1) for probe in case.probes()]
     figures = judge_receipt(short, measured)
     assert figures.reason == "only 0 context tokens to compare, 16 needed"
-    assert judge_receipt([], Measured([], [], [])).passed is False
+    assert judge_receipt([], MeasuredProbes([], [], [])).passed is False
 
 
 def test_log_probs_of_another_length_are_an_error_not_a_verdict() -> None:

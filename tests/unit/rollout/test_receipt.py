@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from daemon.domain.errors import HostError, RefusedError
-from daemon.rollout.receipt import PROBES_FILE, ReceiptService
-from daemon.store.adapters import AdapterRow
-from daemon.store.receipts import ReceiptStore
-from tests.rollout_world import CrashingDatabase, RolloutWorld
-from tests.tiny_model import make_tiny_base
+from adaptd.daemon.rollout.receipts import PROBES_FILE, ReceiptService
+from adaptd.daemon.store.lifecycle.adapters import AdapterRow
+from adaptd.daemon.store.lifecycle.receipts import ReceiptStore
+from adaptd.daemon.wire.errors import HostError, RefusedError
+from tests.support.rollout_world import CrashingDatabase, RolloutWorld
+from tests.support.tiny_model import make_tiny_base
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from daemon.domain.rollouts import Rollout
-from daemon.domain.routes import Route, choose
-from daemon.domain.states import AdapterState, Arm, RolloutState
-from daemon.rollout.plan import Plan, StepPlan
-from daemon.rollout.routing import Alias, build_routes, named_paths
-from daemon.rollout.world import World
-from daemon.store.adapters import AdapterRow
+from adaptd.daemon.domain.rollouts import Rollout
+from adaptd.daemon.domain.states import AdapterState, RolloutState
+from adaptd.daemon.rollout.build_table import Alias, build_routes, named_paths
+from adaptd.daemon.rollout.plan import Plan, StepPlan
+from adaptd.daemon.rollout.state import RolloutFacts
+from adaptd.daemon.store.lifecycle.adapters import AdapterRow
+from adaptd.daemon.wire.routes import Arm, Route, choose
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 V1, V2, V3 = "support@v1-11111111", "support@v2-22222222", "support@v3-33333333"
@@ -51,7 +51,7 @@ def route(
     verified: tuple[str, ...] = (V1, V2, V3),
     now: datetime = NOW,
 ) -> Route:
-    world = World.of([version(*item) for item in versions.items()], rollouts)
+    world = RolloutFacts.of([version(*item) for item in versions.items()], rollouts)
     aliases = [Alias(name="support", base_digest="b", template_digest="t")]
     plans = {rollout.rollout_id: PLAN for rollout in rollouts}
     return build_routes(world, aliases, plans, verified=verified, now=now)["support"]
@@ -112,11 +112,11 @@ def test_units_keep_their_version_from_the_last_step_through_promotion() -> None
     versions = {V2: STATES.LIVE, V3: STATES.CANARY}
     last = replace(ON_STEP, step=2)
     plan = replace(PLAN, steps=(StepPlan(weight=0.05), StepPlan(weight=0.95)))
-    world = World.of([version(*item) for item in versions.items()], [last])
+    world = RolloutFacts.of([version(*item) for item in versions.items()], [last])
     aliases, verified = [Alias(name="support")], (V2, V3)
     before = build_routes(world, aliases, {"rollout-1": plan}, verified=verified, now=NOW)
     done = replace(last, state=RolloutState.LIVE, live_at=NOW)
-    world = World.of([version(V2, STATES.LAST_GOOD), version(V3, STATES.LIVE)], [done])
+    world = RolloutFacts.of([version(V2, STATES.LAST_GOOD), version(V3, STATES.LIVE)], [done])
     after = build_routes(world, aliases, {"rollout-1": plan}, verified=verified, now=NOW)
 
     units = [f"unit-{k}" for k in range(2000)]
@@ -141,12 +141,12 @@ def test_rollback_returns_exactly_the_canarys_units() -> None:
 
 
 def test_a_rollout_without_its_plan_gets_no_traffic() -> None:
-    world = World.of([version(V2, STATES.LIVE), version(V3, STATES.CANARY)], [ON_STEP])
+    world = RolloutFacts.of([version(V2, STATES.LIVE), version(V3, STATES.CANARY)], [ON_STEP])
     found = build_routes(world, [Alias(name="support")], {}, verified=(V2, V3), now=NOW)
     assert not found["support"].canary_on
 
 
 def test_the_table_says_where_the_versions_lie() -> None:
-    world = World.of([version(V1, STATES.LAST_GOOD), version(V2, STATES.LIVE)], [])
+    world = RolloutFacts.of([version(V1, STATES.LAST_GOOD), version(V2, STATES.LIVE)], [])
     routes = {"support": Route(alias="support", live=V2, last_good=V1)}
     assert named_paths(world, routes) == {V1: f"/adapters/{V1}", V2: f"/adapters/{V2}"}

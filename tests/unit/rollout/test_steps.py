@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from daemon.domain.receipts import Receipt
-from daemon.domain.rollouts import Rollout, Waiver
-from daemon.domain.states import RolloutState
-from daemon.rollout.health import Health, Verdict
-from daemon.rollout.plan import Plan, StepPlan
-from daemon.rollout.steps import Act, Action, Situation, is_watched, next_action
+from adaptd.daemon.domain.receipts import Receipt
+from adaptd.daemon.domain.rollouts import Rollout, Waiver
+from adaptd.daemon.domain.states import RolloutState
+from adaptd.daemon.rollout.decide import Act, NextAction, Situation, is_watched, next_action
+from adaptd.daemon.rollout.guard import GuardRuling, Health
+from adaptd.daemon.rollout.plan import Plan, StepPlan
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -29,7 +29,7 @@ BEGUN = Rollout(
     created_at=NOW - 60 * MINUTE,
 )
 PASSED = Receipt(adapter=BEGUN.candidate, instance="1", passed=True, created_at=NOW)
-CLEAR = Health(verdict=Verdict.CLEAR, units_this_step=200)
+CLEAR = Health(verdict=GuardRuling.CLEAR, units_this_step=200)
 SURE = replace(CLEAR, promotable=True, promotion_e=25.0)
 
 
@@ -38,7 +38,7 @@ def on_step(number: int, *, minutes: int = 30, **changes: object) -> Rollout:
     return replace(BEGUN, state=RolloutState.STEP, step=number, step_started_at=started, **changes)
 
 
-def act(rollout: Rollout, situation: Situation | None = None, plan: Plan = PLAN) -> Action:
+def act(rollout: Rollout, situation: Situation | None = None, plan: Plan = PLAN) -> NextAction:
     return next_action(rollout, situation or Situation(), plan, now=NOW)
 
 
@@ -50,7 +50,9 @@ def test_before_its_receipt_it_waits_for_it() -> None:
 def test_a_passed_receipt_verifies_it_and_a_failed_one_ends_it() -> None:
     assert act(BEGUN, Situation(receipt=PASSED)).act is Act.VERIFY
     failed = replace(PASSED, passed=False, reason="no effect")
-    assert act(BEGUN, Situation(receipt=failed)) == Action(Act.ABORT, "no swap receipt: no effect")
+    assert act(BEGUN, Situation(receipt=failed)) == NextAction(
+        Act.ABORT, "no swap receipt: no effect"
+    )
 
 
 @pytest.mark.parametrize("state", [RolloutState.LOADING, RolloutState.VERIFIED])
@@ -65,7 +67,7 @@ def test_a_passed_receipt_verifies_it_and_a_failed_one_ends_it() -> None:
 def test_it_does_not_begin_unapproved_paused_or_out_of_turn(
     state: RolloutState, changes: dict, situation: Situation, reason: str, asks: bool
 ) -> None:
-    assert act(replace(BEGUN, state=state, **changes), situation) == Action(
+    assert act(replace(BEGUN, state=state, **changes), situation) == NextAction(
         Act.HOLD, reason, asks=asks
     )
 
@@ -74,12 +76,12 @@ def test_it_does_not_begin_unapproved_paused_or_out_of_turn(
 def test_it_ends_before_it_begins_once_its_verdict_is_outdated(state: RolloutState) -> None:
     waiting = replace(BEGUN, state=state, approved_by=None)
     situation = Situation(receipt=PASSED, outdated="live is another")
-    assert act(waiting, situation) == Action(Act.DROP, "live is another")
+    assert act(waiting, situation) == NextAction(Act.DROP, "live is another")
 
 
 def test_verified_it_takes_the_first_step_unless_the_guard_would_be_blind() -> None:
     verified = replace(BEGUN, state=RolloutState.VERIFIED)
-    assert act(verified, Situation(receipt=PASSED)) == Action(Act.STEP, "verified", step=1)
+    assert act(verified, Situation(receipt=PASSED)) == NextAction(Act.STEP, "verified", step=1)
     assert act(verified, Situation(receipt=PASSED, blind="halted")).act is Act.HOLD
     assert act(verified, Situation()).act is Act.HOLD  # the host restarted meanwhile
 
@@ -87,37 +89,37 @@ def test_verified_it_takes_the_first_step_unless_the_guard_would_be_blind() -> N
 @pytest.mark.parametrize(
     ("rollout", "health", "expected"),
     [
-        (on_step(1, minutes=29), SURE, Action(Act.HOLD, "step 1 takes 60 s more")),
+        (on_step(1, minutes=29), SURE, NextAction(Act.HOLD, "step 1 takes 60 s more")),
         (
             on_step(1),
             replace(SURE, units_this_step=199),
-            Action(Act.HOLD, "step 1 has seen 199 of 200 units"),
+            NextAction(Act.HOLD, "step 1 has seen 199 of 200 units"),
         ),
         (
             on_step(1),
-            replace(SURE, verdict=Verdict.VETO, reason="error speaks against it"),
-            Action(Act.HOLD, "error speaks against it"),
+            replace(SURE, verdict=GuardRuling.VETO, reason="error speaks against it"),
+            NextAction(Act.HOLD, "error speaks against it"),
         ),
-        (on_step(1), CLEAR, Action(Act.STEP, "step 1 is done", step=2)),  # to 25 %: no evidence
-        (on_step(2), CLEAR, Action(Act.HOLD, "inconclusive: promotion e 1 of 20")),
-        (on_step(2), SURE, Action(Act.STEP, "step 2 is done", step=3)),
-        (on_step(3), SURE, Action(Act.STEP, "step 3 is done", step=4)),
-        (on_step(4), CLEAR, Action(Act.HOLD, "inconclusive: promotion e 1 of 20")),
-        (on_step(4), SURE, Action(Act.PROMOTE, "every step is done")),
+        (on_step(1), CLEAR, NextAction(Act.STEP, "step 1 is done", step=2)),  # to 25 %: no evidence
+        (on_step(2), CLEAR, NextAction(Act.HOLD, "inconclusive: promotion e 1 of 20")),
+        (on_step(2), SURE, NextAction(Act.STEP, "step 2 is done", step=3)),
+        (on_step(3), SURE, NextAction(Act.STEP, "step 3 is done", step=4)),
+        (on_step(4), CLEAR, NextAction(Act.HOLD, "inconclusive: promotion e 1 of 20")),
+        (on_step(4), SURE, NextAction(Act.PROMOTE, "every step is done")),
         (
             on_step(2, waivers=[Waiver.EVIDENCE]),
             CLEAR,
-            Action(Act.STEP, "step 2 is done", step=3),
+            NextAction(Act.STEP, "step 2 is done", step=3),
         ),
         (
             on_step(2, waivers=[Waiver.EVIDENCE], minutes=1),
             CLEAR,
-            Action(Act.HOLD, "step 2 takes 1740 s more"),
+            NextAction(Act.HOLD, "step 2 takes 1740 s more"),
         ),
     ],
 )
 def test_a_step_needs_time_units_no_veto_and_past_a_quarter_evidence(
-    rollout: Rollout, health: Health, expected: Action
+    rollout: Rollout, health: Health, expected: NextAction
 ) -> None:
     assert act(rollout, Situation(health=health)) == expected
 
@@ -137,28 +139,28 @@ def test_ask_names_a_person_where_hold_waits() -> None:
     assert not act(on_step(2), Situation(health=CLEAR)).asks
 
 
-BAD = Health(verdict=Verdict.ROLL_BACK, reason="worse than live on negative")
+BAD = Health(verdict=GuardRuling.ROLL_BACK, reason="worse than live on negative")
 
 
 @pytest.mark.parametrize("changes", [{}, {"paused": "freeze"}, {"waivers": [Waiver.EVIDENCE]}])
 @pytest.mark.parametrize("blind", [None, "halted"])
 def test_a_bad_verdict_rolls_back_whatever_else_holds(changes: dict, blind: str | None) -> None:
     rollout = on_step(1, minutes=0, **changes)
-    assert act(rollout, Situation(health=BAD, blind=blind)) == Action(
+    assert act(rollout, Situation(health=BAD, blind=blind)) == NextAction(
         Act.ROLL_BACK, "worse than live on negative"
     )
 
 
 def test_a_blind_guard_takes_the_canarys_traffic_away_once() -> None:
     blind = Situation(health=SURE, blind="ingestion is halted")
-    assert act(on_step(1), blind) == Action(Act.WITHDRAW, "ingestion is halted")
+    assert act(on_step(1), blind) == NextAction(Act.WITHDRAW, "ingestion is halted")
     assert act(on_step(1, paused="freeze"), blind).act is Act.WITHDRAW
     assert act(on_step(1, paused="blind", withdrawn=True), blind).act is Act.HOLD
 
 
 def test_uneven_shares_pause_until_an_operator_has_resumed() -> None:
-    uneven = Situation(health=replace(CLEAR, verdict=Verdict.PAUSE, reason="shares"))
-    assert act(on_step(1), uneven) == Action(Act.PAUSE, "shares")
+    uneven = Situation(health=replace(CLEAR, verdict=GuardRuling.PAUSE, reason="shares"))
+    assert act(on_step(1), uneven) == NextAction(Act.PAUSE, "shares")
     assert act(on_step(1, paused="shares"), uneven).act is Act.HOLD
     assert act(on_step(1, waivers=[Waiver.SAMPLE_RATIO]), uneven).act is Act.STEP
 

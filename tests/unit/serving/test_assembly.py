@@ -5,12 +5,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from daemon.domain.routes import Choice, Route
-from daemon.domain.states import Arm
-from serving.allowlist import Kind
-from serving.assembly import join_chunks, nests_deeper, to_interaction
-from serving.exchange import Exchange
-from serving.rewrite import decode_fields
+from adaptd.daemon.wire.routes import Arm, Choice, Route
+from adaptd.serving.capture.interactions import join_chunks, to_interaction
+from adaptd.serving.gateway.allowlist import Kind
+from adaptd.serving.gateway.exchange import Exchange
+from adaptd.serving.gateway.rewrite import decode_fields
 
 
 def an_exchange(request: dict[str, Any] | None = None, **changes: Any) -> Exchange:
@@ -119,8 +118,6 @@ def test_a_request_that_nests_too_deep_costs_the_texts_not_the_row() -> None:
     found = to_interaction(an_exchange({"messages": deep}))
 
     assert (found.texts, found.request) == ("dropped", None)
-    assert nests_deeper([[1]], 1)
-    assert not nests_deeper([[1]], 3)
 
 
 def test_a_refused_request_has_no_arm() -> None:

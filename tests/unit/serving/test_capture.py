@@ -1,17 +1,26 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from serving.allowlist import Kind
-from serving.capture import Capture
-from serving.exchange import Exchange
-from serving.log import make_log
-from serving.settings import GatewaySettings
-from serving.spool import Spool
-from tests.waiting import until_blocking
+from adaptd.serving.capture.disk import Disk
+from adaptd.serving.capture.recorder import Capture
+from adaptd.serving.capture.spool import Spool
+from adaptd.serving.gateway.allowlist import Kind
+from adaptd.serving.gateway.exchange import Exchange
+from adaptd.serving.gateway.log import make_log
+from adaptd.serving.gateway.settings import GatewaySettings
+from tests.support.waiting import until_blocking
 
 
-def a_capture(home: Path, spools: list[Spool], **changes: Any) -> Capture:
+def a_capture(
+    home: Path,
+    spools: list[Spool],
+    *,
+    disk: Disk | None = None,
+    on_spool: Callable[[Spool], None] | None = None,
+    **changes: Any,
+) -> Capture:
     settings = GatewaySettings(
         gateway="g1",
         tokens_path=home,
@@ -21,7 +30,7 @@ def a_capture(home: Path, spools: list[Spool], **changes: Any) -> Capture:
         spool_dir=home / "spool",
         **changes,
     )
-    return Capture(settings, on_spool=spools.append, log=make_log("g1"))
+    return Capture(settings, on_spool=on_spool or spools.append, log=make_log("g1"), disk=disk)
 
 
 def an_exchange(name: str, *, texts: bytes = b"") -> Exchange:

@@ -2,8 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from daemon.domain.errors import SettingsError
-from serving.settings import CONFIG_VARIABLE, GatewaySettings, load_settings, write_settings
+from adaptd.daemon.wire.errors import SettingsError
+from adaptd.serving.gateway.settings import (
+    CONFIG_VARIABLE,
+    GatewaySettings,
+    load_settings,
+    write_settings,
+)
 
 
 def some_settings(home: Path) -> GatewaySettings:

@@ -3,8 +3,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from daemon.domain.errors import SettingsError
-from serving.launch import (
+from adaptd.daemon.wire.errors import SettingsError
+from adaptd.serving.host.launch import (
     GATEWAY_CLASS,
     CpuCores,
     EngineSettings,

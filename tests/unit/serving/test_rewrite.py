@@ -4,7 +4,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.rewrite import (
+from adaptd.serving.gateway.rewrite import (
     EventSplitter,
     Mask,
     asks_for_usage,

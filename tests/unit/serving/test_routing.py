@@ -5,13 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.domain.errors import RefusedError
-from daemon.domain.routes import Route, RouteTable, choose
-from daemon.domain.states import Arm
-from daemon.domain.tokens import Principal
-from serving.identity import MAX_NAME, own_name
-from serving.refusal import RefusalError
-from serving.routing import RouteBook, live_instead, unit_of
+from adaptd.daemon.wire.errors import RefusedError
+from adaptd.daemon.wire.identity import MAX_NAME, own_name
+from adaptd.daemon.wire.routes import Arm, Route, RouteTable, choose
+from adaptd.daemon.wire.tokens import Principal
+from adaptd.serving.gateway.refusals import RefusalError
+from adaptd.serving.gateway.route_book import RouteBook, live_instead, unit_of
 
 SHOP = Principal(id="t", tenant="shop", scopes=frozenset({"chat"}))
 V1, V2 = "support@v1-11111111", "support@v2-22222222"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.spool import READ_BYTES, Batch, Position, Spool
+from adaptd.serving.capture.spool import READ_BYTES, Batch, Position, Spool
 
 
 def a_spool(path: Path, *, segment_bytes: int = 1 << 20) -> Spool:

@@ -5,8 +5,8 @@ import asyncio
 import httpx
 import pytest
 
-from daemon.domain.errors import HostError
-from serving.vllm import VllmHost
+from adaptd.daemon.wire.errors import HostError
+from adaptd.serving.host.vllm_client import VllmHost
 
 CARDS = {"data": [{"id": "base"}]}
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from daemon.domain.errors import RefusedError
-from daemon.domain.states import AdapterState
-from daemon.store.adapters import AdapterRow, AdapterStore, Origin
-from daemon.store.database import Database, rows
-from daemon.store.runs import RunStore
-from daemon.store.statements import statements
+from adaptd.daemon.domain.states import AdapterState
+from adaptd.daemon.store.database.database import Database, rows
+from adaptd.daemon.store.database.statements import statements
+from adaptd.daemon.store.lifecycle.adapters import AdapterRow, AdapterStore, Origin
+from adaptd.daemon.store.lifecycle.runs import RunStore
+from adaptd.daemon.wire.errors import RefusedError
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 

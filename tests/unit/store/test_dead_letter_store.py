@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from daemon.domain.dead_letters import DeadLetter, LetterChoice, Redriven
-from daemon.store.database import Database
-from daemon.store.dead_letters import DeadLetterStore
-from tests.ingesting import Ingesting
+from adaptd.daemon.domain.dead_letters import DeadLetter, LetterChoice, Redriven
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.ingest.dead_letters import DeadLetterStore
+from tests.support.ingesting import Ingesting
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from daemon.domain.errors import RefusedError
-from daemon.domain.scores import Score
-from daemon.domain.states import AdapterState, RunState, Verdict
-from daemon.store.adapters import AdapterStore, Origin
-from daemon.store.database import Database
-from daemon.store.evaluations import Evaluation, EvaluationStore, Outcome
-from daemon.store.runs import RunStore
+from adaptd.daemon.domain.scores import Score
+from adaptd.daemon.domain.states import AdapterState, RunState, Verdict
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.lifecycle.adapters import AdapterStore, Origin
+from adaptd.daemon.store.lifecycle.evaluations import Evaluation, EvaluationStore, Outcome
+from adaptd.daemon.store.lifecycle.runs import RunStore
+from adaptd.daemon.wire.errors import RefusedError
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 TO_EVALUATING = (RunState.BUILDING, RunState.TRAINING, RunState.TRAINED, RunState.EVALUATING)

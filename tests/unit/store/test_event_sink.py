@@ -10,14 +10,14 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from consumers.decode import SIGNED, Sender
-from daemon.domain.errors import ChainError, HaltError, StoreError
-from daemon.domain.ingest import KAFKA, Address, LogRange, Partition, Span
-from daemon.store.database import Database
-from daemon.store.events import EventStore
-from daemon.store.statements import statements
-from tests.event_samples import a_correction, a_rating, an_interaction
-from tests.ingesting import EVENTS, UNSIGNED, Ingesting, chunk, no_events
+from adaptd.consumers.decoding.decode import SIGNED, Sender
+from adaptd.daemon.domain.ingest import KAFKA, Address, LogRange, Partition, Span
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.database.statements import statements
+from adaptd.daemon.store.ingest.sink import EventStore
+from adaptd.daemon.wire.errors import ChainError, HaltError, StoreError
+from tests.support.event_samples import a_correction, a_rating, an_interaction
+from tests.support.ingesting import EVENTS, UNSIGNED, Ingesting, chunk, no_events
 
 NOW = datetime(2026, 11, 1, 13, tzinfo=UTC)
 

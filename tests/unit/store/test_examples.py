@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from consumers.decode import Sender
-from daemon.store.database import Database
-from tests.event_samples import NOON, a_correction, a_rating, an_interaction
-from tests.ingesting import Ingesting
+from adaptd.consumers.decoding.decode import Sender
+from adaptd.daemon.store.database.database import Database
+from tests.support.event_samples import NOON, a_correction, a_rating, an_interaction
+from tests.support.ingesting import Ingesting
 
 HOUR = timedelta(hours=1)
 

@@ -11,8 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.store.expression import Refused, allowed_functions, check_expression
-from daemon.store.sandbox_child import check_where, locked_connection
+from adaptd.daemon.store.examples.sandbox_child import check_where, locked_connection
+from adaptd.daemon.store.examples.where_expression import (
+    Refused,
+    allowed_functions,
+    check_expression,
+)
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 COLUMNS = ("id", "time", "user", "tags", "request", "corrections")

@@ -8,10 +8,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from daemon.domain.rollouts import Frozen, GuardFacts, LatencyLimit, Metric, Rollout, Tally
-from daemon.domain.states import RolloutState
-from daemon.store.database import Connection, Database
-from daemon.store.guard import GuardStore
+from adaptd.daemon.domain.rollouts import (
+    ArmTally,
+    Frozen,
+    GuardFacts,
+    GuardMetric,
+    LatencyLimit,
+    Rollout,
+)
+from adaptd.daemon.domain.states import RolloutState
+from adaptd.daemon.store.database.database import Connection, Database
+from adaptd.daemon.store.lifecycle.guard_facts import GuardStore
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -107,7 +114,7 @@ async def look(
     )
 
 
-def of(facts: GuardFacts, metric: Metric) -> list[Tally]:
+def of(facts: GuardFacts, metric: GuardMetric) -> list[ArmTally]:
     return [tally for tally in facts.tallies if tally.metric == metric]
 
 
@@ -125,10 +132,10 @@ async def test_bad_ratings_and_corrections_count_per_arm_and_weight(
     traffic.say(traffic.ask("live"), value=1.0)
     traffic.say(traffic.ask("live"), kind="comment", value=None)
 
-    assert of(await look(database), Metric.NEGATIVE) == [
-        Tally(Metric.NEGATIVE, False, 0.25, 1),
-        Tally(Metric.NEGATIVE, True, 0.25, 2),
-        Tally(Metric.NEGATIVE, True, 0.5, 1),
+    assert of(await look(database), GuardMetric.NEGATIVE) == [
+        ArmTally(GuardMetric.NEGATIVE, False, 0.25, 1),
+        ArmTally(GuardMetric.NEGATIVE, True, 0.25, 2),
+        ArmTally(GuardMetric.NEGATIVE, True, 0.5, 1),
     ]
 
 
@@ -141,7 +148,9 @@ async def test_a_unit_counts_once_by_its_first_bad_request(
         traffic.say(later, age=2 * HOUR)
         traffic.say(first, age=2 * HOUR)
 
-    assert of(await look(database), Metric.NEGATIVE) == [Tally(Metric.NEGATIVE, False, 0.25, 1)]
+    assert of(await look(database), GuardMetric.NEGATIVE) == [
+        ArmTally(GuardMetric.NEGATIVE, False, 0.25, 1)
+    ]
 
 
 async def test_a_negative_counts_only_once_its_request_is_mature_and_if_it_came_in_time(
@@ -151,7 +160,9 @@ async def test_a_negative_counts_only_once_its_request_is_mature_and_if_it_came_
     traffic.say(traffic.ask("canary", age=5 * HOUR), age=2 * HOUR)  # came after 3 h
     traffic.say(traffic.ask("live", age=5 * HOUR), age=4 * HOUR)
 
-    assert of(await look(database), Metric.NEGATIVE) == [Tally(Metric.NEGATIVE, False, 0.25, 1)]
+    assert of(await look(database), GuardMetric.NEGATIVE) == [
+        ArmTally(GuardMetric.NEGATIVE, False, 0.25, 1)
+    ]
 
 
 async def test_only_trusted_rows_of_this_rollout_with_both_arms_served_count(
@@ -165,7 +176,7 @@ async def test_only_trusted_rows_of_this_rollout_with_both_arms_served_count(
     traffic.say(traffic.ask("shadow"))
     traffic.say(traffic.ask("canary", unit=None))
 
-    assert of(await look(database), Metric.NEGATIVE) == []
+    assert of(await look(database), GuardMetric.NEGATIVE) == []
 
 
 async def test_errors_count_at_once(database: Database, traffic: Traffic) -> None:
@@ -174,9 +185,9 @@ async def test_errors_count_at_once(database: Database, traffic: Traffic) -> Non
     traffic.ask("live", status="error", unit="u", age=timedelta(0))
     traffic.ask("live", status="error", unit="u", age=timedelta(0))
 
-    assert of(await look(database), Metric.ERROR) == [
-        Tally(Metric.ERROR, False, 0.25, 1),
-        Tally(Metric.ERROR, True, 0.25, 2),
+    assert of(await look(database), GuardMetric.ERROR) == [
+        ArmTally(GuardMetric.ERROR, False, 0.25, 1),
+        ArmTally(GuardMetric.ERROR, True, 0.25, 2),
     ]
 
 
@@ -200,7 +211,7 @@ async def test_latency_is_time_per_output_token_above_the_limit_of_its_length_cl
     stream("canary", 1, 4000)
 
     facts = await look(database, limited)
-    assert of(facts, Metric.LATENCY) == [Tally(Metric.LATENCY, True, 0.25, 1)]
+    assert of(facts, GuardMetric.LATENCY) == [ArmTally(GuardMetric.LATENCY, True, 0.25, 1)]
     assert (facts.ttft_ms_live, facts.ttft_ms_canary) == (500.0, 500.0)
 
 
@@ -212,9 +223,9 @@ async def test_a_unit_is_assigned_once_and_counted_when_settled(
     traffic.ask("canary", unit="b", age=HOUR, status="error")
     traffic.ask("canary", unit="c", age=timedelta(seconds=5))
 
-    assert of(await look(database), Metric.ASSIGNMENT) == [
-        Tally(Metric.ASSIGNMENT, False, 0.05, 1),
-        Tally(Metric.ASSIGNMENT, True, 0.25, 1),
+    assert of(await look(database), GuardMetric.ASSIGNMENT) == [
+        ArmTally(GuardMetric.ASSIGNMENT, False, 0.05, 1),
+        ArmTally(GuardMetric.ASSIGNMENT, True, 0.25, 1),
     ]
 
 
@@ -256,11 +267,11 @@ async def test_after_promotion_the_candidate_as_live_is_compared_with_the_holdba
     traffic.say(traffic.ask("live", adapter=ROLLOUT.candidate, weight=0.95))
     traffic.say(traffic.ask("holdback", weight=0.95))
 
-    assert of(await look(database, watching=True), Metric.NEGATIVE) == [
-        Tally(Metric.NEGATIVE, False, 0.95, 1),
-        Tally(Metric.NEGATIVE, True, 0.95, 1),
+    assert of(await look(database, watching=True), GuardMetric.NEGATIVE) == [
+        ArmTally(GuardMetric.NEGATIVE, False, 0.95, 1),
+        ArmTally(GuardMetric.NEGATIVE, True, 0.95, 1),
     ]
-    assert [t.weight for t in of(await look(database), Metric.NEGATIVE)] == [0.25, 0.25]
+    assert [t.weight for t in of(await look(database), GuardMetric.NEGATIVE)] == [0.25, 0.25]
 
 
 async def test_a_base_that_is_live_has_no_adapter_name(
@@ -269,8 +280,8 @@ async def test_a_base_that_is_live_has_no_adapter_name(
     from_base = msgspec.structs.replace(ROLLOUT, previous=None)
     traffic.say(traffic.ask("live", adapter=None))
 
-    assert of(await look(database, from_base), Metric.NEGATIVE) == [
-        Tally(Metric.NEGATIVE, False, 0.25, 1)
+    assert of(await look(database, from_base), GuardMetric.NEGATIVE) == [
+        ArmTally(GuardMetric.NEGATIVE, False, 0.25, 1)
     ]
 
 

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from daemon.store.database import Database
-from daemon.store.dead_letters import DeadLetterStore
-from daemon.store.halts import HaltStore
-from tests.clock import Clock
-from tests.event_samples import NOON, an_interaction
-from tests.ingesting import Ingesting
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.ingest.dead_letters import DeadLetterStore
+from adaptd.daemon.store.ingest.halts import HaltStore
+from tests.support.clock import Clock
+from tests.support.event_samples import NOON, an_interaction
+from tests.support.ingesting import Ingesting
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.store.database import Database
-from daemon.store.id_ranges import IdRanges
-from tests.event_samples import an_interaction
-from tests.ingesting import Ingesting
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.ingest.id_ranges import IdRanges
+from tests.support.event_samples import an_interaction
+from tests.support.ingesting import Ingesting
 
 BEGAN = datetime(2026, 11, 1, tzinfo=UTC)
 _ids = st.sets(st.text("019ab", min_size=1, max_size=3), min_size=1, max_size=4)

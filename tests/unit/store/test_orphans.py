@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from daemon.store.database import Database
-from daemon.store.orphans import OrphanCount
-from daemon.store.surfaces import SurfaceStore
-from tests.event_samples import a_rating, an_interaction
-from tests.ingesting import Ingesting
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.ingest.orphans import OrphanCount
+from adaptd.daemon.store.status_reads import SurfaceStore
+from tests.support.event_samples import a_rating, an_interaction
+from tests.support.ingesting import Ingesting
 
 NOW = datetime(2026, 11, 1, 13, tzinfo=UTC)
 

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from daemon.domain.policies import StoredPolicy
-from daemon.store.database import Database, rows
-from daemon.store.policies import PolicyStore
+from adaptd.daemon.domain.policies import StoredPolicy
+from adaptd.daemon.store.database.database import Database, rows
+from adaptd.daemon.store.lifecycle.policies import PolicyStore
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 

@@ -7,17 +7,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from daemon.domain.errors import RefusedError
-from daemon.domain.receipts import Receipt
-from daemon.domain.rollouts import Frozen, LatencyLimit, Rollout, Waiver
-from daemon.domain.routes import Route, RouteTable
-from daemon.domain.states import AdapterState, RolloutState
-from daemon.store.adapters import AdapterStore, Origin
-from daemon.store.database import Database, rows
-from daemon.store.receipts import ReceiptStore
-from daemon.store.rollouts import AdapterMove, Change, RolloutMove, RolloutStore
-from daemon.store.routes import RouteStore
-from daemon.store.statements import statements
+from adaptd.daemon.domain.receipts import Receipt
+from adaptd.daemon.domain.rollouts import Frozen, LatencyLimit, Rollout, Waiver
+from adaptd.daemon.domain.states import AdapterState, RolloutState
+from adaptd.daemon.store.database.database import Database, rows
+from adaptd.daemon.store.database.statements import statements
+from adaptd.daemon.store.lifecycle.adapters import AdapterStore, Origin
+from adaptd.daemon.store.lifecycle.receipts import ReceiptStore
+from adaptd.daemon.store.lifecycle.rollouts import AdapterMove, Change, RolloutMove, RolloutStore
+from adaptd.daemon.store.lifecycle.routes import RouteStore
+from adaptd.daemon.wire.errors import RefusedError
+from adaptd.daemon.wire.routes import Route, RouteTable
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 replace = msgspec.structs.replace

@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from daemon.domain.errors import RefusedError
-from daemon.domain.states import RunState
-from daemon.store.database import Database, rows
-from daemon.store.runs import Run, RunStore
-from daemon.store.statements import statements
+from adaptd.daemon.domain.states import RunState
+from adaptd.daemon.store.database.database import Database, rows
+from adaptd.daemon.store.database.statements import statements
+from adaptd.daemon.store.lifecycle.runs import Run, RunStore
+from adaptd.daemon.wire.errors import RefusedError
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)

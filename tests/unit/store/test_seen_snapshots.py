@@ -5,13 +5,13 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from daemon.domain.states import RunState
-from daemon.store.database import Database
-from daemon.store.datasets import Snapshot, SnapshotStore
-from daemon.store.runs import RunStore
-from daemon.store.triggers import TriggerStore
-from tests.event_samples import NOON, a_rating, an_interaction
-from tests.ingesting import Ingesting
+from adaptd.daemon.domain.states import RunState
+from adaptd.daemon.store.database.database import Database
+from adaptd.daemon.store.lifecycle.runs import RunStore
+from adaptd.daemon.store.lifecycle.snapshots import Snapshot, SnapshotStore
+from adaptd.daemon.store.lifecycle.triggers import TriggerStore
+from tests.support.event_samples import NOON, a_rating, an_interaction
+from tests.support.ingesting import Ingesting
 
 TO_TRAINED = (RunState.BUILDING, RunState.TRAINING, RunState.TRAINED)
 FAILED = (RunState.BUILDING, RunState.TRAINING, RunState.FAILED)

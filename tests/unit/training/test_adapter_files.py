@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.domain.errors import AdaptdError
-from daemon.training.adapter_files import (
+from adaptd.daemon.training.adapter_files import (
     CONFIG,
     WEIGHTS,
     Manifest,
@@ -19,7 +18,8 @@ from daemon.training.adapter_files import (
     staged,
     tensor_names,
 )
-from tests.tiny_model import make_tiny_adapter
+from adaptd.daemon.wire.errors import AdaptdError
+from tests.support.tiny_model import make_tiny_adapter
 
 
 def a_finished_adapter(run: Path, seed: int = 1) -> Path:

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from daemon.domain.bases import write_digest
-from daemon.domain.errors import AdaptdError
-from daemon.training.worker import base_model
-from tests.tiny_model import make_tiny_base
+from adaptd.daemon.domain.bases import write_digest
+from adaptd.daemon.training.worker import base_model
+from adaptd.daemon.wire.errors import AdaptdError
+from tests.support.tiny_model import make_tiny_base
 
 
 def test_the_gguf_file_is_found_without_importing_its_package() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.training.batches import MicroBatch, Shape, pad_lengths, plan_batches
+from adaptd.daemon.training.batches import MicroBatch, Shape, pad_lengths, plan_batches
 
 ROWS = [Shape(tokens=10 + 7 * (n % 9), targets=3 + n % 4) for n in range(37)]
 

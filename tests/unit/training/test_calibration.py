@@ -7,11 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from daemon.domain.calibration import Calibration
-from daemon.domain.errors import HostError
-from daemon.domain.machine import this_machine
-from daemon.domain.ports import HostInfo
-from daemon.training.calibration import (
+from adaptd.daemon.domain.calibration import Calibration
+from adaptd.daemon.domain.machine import this_machine
+from adaptd.daemon.domain.ports import HostInfo
+from adaptd.daemon.training.calibration import (
     FILE,
     Calibrator,
     ServedFormat,
@@ -20,8 +19,9 @@ from daemon.training.calibration import (
     planned_format,
     weights_bytes,
 )
-from daemon.training.worker.calibrate import layer_shape, rows_of
-from tests.fakes import FakeHost
+from adaptd.daemon.training.worker.calibrate import layer_shape, rows_of
+from adaptd.daemon.wire.errors import HostError
+from tests.support.fakes import FakeHost
 
 WITHOUT_BF16 = {"speeds": {"bfloat16": 16.0, "float16": 19.0, "float32": 127.0}}
 WITH_BF16 = {"speeds": {"bfloat16": 900.0, "float16": 40.0, "float32": 220.0}}

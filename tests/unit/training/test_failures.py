@@ -4,8 +4,8 @@ import errno
 
 import pytest
 
-from daemon.domain.states import FailureCause
-from daemon.training.worker.failures import (
+from adaptd.daemon.domain.states import FailureCause
+from adaptd.daemon.training.worker.failures import (
     DataError,
     NotFiniteError,
     TimeLimitError,

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from daemon.training.lora_rules import ServedLora, config_problems, key_problems
+from adaptd.daemon.training.lora_rules import ServedLora, config_problems, key_problems
 
 SERVED = ServedLora(max_rank=8, targets=("q_proj", "v_proj"))
 GOOD: dict[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from daemon.training.launcher import TrainingChild
-from daemon.training.pauses import (
+from adaptd.daemon.training.launcher import TrainingChild
+from adaptd.daemon.training.pauses import (
     LEAST_SHARE,
     LONGEST_PAUSE_S,
     SHORTEST_RUN_S,
@@ -19,7 +19,7 @@ from daemon.training.pauses import (
     Pauses,
     should_pause,
 )
-from tests.waiting import LIMIT_S, until, until_blocking
+from tests.support.waiting import LIMIT_S, until, until_blocking
 
 
 def runs(waiting: int | None, *, ran_s: float = 60, paused_s: float = 0) -> PauseFacts:

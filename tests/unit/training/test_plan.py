@@ -8,14 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from daemon.domain.errors import RefusedError
-from daemon.domain.states import RunState
-from daemon.policy.model import Train
-from daemon.store.datasets import Snapshot
-from daemon.store.runs import Run
-from daemon.training.job import Job
-from daemon.training.lora_rules import ServedLora
-from daemon.training.plan import Ground, ParentShape, default_micro_batch, plan_job
+from adaptd.daemon.domain.states import RunState
+from adaptd.daemon.policy.model import Train
+from adaptd.daemon.store.lifecycle.runs import Run
+from adaptd.daemon.store.lifecycle.snapshots import Snapshot
+from adaptd.daemon.training.job import Job
+from adaptd.daemon.training.lora_rules import ServedLora
+from adaptd.daemon.training.plan import Ground, ParentShape, default_micro_batch, plan_job
+from adaptd.daemon.wire.errors import RefusedError
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 RUN = Run(

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from daemon.training.job import PAUSED_FD
-from daemon.training.worker.process import paused_s, running_s
-from daemon.training.worker.progress import step_progress
-from tests.training_world import a_job
+from adaptd.daemon.training.job import PAUSED_FD
+from adaptd.daemon.training.worker.process import paused_s, running_s
+from adaptd.daemon.training.worker.progress import step_progress
+from tests.support.training_world import a_job
 
 
 def test_the_clock_of_a_child_stands_still_while_it_is_stopped(

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from daemon.domain.states import FailureCause
-from daemon.training.retry import MAX_ATTEMPTS, Again, after_failure
+from adaptd.daemon.domain.states import FailureCause
+from adaptd.daemon.training.retry import MAX_ATTEMPTS, Again, after_failure
 
 
 def test_out_of_memory_is_tried_once_with_half_the_micro_batch() -> None:

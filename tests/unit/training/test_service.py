@@ -1,6 +1,6 @@
 """What the service does with a child's end. The child is a few lines of shell: no torch here.
 
-The real child is in tests/integration/test_training.py.
+The real child is in tests/integration/training/test_training.py.
 """
 
 import asyncio
@@ -11,14 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from daemon.domain.states import AdapterState, FailureCause, RunState
-from daemon.training.job import Done, Failed, Progress, encode_line, read_job
-from daemon.training.retry import MAX_ATTEMPTS
-from daemon.training.service import TrainingService
-from tests.tiny_model import make_tiny_base
-from tests.training_world import TrainingWorld
+from adaptd.daemon.domain.states import AdapterState, FailureCause, RunState
+from adaptd.daemon.training.job import Done, Failed, TrainingProgress, encode_line, read_job
+from adaptd.daemon.training.retry import MAX_ATTEMPTS
+from adaptd.daemon.training.service import TrainingService
+from tests.support.tiny_model import make_tiny_base
+from tests.support.training_world import TrainingWorld
+from tests.support.waiting import until
 from tests.unit.training.test_adapter_files import a_finished_adapter
-from tests.waiting import until
 
 World = Callable[..., TrainingWorld]
 
@@ -42,7 +42,7 @@ async def running(service: TrainingService) -> AsyncIterator[None]:
         task.cancel()
 
 
-def says(line: Progress | Done | Failed, code: int = 0) -> str:
+def says(line: TrainingProgress | Done | Failed, code: int = 0) -> str:
     return f"printf '%s\\n' '{encode_line(line).decode().strip()}'; exit {code}"
 
 
@@ -83,7 +83,7 @@ async def test_a_child_that_keeps_being_killed_is_given_up(world: World) -> None
 
 
 async def test_a_child_killed_twice_at_the_same_step_ran_out_of_memory(world: World) -> None:
-    line = encode_line(Progress(phase="training", step=3, total=12)).decode().strip()
+    line = encode_line(TrainingProgress(phase="training", step=3, total=12)).decode().strip()
     there = world(f"printf '%s\\n' '{line}'; kill -9 $$")
     run = await there.claimed_run()
 
@@ -95,7 +95,7 @@ async def test_a_child_killed_twice_at_the_same_step_ran_out_of_memory(world: Wo
 
 
 async def test_a_child_killed_further_on_each_time_keeps_its_micro_batch(world: World) -> None:
-    line = encode_line(Progress(phase="training", step=7, total=12)).decode().strip()
+    line = encode_line(TrainingProgress(phase="training", step=7, total=12)).decode().strip()
     counted = line.replace('"step":7', "\"step\":'$(wc -l < n)'")
     there = world(f"echo >> n; printf '%s\\n' '{counted}'; kill -9 $$")
     there.store_progress_s = 3600
@@ -174,7 +174,9 @@ async def test_a_rank_the_server_does_not_serve_fails_before_a_child_starts(
 
 
 async def test_progress_and_process_are_in_the_store_while_a_child_works(world: World) -> None:
-    line = encode_line(Progress(phase="training", step=3, total=12, loss=0.5)).decode().strip()
+    line = (
+        encode_line(TrainingProgress(phase="training", step=3, total=12, loss=0.5)).decode().strip()
+    )
     there = world(f"printf '%s\\n' '{line}'; sleep 60")
     run = await there.claimed_run()
 

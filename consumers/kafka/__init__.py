@@ -1,0 +1,1 @@
+"""The Kafka consumer: the Faust app, topics, halts."""

@@ -1,0 +1,1 @@
+"""Events that come again: replays, redriven dead letters and their topic."""

@@ -1,0 +1,1 @@
+"""Backups, and a store that came back from one."""

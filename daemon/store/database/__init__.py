@@ -1,0 +1,1 @@
+"""The DuckDB connection, its file, its schema and its statements."""

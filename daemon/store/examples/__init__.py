@@ -1,0 +1,1 @@
+"""Judged examples as files, and policy SQL over them in a sandboxed child."""

@@ -1,0 +1,1 @@
+"""The life of snapshots, runs, adapters, rollouts and policies."""

@@ -1,0 +1,1 @@
+"""Rows of erased people, and rows older than they are kept."""

@@ -1,0 +1,1 @@
+"""The machine the daemon runs on: supervision, the HTTP server, logs, the interpreter."""

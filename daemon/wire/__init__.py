@@ -1,0 +1,1 @@
+"""What travels between applications, gateway, daemon and trainer. Part of the base install."""

@@ -1,0 +1,1 @@
+"""Everything built from the settings and the open store. Starts nothing."""
