@@ -14,6 +14,7 @@ from adaptd.daemon.domain.states import RolloutState, RunState
 from adaptd.daemon.store.backups.restored import RestoreStore
 from adaptd.daemon.store.database.database import Database, rows
 from adaptd.daemon.store.examples.files import ExampleFiles
+from adaptd.daemon.store.examples.sandbox import Examples
 from adaptd.daemon.store.ingest.dead_letters import DeadLetterStore
 from adaptd.daemon.store.ingest.event_reads import EventReads
 from adaptd.daemon.store.ingest.halts import HaltStore
@@ -144,9 +145,8 @@ class Answers:
             reads = EventReads(self.database)
             await reads.export_examples(path, as_of=self.now, model=model)
             found[model] = {
-                "all": _sorted_rows(path),
-                "tail": _sorted_rows(gathered.tail),
-                "sealed": [_sorted_rows(sealed) for sealed in gathered.sealed],
+                "all": _sorted_rows(_rows_of(path)),
+                "judged": _sorted_rows(_judged_rows(gathered)),
             }
         return found
 
@@ -274,6 +274,19 @@ def arms(table: RouteTable, units: int = 40) -> dict[str, list[str]]:
     }
 
 
-def _sorted_rows(path: Path) -> Sequence[Any]:
-    found = as_json(pq.read_table(path).to_pylist())
-    return sorted(found, key=lambda row: json.dumps(row, sort_keys=True))
+def _judged_rows(files: Examples) -> list[dict[str, Any]]:
+    """The tail's rows, and the sealed ones of answers that nothing was said of since.
+
+    Which are sealed is left out: a release with other columns seals them anew.
+    """
+    touched = {row["id"] for row in _rows_of(files.touched)} if files.touched else set()
+    sealed = [row for path in files.sealed for row in _rows_of(path)]
+    return [*_rows_of(files.tail), *(row for row in sealed if row["id"] not in touched)]
+
+
+def _rows_of(path: Path) -> list[dict[str, Any]]:
+    return pq.read_table(path).to_pylist()
+
+
+def _sorted_rows(found: Sequence[Any]) -> Sequence[Any]:
+    return sorted(as_json(found), key=lambda row: json.dumps(row, sort_keys=True))

@@ -14,7 +14,14 @@ from safetensors.numpy import load_file
 
 from adaptd.daemon.domain.bases import base_digest
 from adaptd.daemon.training.adapter_files import WEIGHTS, check_files
-from adaptd.daemon.training.job import CHECKPOINTS, Done, Job, Progress, decode_line, write_job
+from adaptd.daemon.training.job import (
+    CHECKPOINTS,
+    Done,
+    Job,
+    TrainingProgress,
+    decode_line,
+    write_job,
+)
 from tests.support.tiny_model import FORMAT
 from tests.support.training_world import a_job, command, write_snapshot
 from tests.support.waiting import LIMIT_S
@@ -73,7 +80,7 @@ def _kill_after(job: Job, step: int) -> None:
     assert child.stdout
     for line in child.stdout:
         said = decode_line(line)
-        if isinstance(said, Progress) and said.phase == "training" and said.step >= step:
+        if isinstance(said, TrainingProgress) and said.phase == "training" and said.step >= step:
             child.kill()
             break
     child.communicate()

@@ -6,7 +6,7 @@ import pytest
 
 from adaptd.daemon.domain.bases import base_digest
 from adaptd.daemon.training.adapter_files import WEIGHTS, check_files
-from adaptd.daemon.training.job import CHECKPOINTS, Job, Progress, read_job
+from adaptd.daemon.training.job import CHECKPOINTS, Job, TrainingProgress, read_job
 from adaptd.daemon.training.launcher import start
 from adaptd.daemon.training.worker import checkpoints
 from tests.net.artifacts import recorded, unpack
@@ -41,10 +41,10 @@ def test_the_checkpoint_is_of_the_job(folder: Path, job: Job) -> None:
 
 
 async def test_the_run_goes_on_to_the_adapter_it_would_have_made(folder: Path, job: Job) -> None:
-    said: list[Progress] = []
+    said: list[TrainingProgress] = []
     known = recorded("training")
 
-    async def told(progress: Progress) -> None:
+    async def told(progress: TrainingProgress) -> None:
         said.append(progress)
 
     async def wanted() -> bool:

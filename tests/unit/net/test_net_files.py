@@ -1,4 +1,4 @@
-"""The files that gateways, server and daemon share are read as before."""
+"""Files that gateways and server share with the daemon mean what an earlier release meant."""
 
 from pathlib import Path
 

@@ -96,8 +96,9 @@ def test_the_recorded_history_is_one_unbroken_chain() -> None:
 
 async def test_ingestion_goes_on_from_the_stored_offset(ingesting: Ingesting) -> None:
     barred = an_interaction(id="back", user=GONE.user, tenant=GONE.tenant)
+    known = an_interaction(id="s-1", tenant="desk")
     written = await ingesting.add(
-        an_interaction(id="new"), a_rating("s-1", id="f-new"), an_interaction(id="s-1"), barred
+        an_interaction(id="new"), a_rating("s-1", id="f-new"), known, barred
     )
 
     assert (written.interactions, written.feedback) == (1, 1)
