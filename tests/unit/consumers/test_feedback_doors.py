@@ -20,7 +20,7 @@ from adaptd.serving.gateway.feedback import read_feedback
 from adaptd.serving.gateway.refusals import RefusalError
 from tests.support.ingesting import Ingesting, chunk
 
-NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+NOW = datetime.now(UTC)  # as the ids, which hold the time they were made at
 KEY = b"k" * 32
 OWN = new_response_id(KEY, "acme")
 APP = Principal(

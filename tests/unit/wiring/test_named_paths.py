@@ -54,13 +54,18 @@ PLACES: dict[str, Callable[[Path], object]] = {
 MISSING_IS_FINE = ("tokens.json", "control.token", "store.duckdb")  # they are made, or nobody's
 
 
-@pytest.mark.parametrize("kind", ODD_FILES)
-@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (name, kind)
+        for name in PLACES
+        for kind in ODD_FILES
+        if not (kind == "broken link" and name in MISSING_IS_FINE)
+    ],
+)
 def test_what_is_no_plain_file_is_refused_in_words_and_leaves_nothing_open(
     name: str, kind: str, tmp_path: Path
 ) -> None:
-    if kind == "broken link" and name in MISSING_IS_FINE:
-        pytest.skip("the same as none")
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / name).unlink(missing_ok=True)
     ODD_FILES[kind](tmp_path / name)
@@ -106,7 +111,7 @@ def test_a_command_without_a_readable_control_token_goes_on_without(
     assert find_token(tmp_path / "control.token") is None
 
 
-@pytest.mark.parametrize("kind", set(ODD_FILES) - {"broken link"})
+@pytest.mark.parametrize("kind", [kind for kind in ODD_FILES if kind != "broken link"])
 def test_a_token_file_that_becomes_odd_leaves_the_last_good_one_in_force(
     kind: str, tmp_path: Path
 ) -> None:
@@ -120,10 +125,8 @@ def test_a_token_file_that_becomes_odd_leaves_the_last_good_one_in_force(
     assert book.problem is not None
 
 
-@pytest.mark.parametrize("kind", ODD_FILES)
+@pytest.mark.parametrize("kind", [kind for kind in ODD_FILES if "folder" not in kind])
 def test_tokens_cannot_be_made_in_a_home_that_is_no_folder(kind: str, tmp_path: Path) -> None:
-    if kind in ("folder", "link to a folder"):
-        pytest.skip("that is one")
     ODD_FILES[kind](tmp_path / "home")
     with pytest.raises(AdaptdError, match="home"):
         create_token(tmp_path / "home" / "tokens.json", tenant="shop", scopes=("chat",))
