@@ -22,7 +22,8 @@ from typing import Any
 import msgspec
 
 from adaptd.daemon.demo.broker import free_port
-from adaptd.serving.host.launch import EngineSettings
+from adaptd.daemon.settings import Settings
+from adaptd.daemon.wiring.installation import Base, engine_settings
 from adaptd.serving.host.supervisor import EngineSupervisor
 from adaptd.serving.host.vllm_client import VllmHost
 from bench.beside_load import (
@@ -150,11 +151,10 @@ async def measure(url: str, beside: Beside) -> dict[str, Any]:
 async def serving(server: Server, adapter: Path) -> AsyncIterator[str]:
     """vLLM as adaptd starts it, with the adapter; its address."""
     url = f"http://127.0.0.1:{free_port()}"
-    settings = EngineSettings(
+    settings = msgspec.structs.replace(
+        engine_settings(Settings.model_construct(), Base("base", BASE)),
+        gateway_config=None,
         url=url,
-        python=Path(sys.executable),
-        base_name="base",
-        base_dir=BASE,
         dtype=DTYPE,
         extra_args=server.extra_args,
     )

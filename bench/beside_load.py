@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from adaptd.daemon.domain.bases import base_digest
 from adaptd.daemon.training.job import Done, Job, TrainingProgress
-from adaptd.daemon.training.launcher import start
+from adaptd.daemon.training.launcher import start_child
 
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / "var" / "bases" / "smollm2-135m"
@@ -112,7 +112,7 @@ class Trainer:
         job = a_job("run", niceness=niceness, threads=threads, steps=100_000)
         waiting = self.told if yields else None
         with exported(environment):
-            async with start(job, waiting=waiting) as child, asyncio.TaskGroup() as group:
+            async with start_child(job, waiting=waiting) as child, asyncio.TaskGroup() as group:
                 result = group.create_task(
                     child.result(limit_s=LIMIT_S, on_progress=self._note, wanted=_always)
                 )
@@ -208,7 +208,7 @@ def a_job(name: str, **changes: Any) -> Job:
 
 
 async def train_adapter() -> Done:
-    async with start(a_job("adapter")) as child:
+    async with start_child(a_job("adapter")) as child:
 
         async def unheard(_: TrainingProgress) -> None:
             pass

@@ -24,7 +24,7 @@ from pydantic_settings.exceptions import SettingsError as UnreadableSettingsErro
 
 from adaptd.daemon.wire.errors import SettingsError
 from adaptd.daemon.wire.events import DEAD_LETTERS_TOPIC
-from adaptd.daemon.wire.kafka import KafkaSecurity, Mechanism, Protocol
+from adaptd.daemon.wire.kafka import KafkaSecurity, Mechanism, SecurityProtocol
 from adaptd.daemon.wire.texts import unencodable_in
 
 _REMEDY = "See docs/settings.md for every ADAPTD_* variable"
@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     kafka_bootstrap: Annotated[str | None, BeforeValidator(_none_if_empty)] = (
         None  # None: events come through POST /v1/events only
     )
-    kafka_security_protocol: Protocol = "PLAINTEXT"
+    kafka_security_protocol: SecurityProtocol = "PLAINTEXT"
     kafka_sasl_mechanism: Mechanism = "SCRAM-SHA-512"
     kafka_username: str | None = None
     kafka_password_path: Path | None = None  # None: the variable ADAPTD_KAFKA_PASSWORD

@@ -1,4 +1,4 @@
-"""The model side: the gateway inside vLLM, and the daemon's hand on the server."""
+"""The model side: gateway and capture in the model server's process, host in the daemon."""
 
 if not __name__.startswith("adaptd."):
     raise ImportError(f"import it as adaptd.{__name__}")

@@ -18,12 +18,13 @@ TESTS = Path(__file__).parent
 # Files whose tests start a vLLM of their own, or train; and those with brokers of their own.
 TRAINING = {
     "test_doctor_vllm",
-    "test_engine",
+    "test_supervisor_vllm",
     "test_evaluation",
     "test_loop",
     "test_net_checkpoint",
     "test_receipt_vllm",
     "test_training",
+    "test_training_methods",
     "test_training_parts",
 }
 OWN_BROKER = {

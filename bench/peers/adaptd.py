@@ -7,6 +7,7 @@ from datetime import timedelta
 from adaptd.consumers.kafka.service import IngestService, IngestSettings
 from adaptd.consumers.kafka.topic_admin import Topics
 from adaptd.daemon.domain.ingest import Decoded, Written
+from adaptd.daemon.settings import Settings
 from adaptd.daemon.store.database.database import Database
 from adaptd.daemon.store.ingest.sink import EventStore
 from adaptd.daemon.store.stores import open_stores
@@ -34,11 +35,18 @@ async def main(job: Job) -> None:
     )
     store = _WatchedStore(database, dedupe_window=window)
     store.progress = progress = Progress(job)
+    defaults = Settings.model_construct()
     settings = IngestSettings(
         bootstrap=job.bootstrap,
+        security=defaults.kafka_security,
         directory=job.store.parent,
         group=f"adaptd-{job.store.stem}",
         topics=Topics(job.topic, f"{job.topic}-feedback"),
+        create_topics=defaults.kafka_create_topics,
+        partitions=defaults.kafka_partitions,
+        session_timeout_s=defaults.kafka_session_timeout_s,
+        unsigned_sources=frozenset(defaults.kafka_unsigned_sources),
+        dedupe_window_s=defaults.dedupe_window_s,
     )
     service = IngestService(settings, sink=store, halts=stores.halts, key=b"bench")
     running = asyncio.create_task(service.run())

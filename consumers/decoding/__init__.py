@@ -1,1 +1,1 @@
-"""Bytes to rows. Pure."""
+"""Decoding: bytes to rows. Pure."""

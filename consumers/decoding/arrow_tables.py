@@ -1,4 +1,4 @@
-"""Events → Arrow tables with the columns of the store's tables. Column by column: the hot path."""
+"""Events → Arrow tables with the columns of the store's tables. The hot path: column by column."""
 
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
@@ -8,19 +8,15 @@ import msgspec
 import pyarrow as pa
 
 from adaptd.consumers.decoding.rows import Rows
+from adaptd.daemon.domain.ingest import ADDRESS_COLUMNS
 from adaptd.daemon.wire.feedback import scaled_rating
 
 _TIME = pa.timestamp("us", tz="UTC")
 _TAGS = pa.map_(pa.string(), pa.string())
 _USAGE = pa.struct([("prompt_tokens", pa.int64()), ("completion_tokens", pa.int64())])
-_ADDRESS = [
-    ("source", pa.string()),
-    ("topic", pa.string()),
-    ("partition", pa.int32()),
-    ("position", pa.int64()),
-    ("batch_index", pa.int32()),
-]
 _STRING = pa.string()
+_ADDRESS_TYPES = (_STRING, pa.int32(), pa.int64(), pa.int32())
+_ADDRESS = [("source", _STRING), *zip(ADDRESS_COLUMNS, _ADDRESS_TYPES, strict=True)]
 INTERACTIONS = pa.schema(
     [
         ("id", _STRING),
@@ -90,36 +86,41 @@ DEAD_LETTERS = pa.schema(
 
 
 def interactions_table(rows: Rows, source: str) -> pa.Table:
-    """Raises ArrowException, OverflowError or ValueError where a value does not fit its column."""
-    columns = _shared(rows, source) | {
-        "usage": _usage(rows.events),
+    """Build the table of interactions.
+
+    Raises:
+        ArrowException, OverflowError, ValueError: a value does not fit its column.
+    """
+    columns = _build_shared(rows, source) | {
+        "usage": _build_usage(rows.events),
         "request": rows.json_column("request"),
         "choices": rows.json_column("choices"),
         "params": rows.json_column("params"),
     }
-    return _table(INTERACTIONS, columns, rows.events)
+    return _assemble_table(INTERACTIONS, columns, rows.events)
 
 
 def feedback_table(rows: Rows, source: str) -> pa.Table:
-    """Raises as `interactions_table` does."""
+    """Build the table of feedback. Raises as `interactions_table` does."""
     events = rows.events
-    columns = _shared(rows, source) | {
-        "principal": _same_or_list([record.sender.principal for record in rows.records], _STRING),
+    columns = _build_shared(rows, source) | {
+        "principal": _repeat_or_list([record.sender.principal for record in rows.records], _STRING),
         "origin": [event.source for event in events],
-        "value": [_number(event) for event in events],
+        "value": [_numeric_value(event) for event in events],
         "label": [event.value if isinstance(event.value, str) else None for event in events],
         "message": rows.json_column("message"),
         "extra": [_with_scale(event, rows.extra.get(row)) for row, event in enumerate(events)],
     }
-    return _table(FEEDBACK, columns, events)
+    return _assemble_table(FEEDBACK, columns, events)
 
 
 def dead_letters_table(letters: Iterable[dict[str, Any]]) -> pa.Table:
+    """Build the table of dead letters, each a dictionary of its columns."""
     return pa.Table.from_pylist(list(letters), schema=DEAD_LETTERS)
 
 
-def _table(schema: pa.Schema, columns: dict[str, Any], events: Sequence[Any]) -> pa.Table:
-    """Columns not given are the events' own fields of that name."""
+def _assemble_table(schema: pa.Schema, columns: dict[str, Any], events: Sequence[Any]) -> pa.Table:
+    """Assemble a table. Columns not given are the events' own fields of that name."""
     arrays = []
     for field in schema:
         values = columns.get(field.name)
@@ -129,43 +130,45 @@ def _table(schema: pa.Schema, columns: dict[str, Any], events: Sequence[Any]) ->
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _shared(rows: Rows, source: str) -> dict[str, Any]:
+def _build_shared(rows: Rows, source: str) -> dict[str, Any]:
     records = rows.records
+    address = (
+        _repeat_or_list([record.topic for record in records], _STRING),
+        pa.array([record.partition for record in records], pa.int32()),
+        pa.array([record.position for record in records], pa.int64()),
+        pa.array(rows.indexes, pa.int32()),
+    )
     return {
         "time": pa.array(rows.micros()).cast(_TIME),
-        "tenant": _tenants(rows),
-        "tags": _tags([event.tags for event in rows.events]),
-        "extra": _extra(rows),
-        "trusted": _same_or_list([record.sender.trusted for record in records], pa.bool_()),
+        "tenant": _build_tenants(rows),
+        "tags": _build_tags([event.tags for event in rows.events]),
+        "extra": _build_extra(rows),
+        "trusted": _repeat_or_list([record.sender.trusted for record in records], pa.bool_()),
         "source": pa.repeat(pa.scalar(source, _STRING), len(rows)),
-        "topic": _same_or_list([record.topic for record in records], _STRING),
-        "partition": pa.array([record.partition for record in records], pa.int32()),
-        "position": pa.array([record.position for record in records], pa.int64()),
-        "batch_index": pa.array(rows.indexes, pa.int32()),
-    }
+    } | dict(zip(ADDRESS_COLUMNS, address, strict=True))
 
 
-def _same_or_list(values: list[Any], kind: pa.DataType) -> pa.Array:
-    """Most chunks are of one topic and one sender: no need to copy its name a thousand times."""
+def _repeat_or_list(values: list[Any], kind: pa.DataType) -> pa.Array:
+    # Most chunks are of one topic and one sender: no need to copy its name a thousand times.
     if values and values.count(values[0]) == len(values):
         return pa.repeat(pa.scalar(values[0], kind), len(values))
     return pa.array(values, kind)
 
 
-def _tenants(rows: Rows) -> list[str | None]:
+def _build_tenants(rows: Rows) -> list[str | None]:
     return [
         record.sender.tenant if record.sender.stamps_tenant else event.tenant
         for event, record in zip(rows.events, rows.records, strict=True)
     ]
 
 
-def _extra(rows: Rows) -> pa.Array:
+def _build_extra(rows: Rows) -> pa.Array:
     if not rows.extra:
         return pa.nulls(len(rows), _STRING)
     return pa.array([rows.extra.get(row) for row in range(len(rows))], _STRING)
 
 
-def _tags(tags: Sequence[dict[str, str] | None]) -> pa.Array:
+def _build_tags(tags: Sequence[dict[str, str] | None]) -> pa.Array:
     # From flat lists: 3 × as fast as a list of lists of pairs. A None offset is a null.
     offsets: list[int | None] = []
     keys: list[str] = []
@@ -181,7 +184,7 @@ def _tags(tags: Sequence[dict[str, str] | None]) -> pa.Array:
     )
 
 
-def _usage(events: Sequence[Any]) -> pa.Array:
+def _build_usage(events: Sequence[Any]) -> pa.Array:
     usages = [event.usage for event in events]
     parts = [
         pa.array([usage and usage.prompt_tokens for usage in usages], pa.int64()),
@@ -191,14 +194,14 @@ def _usage(events: Sequence[Any]) -> pa.Array:
     return pa.StructArray.from_arrays(parts, fields=list(_USAGE), mask=missing)
 
 
-def _number(feedback: Any) -> float | None:
+def _numeric_value(feedback: Any) -> float | None:
     if feedback.kind == "rating":
         return scaled_rating(feedback)
     return feedback.value if isinstance(feedback.value, float) else None
 
 
 def _with_scale(event: Any, extra: bytes | None) -> bytes | None:
-    """A scaled rating keeps what was sent: 4 on [1, 5] is not 0.5 on another scale."""
+    # A scaled rating keeps what was sent: 4 on [1, 5] is not 0.5 on another scale.
     if event.kind != "rating" or event.scale is None:
         return extra
     known = msgspec.json.decode(extra) if extra else {}

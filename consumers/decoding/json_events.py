@@ -1,4 +1,4 @@
-"""Bytes → one event, or the reason why not. Pure; raises nothing but UnreadableError."""
+"""JSON events: bytes → one event, or the reason why not. Pure; raises only UnreadableError."""
 
 import json
 import re
@@ -21,7 +21,7 @@ from adaptd.daemon.wire.texts import encodable
 Kind = Literal["interaction", "feedback"]
 Event = Interaction | Feedback
 
-# Beyond these nothing is worth keeping as an event; the bytes stay in the dead letter.
+# Beyond these limits nothing is kept as an event. The bytes stay in the dead letter.
 MAX_EVENT_BYTES = 5_000_000
 MAX_DEPTH = 64
 _LEAST_EVENT_BYTES = 40  # its id, time and subject alone need more
@@ -31,7 +31,7 @@ _MAX_DETAIL = 500
 
 
 class UnreadableError(Exception):
-    """Why a record is a dead letter: `reason` is one word to count by, `detail` says more."""
+    """A record is a dead letter: `reason` is one word to count by, `detail` says more."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -57,7 +57,7 @@ class _LooseBatch(msgspec.Struct, frozen=True):
 _TYPES: dict[Kind, type[Event]] = {"interaction": Interaction, "feedback": Feedback}
 _SCHEMAS: dict[Kind, str] = {"interaction": INTERACTION_SCHEMA, "feedback": FEEDBACK_SCHEMA}
 _SCHEMA = re.compile(r"adaptd\.(interaction|feedback)/(\d{1,4})(?:\.\d{1,4})?")
-# Every part is an object of 100 bytes or more: with fewer commas they take 50 MB at the most.
+# Each part becomes an object of 100 bytes or more. With fewer commas they take 50 MB at most.
 _MANY_COMMAS = 500_000
 _parts_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 _step_decoder = json.JSONDecoder()
@@ -69,10 +69,10 @@ _encoder = msgspec.json.Encoder()
 
 
 def split(value: bytes | None) -> Iterator[bytes]:
-    """The events of a message: itself, or those of its batch.
+    """Split a message into the events of its batch. Other messages are one event themselves.
 
     Raises:
-        UnreadableError: no value, too large, or a batch that is empty, too long or no list.
+        UnreadableError: no value, too large, or a batch that is empty, too long or not a list.
     """
     if value is None:
         raise UnreadableError("no_value", "the record has no value")
@@ -81,7 +81,7 @@ def split(value: bytes | None) -> Iterator[bytes]:
     if b'"batch"' not in value:
         yield value
         return
-    parts = _batch(value)
+    parts = _find_parts(value)
     if parts is None:
         yield value
     elif not parts:
@@ -95,20 +95,20 @@ def split(value: bytes | None) -> Iterator[bytes]:
 
 
 def count_events(value: bytes) -> int:
-    """How many events `split` would make of a message; 1 where it is none."""
+    """Count the events that `split` makes of a message; 1 where it cannot be split."""
     if b'"batch"' not in value:
         return 1
     try:
-        return max(1, len(_batch(value) or ()))
+        return max(1, len(_find_parts(value) or ()))
     except UnreadableError:
         return 1
 
 
 def parse(raw: bytes, kind: Kind | None) -> Parsed:
-    """Read one event, the slow and thorough way: 20 µs. `kind` is what its topic holds.
+    """Read one event the slow and thorough way, in 20 µs. `kind` is what its topic holds.
 
     Raises:
-        UnreadableError: see its reasons below.
+        UnreadableError: with one of the reasons below.
     """
     found = decode_json(raw)
     if not isinstance(found, dict):
@@ -117,7 +117,7 @@ def parse(raw: bytes, kind: Kind | None) -> Parsed:
         )
     if nests_deeper(found, MAX_DEPTH):
         raise UnreadableError("too_deep", f"nested more than {MAX_DEPTH} levels")
-    kind = _kind(found, kind)
+    kind = _find_kind(found, kind)
     known = _TYPES[kind].__struct_fields__
     extra = {name: value for name, value in found.items() if name not in known}
     if isinstance(usage := found.get("usage"), dict):
@@ -130,7 +130,7 @@ def parse(raw: bytes, kind: Kind | None) -> Parsed:
 
 
 def decode_json(raw: bytes) -> Any:
-    """Any JSON value.
+    """Read any JSON value.
 
     Raises:
         UnreadableError: not_utf8, not_json, too_deep.
@@ -148,12 +148,12 @@ def decode_json(raw: bytes) -> Any:
 
 
 def array_parts(array: bytes, most: int) -> list[msgspec.Raw]:
-    """The elements of a JSON array.
+    """Split a JSON array into its elements.
 
     Raises:
-        UnreadableError: batch_too_long where there are so many that they would fill the memory, and
-            more than `most`.
-        msgspec.DecodeError, ValueError, RecursionError: it is no array.
+        UnreadableError: batch_too_long: there are more than `most`, and so many that they would
+            fill the memory.
+        msgspec.DecodeError, ValueError, RecursionError: it is not an array.
     """
     if array.count(b",") >= _MANY_COMMAS and _is_longer(array.decode(), most):
         raise UnreadableError("batch_too_long", f"more than {most} events")
@@ -161,10 +161,10 @@ def array_parts(array: bytes, most: int) -> list[msgspec.Raw]:
 
 
 def _is_longer(array: str, most: int) -> bool:
-    """Read one by one, so that they are never all in memory."""
+    # The elements are read one by one, so that they are never all in memory.
     at = array.index("[") + 1
     for _ in range(most):
-        at = _GAPS.match(array, at).end()  # pyright: ignore[reportOptionalMemberAccess] - it matches nothing, too
+        at = _GAPS.match(array, at).end()  # pyright: ignore[reportOptionalMemberAccess] - it also matches an empty text
         if array[at : at + 1] == "]":
             return False
         _, at = _step_decoder.raw_decode(array, at)
@@ -172,12 +172,12 @@ def _is_longer(array: str, most: int) -> bool:
     return array[at : at + 1] != "]"
 
 
-def _batch(value: bytes) -> list[msgspec.Raw] | None:
-    """The parts of a batch message; None where it is one event after all."""
+def _find_parts(value: bytes) -> list[msgspec.Raw] | None:
+    """Split a batch message into its parts. None: the message is one event after all."""
     try:
         return array_parts(bytes(_batch_decoder.decode(value).batch), MAX_BATCH)
     except (msgspec.DecodeError, ValueError, RecursionError):
-        found = decode_json(value)
+        found = decode_json(value)  # the batch may have unknown fields, or be a field of an event
     if not isinstance(found, dict) or "batch" not in found or "id" in found:
         return None
     try:
@@ -186,7 +186,7 @@ def _batch(value: bytes) -> list[msgspec.Raw] | None:
         raise UnreadableError("invalid", "batch must be a list of events") from error
 
 
-def _kind(found: dict[str, Any], kind: Kind | None) -> Kind:
+def _find_kind(found: dict[str, Any], kind: Kind | None) -> Kind:
     schema = found.get("schema")
     if schema is None and kind is not None:
         return kind
@@ -208,6 +208,6 @@ def _unknown_usage(usage: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_time(event: Event) -> None:
-    """Raises UnreadableError where a clock is so wrong that no store could hold the time."""
+    """Raise UnreadableError where a clock is so wrong that no store could hold the time."""
     if not EARLIEST_S <= event.time.timestamp() < LATEST_S:
         raise UnreadableError("time_out_of_range", f"{event.time.isoformat()}: give 1970 to 2199")

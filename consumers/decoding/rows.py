@@ -1,4 +1,4 @@
-"""Events of one kind on their way into columns, with the records they came in. The hot path."""
+"""Rows: events of one kind, with the records they came in, ready to become columns. Hot path."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,9 +11,10 @@ from adaptd.consumers.decoding.wire_types import NULL
 
 
 class Rows:
-    """Wire events in the order they came. `extra`: the JSON of unknown fields, where a row has any.
+    """Wire events in the order they came.
 
-    A settled row was parsed slowly, so nothing about it is in doubt.
+    `extra` holds the JSON of unknown fields, for the rows that have any. A settled row was parsed
+    the slow way, so nothing about it is in doubt.
     """
 
     def __init__(self) -> None:
@@ -35,7 +36,7 @@ class Rows:
         self.indexes.append(index)
 
     def settle(self, row: int, event: Any, extra: bytes | None) -> None:
-        """Put what the slow way found in a row's place."""
+        """Replace a row with what the slow way read."""
         self.events[row] = event
         self.settled.add(row)
         self._values.clear()
@@ -45,13 +46,13 @@ class Rows:
             self.extra[row] = extra
 
     def without(self, dropped: set[int]) -> "Rows":
-        """The others, in their order."""
-        return self._some(row for row in range(len(self)) if row not in dropped)
+        """Return all rows but the dropped ones, in order."""
+        return self._choose_rows(row for row in range(len(self)) if row not in dropped)
 
     def only(self, row: int) -> "Rows":
-        return self._some([row])
+        return self._choose_rows([row])
 
-    def _some(self, chosen: Iterable[int]) -> "Rows":
+    def _choose_rows(self, chosen: Iterable[int]) -> "Rows":
         kept = Rows()
         for row in chosen:
             kept.add(self.events[row], self.records[row], self.indexes[row])
@@ -60,7 +61,7 @@ class Rows:
         return kept
 
     def micros(self) -> np.ndarray:
-        """The events' times since 1970."""
+        """Return the events' times in microseconds since 1970."""
         if self._micros is None:
             # Through integers: pyarrow takes 49 µs for an aware datetime, this 0.3 µs.
             times = [round(event.time.timestamp() * 1e6) for event in self.events]
@@ -68,7 +69,7 @@ class Rows:
         return self._micros
 
     def json_values(self, name: str) -> list[bytes | None]:
-        """A free JSON field as sent; null is None."""
+        """Return a free JSON field as sent; null is None."""
         if name not in self._values:
             raws = [getattr(event, name) for event in self.events]
             self._values[name] = [
@@ -77,7 +78,7 @@ class Rows:
         return self._values[name]
 
     def json_column(self, name: str) -> pa.Array:
-        """The same as text. Raises ArrowInvalid where one is no UTF-8."""
+        """Return `json_values` as text. Raises ArrowInvalid where a value is not UTF-8."""
         if name not in self._columns:
             self._columns[name] = pa.array(self.json_values(name), pa.string())
         return self._columns[name]

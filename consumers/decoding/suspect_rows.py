@@ -1,4 +1,4 @@
-"""Rows that the fast way read but may not vouch for: `parse` decides on them. The hot path."""
+"""Doubtful rows: read the fast way, yet `parse` must decide on them. The hot path."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -15,9 +15,9 @@ from adaptd.daemon.wire.feedback import problem_with
 from adaptd.daemon.wire.nesting import nests_deeper
 
 pc: Any = pyarrow.compute  # its functions are made at import, so no checker knows them
-# A double ends at 1.8e308: a number beyond it has an exponent of three digits, or very many digits.
+# A double ends at 1.8e308. A number beyond it has an exponent of three digits, or very many digits.
 _HUGE_NUMBER = r"[0-9][eE]\+?[0-9]{3}|[0-9]{100}"
-_LEAST_DEEP_BYTES = 2 * MAX_DEPTH  # what is opened is closed
+_LEAST_DEEP_BYTES = 2 * MAX_DEPTH  # a bracket to open and one to close, each level
 
 
 class _Object(msgspec.Struct, gc=False):
@@ -29,9 +29,10 @@ _objects = msgspec.json.Decoder(list[_Object]).decode
 
 
 def doubtful_interactions(rows: Rows) -> set[int]:
-    """Rows whose time, alias or free JSON is not what it should be, as far as one can tell."""
-    doubtful = set(_out_of_time(rows.micros())) | _unsound(rows, ["request", "choices", "params"])
-    doubtful |= set(_no_lists(rows, "choices"))
+    """Find rows whose time, alias or free JSON may be unusable."""
+    doubtful = set(_find_bad_times(rows.micros()))
+    doubtful |= _find_bad_json(rows, ["request", "choices", "params"])
+    doubtful |= set(_find_bad_lists(rows, "choices"))
     doubtful |= {
         row
         for row, record in enumerate(rows.records)
@@ -41,31 +42,31 @@ def doubtful_interactions(rows: Rows) -> set[int]:
 
 
 def doubtful_feedback(rows: Rows) -> set[int]:
-    """As for interactions, and what its kind needs."""
-    doubtful = set(_out_of_time(rows.micros())) | _unsound(rows, ["message"])
+    """Find rows whose time, source, message or needed fields may be unusable."""
+    doubtful = set(_find_bad_times(rows.micros())) | _find_bad_json(rows, ["message"])
     for row, record in enumerate(rows.records):
         event, sources = rows.events[row], record.sender.sources
         permitted = sources is None or event.source in sources
-        if not permitted or not _says_something(event):
+        if not permitted or not _is_complete(event):
             doubtful.add(row)
     return doubtful - rows.settled
 
 
-def _says_something(event: Any) -> bool:
-    """False also where it would take a look into the message to tell."""
+def _is_complete(event: Any) -> bool:
+    # A correction without text needs a message. Its content is left to the slow way.
     if event.kind == "correction" and not (event.text or "").strip():
         return False
     return problem_with(event) is None
 
 
-def _out_of_time(micros: np.ndarray) -> Iterable[int]:
+def _find_bad_times(micros: np.ndarray) -> Iterable[int]:
     outside = (micros < EARLIEST_S * 1_000_000) | (micros >= LATEST_S * 1_000_000)
     return np.flatnonzero(outside).tolist()
 
 
-def _unsound(rows: Rows, names: Sequence[str]) -> set[int]:
-    """Where free JSON is no object (or list), no UTF-8, nested too deep or has a huge number."""
-    unsound: set[int] = set()
+def _find_bad_json(rows: Rows, names: Sequence[str]) -> set[int]:
+    """Find free JSON of the wrong type, not UTF-8, nested too deep, or with a huge number."""
+    bad: set[int] = set()
     for name in names:
         try:
             column = rows.json_column(name)
@@ -83,8 +84,8 @@ def _unsound(rows: Rows, names: Sequence[str]) -> set[int]:
             suspect = pc.or_(suspect, _has_many_braces(column))
         for row in np.flatnonzero(pc.fill_null(suspect, False).to_numpy(zero_copy_only=False)):
             if not _is_sound(column[row].as_py(), opening):
-                unsound.add(int(row))
-    return unsound
+                bad.add(int(row))
+    return bad
 
 
 def _has_many_braces(column: pa.Array) -> Any:
@@ -94,7 +95,7 @@ def _has_many_braces(column: pa.Array) -> Any:
 
 def _is_sound(text: str, opening: str) -> bool:
     try:
-        # One level less: the event itself is one.
+        # One level less than MAX_DEPTH: the event itself is one.
         return text.startswith(opening) and not nests_deeper(_any(text), MAX_DEPTH - 1)
     except UNCLEAR:
         return False
@@ -107,7 +108,7 @@ def _is_utf8(value: bytes | None) -> bool:
         return False
 
 
-def _no_lists(rows: Rows, name: str) -> Iterable[int]:
+def _find_bad_lists(rows: Rows, name: str) -> Iterable[int]:
     for row, value in enumerate(rows.json_values(name)):
         try:
             if value is not None:

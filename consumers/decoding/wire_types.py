@@ -1,9 +1,9 @@
-"""Events as they lie on the wire: known fields typed, free JSON left as its bytes. The hot path.
+"""Wire types: events with their known fields typed and free JSON left as its bytes. The hot path.
 
 Making Python objects of requests and answers only to write them as JSON again takes most of the
-time of a whole decode. What these types read, `parse` reads too and to the same effect, but for
-what they do not look at inside free JSON: text that is no UTF-8, numbers beyond a double, deep
-nesting, and what a list holds. `doubts` looks for these.
+time of a whole decode. `parse` reads everything that these types read, to the same effect, but for
+what they do not check inside free JSON: text that is not UTF-8, numbers beyond a double, deep
+nesting, and the elements of a list. `suspect_rows` looks for these.
 """
 
 from typing import Any
@@ -31,7 +31,7 @@ class _KnownUsage(Usage, frozen=True, forbid_unknown_fields=True, gc=False):
 
 
 def _wire_type(event: type[Event], schema: str) -> Any:
-    """The event's own fields and constraints; `schema` becomes the tag that tells them apart."""
+    """Make a type with the event's own fields and constraints. `schema` becomes the tag."""
     fields: list[Any] = []
     for field in msgspec.structs.fields(event):
         if field.name in JSON_FIELDS:
@@ -64,16 +64,16 @@ UNCLEAR = (msgspec.DecodeError, ValueError, RecursionError)
 
 
 def read_one(value: bytes, kind: Kind | None) -> Any:
-    """The event of a message that is no batch, as a wire type.
+    """Read a message that is not a batch, as a wire type.
 
     Raises:
-        UNCLEAR: anything but known fields of the right types: `parse` tells what it is.
+        UNCLEAR: there is anything but known fields of the right types. `parse` decides on it.
     """
     return _ONE[kind](value)
 
 
 def read_batch(value: bytes, kind: Kind | None) -> list[Any]:
-    """The events of a batch message. Raises as `read_one` does."""
+    """Read the events of a batch message. Raises as `read_one` does."""
     found = _MANY[kind](value).batch
     if not 0 < len(found) <= MAX_BATCH:
         raise ValueError("too many, or none")
@@ -81,7 +81,7 @@ def read_batch(value: bytes, kind: Kind | None) -> list[Any]:
 
 
 def as_wire(event: Event) -> Any:
-    """An event that was parsed slowly."""
+    """Turn an event that was parsed the slow way into a wire type."""
     values = msgspec.structs.asdict(event)
     del values["schema"]
     for name in JSON_FIELDS & values.keys():

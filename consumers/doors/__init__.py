@@ -1,1 +1,1 @@
-"""The ways in beside Kafka: HTTP and files."""
+"""Doors: the ways in beside Kafka, HTTP and files."""

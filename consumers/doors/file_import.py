@@ -1,9 +1,8 @@
-"""Files of events, line by line: read in every format, stored once, resumed where they stopped."""
+"""The import of files, line by line: in every format, once each, resumed where it stopped."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -18,7 +17,7 @@ from adaptd.consumers.decoding.json_events import (
 from adaptd.consumers.doors.import_options import ImportOptions, ImportStep
 from adaptd.consumers.doors.langfuse import score_events
 from adaptd.consumers.doors.openai_chat import chat_events
-from adaptd.daemon.domain.ingest import Decoded, LogRange, Span
+from adaptd.daemon.domain.ingest import Decoded, LogRange, Span, addresses_of
 from adaptd.daemon.domain.ports import EventSink
 from adaptd.daemon.wire.errors import RefusedError, TooLargeError
 from adaptd.daemon.wire.nesting import nests_deeper
@@ -31,7 +30,7 @@ _DIGEST_LETTERS = 64
 
 
 class RefusedLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A line, or an event of it, that cannot be used."""
+    """A line that cannot be used, or one event of it (`index` counts within the line)."""
 
     line: int
     reason: str
@@ -40,7 +39,7 @@ class RefusedLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImportedLines(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of some lines. `next_line`: everything before it is stored."""
+    """The outcome of some lines. Everything before `next_line` is stored."""
 
     next_line: int
     interactions: int = 0
@@ -49,20 +48,20 @@ class ImportedLines(msgspec.Struct, frozen=True, kw_only=True):
     refused: list[RefusedLine] = []
 
 
-class ImportDesk:
-    """Stores lines of files that somebody reads to it, in order."""
+class FileImporter:
+    """Stores the lines of files, in order, as a client sends them."""
 
     def __init__(self, sink: EventSink) -> None:
         self._sink = sink
 
     async def position(self, digest: str, options: ImportOptions) -> ImportedLines:
-        """How far the file with this SHA-256 is stored under these options.
+        """Return how far the file with this SHA-256 is stored under these options.
 
         Raises:
             RefusedError: the options do not fit the format.
         """
         check_options(options)
-        source, place = _source(digest), options.place
+        source, place = _source_of(digest), options.place
         await self._sink.pin(source, {place: LogRange(None, _FIRST_LINE, 0)})
         stored = await self._sink.offsets(source)
         return ImportedLines(next_line=stored[place].next_offset)
@@ -73,7 +72,8 @@ class ImportDesk:
         """Store lines. Safe to repeat: those stored before are passed over.
 
         Raises:
-            RefusedError: lines between were left out. TooLargeError: too many at once.
+            RefusedError: lines in between were left out.
+            TooLargeError: there are too many lines at once.
             StoreError: nothing is stored.
         """
         if len(lines) > MAX_STEP_LINES:
@@ -83,9 +83,9 @@ class ImportDesk:
             remedy = f"Send the lines from {next_line} on"
             raise RefusedError("import", f"line {step.start} is not the next one", remedy)
         skipped = next_line - step.start
-        return await self._store(digest, step.options, next_line, lines[skipped:], principal)
+        return await self._store_lines(digest, step.options, next_line, lines[skipped:], principal)
 
-    async def _store(
+    async def _store_lines(
         self,
         digest: str,
         options: ImportOptions,
@@ -97,7 +97,7 @@ class ImportDesk:
             return ImportedLines(next_line=start)
         sender = import_sender(principal.id, options)
         decoded = await asyncio.to_thread(
-            read_lines, lines, options, start=start, source=_source(digest), sender=sender
+            read_lines, lines, options, start=start, source=_source_of(digest), sender=sender
         )
         written = await self._sink.write(decoded)
         return ImportedLines(
@@ -110,7 +110,8 @@ class ImportDesk:
 
 
 def import_sender(principal: str | None, options: ImportOptions) -> Sender:
-    """An operator may import what reviewers and agents said, but nothing counts for the guard."""
+    """Return the sender of imported lines: any source of feedback, but nothing is trusted."""
+    # An operator may import what reviewers and agents said. The guard counts only trusted events.
     return Sender(
         trusted=False,
         principal=principal,
@@ -123,12 +124,12 @@ def import_sender(principal: str | None, options: ImportOptions) -> Sender:
 def read_lines(
     lines: Sequence[bytes], options: ImportOptions, *, start: int, source: str, sender: Sender
 ) -> Decoded:
-    """Lines as rows and dead letters; a dead letter keeps its line as it was in the file."""
+    """Decode lines. A dead letter keeps its line as it was in the file."""
     place = options.place
     originals = {number: line for number, line in enumerate(lines, start) if line.strip()}
     records = []
     for number, line in originals.items():
-        value, why = _converted(line, options)
+        value, why = _convert_line(line, options)
         records.append(Record(value, place.topic, place.number, number, why or sender, None))
     span = Span(place, start, start + len(lines))
     decoded = decode(records, source=source, spans=[span])
@@ -136,21 +137,18 @@ def read_lines(
 
 
 def refused_lines(decoded: Decoded) -> list[RefusedLine]:
-    columns = ["position", "batch_index", "reason", "detail"]
+    """List the dead letters by line and by event within the line."""
+    letters = decoded.dead_letters
+    reasons, details = letters["reason"].to_pylist(), letters["detail"].to_pylist()
     found = [
-        RefusedLine(
-            line=row["position"],
-            index=row["batch_index"],
-            reason=row["reason"],
-            detail=row["detail"],
-        )
-        for row in decoded.dead_letters.select(columns).to_pylist()
+        RefusedLine(line=address.position, index=address.index, reason=reason, detail=detail)
+        for address, reason, detail in zip(addresses_of(letters), reasons, details, strict=True)
     ]
     return sorted(found, key=lambda refused: (refused.line, refused.index))
 
 
-def _converted(line: bytes, options: ImportOptions) -> tuple[bytes, UnreadableError | None]:
-    """The line as a message of our own events, or why not."""
+def _convert_line(line: bytes, options: ImportOptions) -> tuple[bytes, UnreadableError | None]:
+    """Return the line as a message of adaptd's events, or the line and why it is none."""
     if options.format == "adaptd":
         return line, None
     try:
@@ -159,14 +157,15 @@ def _converted(line: bytes, options: ImportOptions) -> tuple[bytes, UnreadableEr
         found = decode_json(line)
         if nests_deeper(found, MAX_DEPTH):
             raise UnreadableError("too_deep", f"nested more than {MAX_DEPTH} levels")
-        events = _events(found, options)
+        read = chat_events if options.format == "openai" else score_events
+        events = read(found, options)
     except UnreadableError as why:
         return line, why
     return b'{"batch":[' + b",".join(events) + b"]}", None
 
 
 def check_options(options: ImportOptions) -> None:
-    """Raises RefusedError where a format lacks what it needs, or another's option is given."""
+    """Raise RefusedError where a format lacks an option, or another format's option is given."""
     if options.format == "openai" and options.model is None:
         raise RefusedError("import", "chat lines do not say which alias answered", "Give --model")
     foreign = {
@@ -178,19 +177,13 @@ def check_options(options: ImportOptions) -> None:
             raise RefusedError("import", f"an option of format {name} is given", "Leave it out")
 
 
-def _events(found: Any, options: ImportOptions) -> list[bytes]:
-    if options.format == "openai":
-        return chat_events(found, options)
-    return score_events(found, options)
-
-
 def _with_lines(letters: pa.Table, originals: Mapping[int, bytes]) -> pa.Table:
     lines = [originals[position] for position in letters["position"].to_pylist()]
     column = letters.schema.get_field_index("bytes")
     return letters.set_column(column, "bytes", pa.array(lines, pa.binary()))
 
 
-def _source(digest: str) -> str:
+def _source_of(digest: str) -> str:
     if len(digest) != _DIGEST_LETTERS or not set(digest) <= set("0123456789abcdef"):
         raise RefusedError("import", "a file is named by its SHA-256", "Use `adaptd import`")
     return f"import:{digest}"

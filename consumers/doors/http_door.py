@@ -1,12 +1,13 @@
-"""Events over HTTP: read, stored and answered for one by one. The web layer mounts it."""
+"""The HTTP door: stores a body of events, answers for each event. The web layer mounts it."""
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Coroutine, Iterator
-from typing import Any
+from collections.abc import Coroutine, Iterator, Sequence
+from typing import Any, Literal
 
 import msgspec
+import pyarrow as pa
 
 from adaptd.consumers.decoding.decode import SIGNED, Record, Sender, decode
 from adaptd.consumers.decoding.json_events import (
@@ -16,14 +17,22 @@ from adaptd.consumers.decoding.json_events import (
     array_parts,
     count_events,
 )
-from adaptd.consumers.doors.outcomes import EventResult, outcomes
-from adaptd.daemon.domain.ingest import HTTP, HTTP_PARTITION, LogRange, Span
+from adaptd.daemon.domain.ingest import (
+    ADDRESS_COLUMNS,
+    HTTP,
+    HTTP_PARTITION,
+    Address,
+    Decoded,
+    LogRange,
+    Span,
+    Written,
+)
 from adaptd.daemon.domain.meters import Meter
 from adaptd.daemon.domain.ports import EventSink
 from adaptd.daemon.wire.errors import BusyError, RefusedError, StoreError, TooLargeError
 from adaptd.daemon.wire.tokens import Principal
 
-_GROUP_BYTES = 8 * 2**20  # one transaction's worth
+_GROUP_BYTES = 8 * 2**20  # of one transaction
 _THREAD_BYTES = 64 * 2**10  # above this, decoding (about 20 µs an event) leaves the event loop
 
 
@@ -35,8 +44,22 @@ class DoorBusyError(BusyError):
     """Answer 429 with Retry-After: the store is behind."""
 
 
+class EventResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The outcome of one event. `item` counts the body's lines or list items, `index` its batch.
+
+    A duplicate was stored before and is no error. `id` is absent where it could not be read.
+    """
+
+    item: int
+    index: int = 0
+    result: Literal["stored", "duplicate", "dead_letter"]
+    id: str | None = None
+    reason: str | None = None
+    detail: str | None = None
+
+
 class _Request:
-    """A body waiting for its transaction."""
+    """A body that waits for its transaction."""
 
     def __init__(self, items: list[bytes], sender: Sender) -> None:
         self.items = items
@@ -49,8 +72,8 @@ class EventDoor:
     """Takes bodies of events and answers after the commit.
 
     Requests that arrive while a transaction runs share the next one. Items are numbered across
-    requests in the source's own offset row, so the store's guards hold here too; hence one door
-    per store.
+    requests in the source's own offset row, so the store's guards hold here too. Therefore each
+    store has one door.
     """
 
     def __init__(
@@ -74,31 +97,36 @@ class EventDoor:
     async def accept(
         self, body: bytes, content_type: str, principal: Principal
     ) -> list[EventResult]:
-        """Store a body and say what became of each event.
+        """Store a body and return the outcome of each event.
 
-        It is JSON (one event, a list of them, or a batch) or NDJSON (one or a batch a line). Safe
-        to repeat: events already stored come back as duplicates.
+        The body is JSON (an event, a list of events, or a batch) or NDJSON (an event or a batch a
+        line). Safe to repeat: events already stored come back as duplicates.
+
+        1. Refuse a body that is not permitted, too large or too much for now (`_admit_request`).
+        2. Wait for the transaction before. One waiting request then commits for all of them.
+        3. Decode and write them in one transaction, and answer each request.
 
         Raises:
             RefusedError: the principal may not send events.
-            BodyTooLargeError, DoorBusyError: see there.
+            BodyTooLargeError: the body has too many events.
+            DoorBusyError: too many bytes wait to be stored.
             StoreError: nothing of the body is stored; repeat it later.
         """
-        request = self._admit(body, content_type, principal)
+        request = self._admit_request(body, content_type, principal)
         try:
             async with self._turn:
                 if not request.done.done():
-                    await _uninterrupted(self._commit_group())
+                    await _finish_uninterrupted(self._commit_group())
         finally:
-            self._leave(request)
+            self._remove_request(request)
         return request.done.result()
 
-    def _admit(self, body: bytes, content_type: str, principal: Principal) -> _Request:
+    def _admit_request(self, body: bytes, content_type: str, principal: Principal) -> _Request:
         if not (principal.may("events") or principal.may("control")):
             raise RefusedError("token", "it may not send events", "Use one with scope `events`")
         if self._waiting_bytes + len(body) > self._max_waiting_bytes:
             raise DoorBusyError("store", "too many events wait to be stored", "Try again later")
-        request = _Request(_items(body, content_type, self._max_batch), _sender(principal))
+        request = _Request(_split_body(body, content_type, self._max_batch), _sender_of(principal))
         events = sum(map(count_events, request.items))
         if events > self._max_batch:
             raise BodyTooLargeError(
@@ -108,20 +136,20 @@ class EventDoor:
         self._waiting_bytes += request.size_bytes
         return request
 
-    def _leave(self, request: _Request) -> None:
+    def _remove_request(self, request: _Request) -> None:
         self._waiting_bytes -= request.size_bytes
-        if request in self._waiting:  # given up before its turn
+        if request in self._waiting:  # the client gave up before its turn
             self._waiting.remove(request)
 
     async def _commit_group(self) -> None:
         group = list(self._take_group())
         try:
-            results = await self._store(group)
+            results = await self._store_group(group)
         except Exception as error:
             self._next = None
             for request in group:
                 request.done.set_exception(error)
-                request.done.exception()  # seen: a caller that gave up shall not cause a warning
+                request.done.exception()  # mark as retrieved: the caller may have given up
             raise
         else:
             for request, result in zip(group, results, strict=True):
@@ -134,9 +162,9 @@ class EventDoor:
             size_bytes += request.size_bytes
             yield request
 
-    async def _store(self, group: list[_Request]) -> list[list[EventResult]]:
+    async def _store_group(self, group: list[_Request]) -> list[list[EventResult]]:
         start = await self._next_position()
-        records = list(_records(group, start, self._max_event_bytes))
+        records = list(_make_records(group, start, self._max_event_bytes))
         span = Span(HTTP_PARTITION, start, start + len(records))
         if sum(request.size_bytes for request in group) > _THREAD_BYTES:
             decoded = await asyncio.to_thread(decode, records, source=HTTP, spans=[span])
@@ -153,7 +181,7 @@ class EventDoor:
             )
         self._next = span.end
         sizes = [len(request.items) for request in group]
-        return list(outcomes(sizes, start, decoded, written))
+        return list(_list_results(sizes, start, decoded, written))
 
     async def _next_position(self) -> int:
         if self._next is None:
@@ -162,8 +190,8 @@ class EventDoor:
         return self._next
 
 
-async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:
-    """Finish the work even where the caller is cancelled: a commit decides for others too."""
+async def _finish_uninterrupted(work: Coroutine[Any, Any, None]) -> None:
+    """Finish the work even where the caller is cancelled: the commit is for other callers too."""
     task = asyncio.create_task(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -176,11 +204,11 @@ async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:
     task.result()
 
 
-def _items(body: bytes, content_type: str, most: int) -> list[bytes]:
-    """The body's parts. What cannot be taken apart is one part, and will be a dead letter.
+def _split_body(body: bytes, content_type: str, most: int) -> list[bytes]:
+    """Split a body into its parts. What cannot be split is one part, and becomes a dead letter.
 
     Raises:
-        BodyTooLargeError: many more than `most`; told before they are all in memory.
+        BodyTooLargeError: there are many more than `most`. Raised before all are in memory.
     """
     if "ndjson" in content_type or "jsonl" in content_type or "json-seq" in content_type:
         if max(body.count(b"\n"), body.count(b"\r")) > most:
@@ -196,7 +224,7 @@ def _items(body: bytes, content_type: str, most: int) -> list[bytes]:
         return [body]
 
 
-def _sender(principal: Principal) -> Sender:
+def _sender_of(principal: Principal) -> Sender:
     if principal.may("control"):
         return SIGNED
     return Sender(
@@ -209,15 +237,78 @@ def _sender(principal: Principal) -> Sender:
     )
 
 
-def _records(group: list[_Request], start: int, max_event_bytes: int) -> Iterator[Record]:
+def _make_records(group: list[_Request], start: int, max_event_bytes: int) -> Iterator[Record]:
     position = start
     for request in group:
         for item in request.items:
             fits = len(item) <= max_event_bytes
-            sender = request.sender if fits else _too_large(item, max_event_bytes)
+            sender = request.sender if fits else _refuse_size(item, max_event_bytes)
             yield Record(item, HTTP_PARTITION.topic, HTTP_PARTITION.number, position, sender, None)
             position += 1
 
 
-def _too_large(item: bytes, max_event_bytes: int) -> UnreadableError:
+def _refuse_size(item: bytes, max_event_bytes: int) -> UnreadableError:
     return UnreadableError("too_large", f"{len(item)} bytes, at most {max_event_bytes}")
+
+
+def _list_results(
+    sizes: Sequence[int], start: int, decoded: Decoded, written: Written
+) -> Iterator[list[EventResult]]:
+    """List the results of each body, in the order of its events. The hot path of the door.
+
+    `sizes` are the numbers of items of the bodies, which are numbered from `start` across them.
+    """
+    items = [item for size in sizes for item in range(size)]
+    found: list[list[EventResult]] = [[] for _ in items]
+    for table in (decoded.interactions, decoded.feedback):
+        rows = zip(table["id"].to_pylist(), *_read_places(table), strict=True)
+        for event_id, position, index in rows:
+            stored = EventResult(
+                item=items[position - start], index=index, result="stored", id=event_id
+            )
+            found[position - start].append(stored)
+    letters = decoded.dead_letters
+    reasons, details = letters["reason"].to_pylist(), letters["detail"].to_pylist()
+    rows = zip(reasons, details, *_read_places(letters), strict=True)
+    for reason, detail, position, index in rows:
+        letter = EventResult(
+            item=items[position - start],
+            index=index,
+            result="dead_letter",
+            reason=reason,
+            detail=detail,
+        )
+        found[position - start].append(letter)
+    _correct_results(found, start, written)
+    end = 0
+    for size in sizes:
+        begin, end = end, end + size
+        yield [result for each in found[begin:end] for result in _sort_by_index(each)]
+
+
+def _read_places(table: pa.Table) -> tuple[list[int], list[int]]:
+    """Return position and index of every row. The rest of an address is the same for all."""
+    position, index = ADDRESS_COLUMNS[2:]
+    return table[position].to_numpy().tolist(), table[index].to_numpy().tolist()
+
+
+def _correct_results(found: list[list[EventResult]], start: int, written: Written) -> None:
+    # Not every event that could be read was stored: the store finds duplicates, erased people and
+    # JSON that it refuses.
+    changes: dict[tuple[int, int], dict[str, Any]] = {}
+    kinds: list[tuple[frozenset[Address], dict[str, Any]]] = [
+        (written.duplicates, {"result": "duplicate"}),
+        (written.barred, {"result": "dead_letter", "id": None, "reason": "erased"}),
+        (written.unstorable, {"result": "dead_letter", "reason": "unstorable"}),
+    ]
+    for addresses, change in kinds:
+        changes |= dict.fromkeys(((at.position - start, at.index) for at in addresses), change)
+    for item in {item for item, _ in changes}:
+        found[item] = [
+            msgspec.structs.replace(result, **changes.get((item, result.index), {}))
+            for result in found[item]
+        ]
+
+
+def _sort_by_index(each: list[EventResult]) -> list[EventResult]:
+    return each if len(each) == 1 else sorted(each, key=lambda result: result.index)

@@ -1,4 +1,4 @@
-"""How the lines of an imported file are read. No I/O."""
+"""Options of an import: how the lines of a file are read. No I/O."""
 
 import hashlib
 from datetime import UTC, datetime
@@ -10,11 +10,11 @@ from adaptd.daemon.domain.ingest import Partition
 from adaptd.daemon.wire.events import AwareTime, Id
 
 Format = Literal["adaptd", "openai", "langfuse"]
-_READERS = 1  # raise it when a line would be read differently: a file may then be imported again
+_READERS = 1  # raise it when lines are read differently, so that a file may be imported again
 
 
 class Rating(msgspec.Struct, frozen=True, kw_only=True):
-    """A score that is a rating. Its scale becomes -1 to 1; None: it is -1 or 1 already."""
+    """A score that is a rating. Its scale is mapped to -1 to 1; None: it is -1 or 1 already."""
 
     name: str
     low: float | None = None
@@ -26,7 +26,7 @@ class Rating(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImportOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`tenant` is put on every event; None keeps what adaptd's own lines say.
+    """The options of one import. `tenant` is put on every event; None keeps what lines say.
 
     openai: `model` is the alias that answered; `reviewer` makes each last answer a correction by
     that reviewer. langfuse: `ratings` are the scores that are ratings, all others become labels and
@@ -43,19 +43,19 @@ class ImportOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     @property
     def place(self) -> Partition:
-        """The partition of the file that these options make: other options read it anew."""
-        told = msgspec.json.encode([_READERS, self], order="sorted")
-        return Partition(f"{self.format}:{hashlib.sha256(told).hexdigest()[:16]}", 0)
+        """The partition of the file under these options. Other options read the file again."""
+        key = msgspec.json.encode([_READERS, self], order="sorted")
+        return Partition(f"{self.format}:{hashlib.sha256(key).hexdigest()[:16]}", 0)
 
 
 class ImportStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The first line of a body of lines: `start` is the number of the one after it, from 1."""
+    """The first line of a body of lines. `start` is the number of the next line, from 1."""
 
     start: int
     options: ImportOptions
 
 
 def content_id(prefix: str, *parts: object) -> str:
-    """The same for the same content, so that a repeat stores nothing twice."""
-    told = msgspec.json.encode(parts, order="sorted")
-    return f"{prefix}-{hashlib.sha256(told).hexdigest()[:32]}"
+    """Make an id of the content. A repeat has the same id, so it is not stored twice."""
+    content = msgspec.json.encode(parts, order="sorted")
+    return f"{prefix}-{hashlib.sha256(content).hexdigest()[:32]}"

@@ -1,4 +1,7 @@
-"""OpenAI's chat format for fine-tuning, a conversation a line → our events. Pure."""
+"""OpenAI's chat format for fine-tuning, one conversation a line → adaptd's events. Pure.
+
+One module for each format of `file_import`.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,13 +14,13 @@ _REQUEST_FIELDS = ("tools", "functions", "parallel_tool_calls", "response_format
 
 
 def chat_events(line: Any, options: ImportOptions) -> list[bytes]:
-    """The last assistant turn as an answer; with a reviewer, also as the correction it is.
+    """Make an interaction of the last assistant turn; with a reviewer, also a correction.
 
     Raises:
         UnreadableError: not_chat, no_answer, or invalid.
     """
-    messages = _messages(line)
-    *asked, answer = [_plain(message) for message in messages]
+    messages = _read_messages(line)
+    *asked, answer = [_without_weight(message) for message in messages]
     if answer["role"] != "assistant":
         raise UnreadableError("no_answer", "its last message is not the assistant's")
     if not asked:
@@ -37,11 +40,11 @@ def chat_events(line: Any, options: ImportOptions) -> list[bytes]:
     )
     events = [encode_event(interaction)]
     if options.reviewer is not None and messages[-1].get("weight") != 0:
-        events.append(encode_event(_correction(made, answer, options)))
+        events.append(encode_event(_make_correction(made, answer, options)))
     return events
 
 
-def _correction(interaction: str, answer: dict[str, Any], options: ImportOptions) -> Feedback:
+def _make_correction(interaction: str, answer: dict[str, Any], options: ImportOptions) -> Feedback:
     text = answer.get("content")
     plain = isinstance(text, str) and answer.keys() <= {"role", "content"}
     return Feedback(
@@ -57,7 +60,7 @@ def _correction(interaction: str, answer: dict[str, Any], options: ImportOptions
     )
 
 
-def _messages(line: Any) -> Sequence[Mapping[str, Any]]:
+def _read_messages(line: Any) -> Sequence[Mapping[str, Any]]:
     found = line.get("messages") if isinstance(line, dict) else None
     if not isinstance(found, list) or not found:
         raise UnreadableError("not_chat", 'a line is an object with a list of "messages"')
@@ -67,6 +70,6 @@ def _messages(line: Any) -> Sequence[Mapping[str, Any]]:
     return found
 
 
-def _plain(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Without `weight`, which says what to train on and is no part of the message."""
+def _without_weight(message: Mapping[str, Any]) -> dict[str, Any]:
+    # `weight` says what to train on. The field is not a part of the message.
     return {name: value for name, value in message.items() if name != "weight"}

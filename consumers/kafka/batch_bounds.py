@@ -1,7 +1,7 @@
-"""Compressed batches as fetched: those that unpack to too much are taken out before they do.
+"""Bounds for compressed batches: those that unpack to too much are replaced before they do.
 
-A producer may send 1 MB that unpacks to gigabytes; brokers do not mind. Such a batch becomes one
-record with the packed bytes and a header, which ends as a dead letter. Pure.
+A producer may send 1 MB that unpacks to gigabytes, and brokers accept it. Such a batch becomes one
+record with the packed bytes and the header REFUSED_HEADER, which ends as a dead letter. Pure.
 """
 
 import struct
@@ -11,54 +11,55 @@ from typing import Any
 import lz4.frame
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
+from adaptd.consumers.decoding.records import REFUSED_HEADER
 from adaptd.daemon.wire.inflate import BROKEN, pieces
 
-REFUSED_HEADER = "adaptd-refused-batch"
 BATCH_BYTES = 32 << 20  # unpacked, of one batch
-FETCH_BYTES = (
-    48 << 20
-)  # unpacked, of all batches of one answer for a partition; the rest comes again
+# Unpacked, of all batches in one answer for a partition. The rest is fetched again.
+FETCH_BYTES = 48 << 20
 
 # base offset, length, leader epoch, magic, crc, attributes, last offset delta, first and last
 # timestamp, producer id and epoch, base sequence, records
 _HEADER = struct.Struct(">qiibIhiqqqhii")
-_BEFORE_LENGTH = 12  # bytes that the batch's length does not count
+_BEFORE_LENGTH = 12  # bytes that the length in the header does not count
 _CODEC, _TRANSACTIONAL = 0x07, 0x10
 _GZIP, _SNAPPY, _LZ4, _ZSTD = 1, 2, 3, 4
-_LARGEST_RATIO = {_GZIP: 1032, _LZ4: 255}  # of the formats; zstd has none
+_LARGEST_RATIO = {_GZIP: 1032, _LZ4: 255}  # of the format; zstd has no largest one
 _XERIAL = b"\x82SNAPPY\x00"
 _STEP_BYTES = 256 << 10
 
 
-def bound_answer(response: Any) -> None:
-    """The same for every partition of a fetch's response, whose last field are the batches."""
+def bound_response(response: Any) -> None:
+    """Bound the batches of every partition in a fetch's response, in place."""
+    # The batches are the last field of a partition, in every version of the response.
     response.topics = [
-        (topic, [(*known, fetched and bounded(fetched)) for *known, fetched in partitions])
+        (topic, [(*known, fetched and bound_batches(fetched)) for *known, fetched in partitions])
         for topic, partitions in response.topics
     ]
 
 
 def error_codes(response: Any) -> set[int]:
-    """What a fetch's response says of its partitions: their number, and then this."""
+    """Return the error codes of all partitions in a fetch's response."""
     return {code for _, partitions in response.topics for _, code, *_ in partitions}
 
 
-def bounded(
+def bound_batches(
     fetched: bytes, *, batch_bytes: int = BATCH_BYTES, all_bytes: int = FETCH_BYTES
 ) -> bytes:
-    """What may be unpacked of a partition's answer: at least its first batch, whole batches only.
+    """Return the part of a partition's answer that may be unpacked, as whole batches.
 
-    Without compression, and in formats before Kafka 0.11, it is the answer itself.
+    At least the first batch is in it. Uncompressed batches, and formats before Kafka 0.11, are
+    returned unchanged.
     """
     kept: list[bytes] = []
     total = end = 0
     changed = False
-    for start, end, codec in _batches(fetched):
+    for start, end, codec in _find_batches(fetched):
         batch = fetched[start:end]
         if codec:
-            size = _unpacked_bytes(batch[_HEADER.size :], codec, limit_bytes=batch_bytes)
+            size = _measure_unpacked(batch[_HEADER.size :], codec, limit_bytes=batch_bytes)
             if size is None:
-                batch, changed = _refused(batch), True
+                batch, changed = _replace_batch(batch), True
                 size = len(batch)
             if kept and total + size > all_bytes:
                 return b"".join(kept)
@@ -69,8 +70,8 @@ def bounded(
     return b"".join([*kept, fetched[end:]])
 
 
-def _batches(fetched: bytes) -> Iterator[tuple[int, int, int]]:
-    """Start, end and codec of every whole batch; ends where it is not of this format."""
+def _find_batches(fetched: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield start, end and codec of every whole batch, up to the first of another format."""
     start = 0
     while start + _HEADER.size <= len(fetched):
         _, length, _, magic, _, attributes, *_ = _HEADER.unpack_from(fetched, start)
@@ -81,8 +82,9 @@ def _batches(fetched: bytes) -> Iterator[tuple[int, int, int]]:
         start = end
 
 
-def _unpacked_bytes(packed: bytes, codec: int, *, limit_bytes: int) -> int | None:
-    """How much it unpacks to, at the most; None where that is too much, or it does not unpack."""
+def _measure_unpacked(packed: bytes, codec: int, *, limit_bytes: int) -> int | None:
+    """Return an upper bound of the unpacked size; None: too much, or it does not unpack."""
+    # Many batches are cleared by the largest ratio of their format alone, without unpacking.
     most = len(packed) * _LARGEST_RATIO.get(codec, limit_bytes)
     if most <= limit_bytes:
         return most
@@ -108,20 +110,20 @@ def _lz4_sizes(packed: bytes) -> Iterator[int]:
 
 
 def _snappy_sizes(packed: bytes) -> Iterator[int]:
-    """Each block says its size first, and the library allocates that much."""
+    # Each block opens with its size, and the library allocates that much: the size alone tells.
     if not packed.startswith(_XERIAL):
-        yield _varint(packed)
+        yield _read_varint(packed)
         return
     at = 16
     while at < len(packed):
         (length,) = struct.unpack_from(">i", packed, at)
         if length <= 0:
             raise ValueError("an empty block")
-        yield _varint(packed[at + 4 : at + 9])
+        yield _read_varint(packed[at + 4 : at + 9])
         at += 4 + length
 
 
-def _varint(start: bytes) -> int:
+def _read_varint(start: bytes) -> int:
     value = 0
     for index, byte in enumerate(start[:5]):
         value |= (byte & 0x7F) << (7 * index)
@@ -130,8 +132,8 @@ def _varint(start: bytes) -> int:
     raise ValueError("no length")
 
 
-def _refused(batch: bytes) -> bytes:
-    """A batch of one record in its place: last offset, time and transaction stay."""
+def _replace_batch(batch: bytes) -> bytes:
+    """Make a batch of one record with the same last offset, time and transaction."""
     base, _, _, _, _, attributes, last, time_ms, _, producer, epoch, _, records = (
         _HEADER.unpack_from(batch)
     )

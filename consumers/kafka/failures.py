@@ -1,4 +1,4 @@
-"""Which failures pass by themselves, and what may be told of them. Pure."""
+"""Failures of the consumer: which ones pass by themselves, and what a message may say. Pure."""
 
 import traceback
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ from adaptd.daemon.wire.errors import (
     StoreShortError,
 )
 
-# Reading the same again, with the same settings, meets the same.
+# Reading the same records again with the same settings fails in the same way.
 _LASTING = (
     CorruptRecordException,
     InvalidSessionTimeoutError,
@@ -38,9 +38,9 @@ _LASTING = (
     UnsupportedSaslMechanismError,
     UnsupportedVersionError,
 )
-# These quote no event (invariant 12); of others only the kind and the place are told.
-_TELLABLE = (AdaptdError, AssertionError, AttributeError, KafkaError, OSError, RuntimeError)
-# Brokers and disks come back; rights and passwords are mended at the broker, without us.
+# These quote no event (invariant 12). Of other errors a message gives only the type and the place.
+_SAFE = (AdaptdError, AssertionError, AttributeError, KafkaError, OSError, RuntimeError)
+# Brokers and disks come back. Rights and passwords are corrected at the broker, without a restart.
 _PASSING = (
     BrokerAwayError,
     KafkaError,
@@ -51,41 +51,41 @@ _PASSING = (
 )
 
 
-class ClientFellError(AdaptdError):
-    """Faust or aiokafka ended by an error of its own, no chunk's. A fresh one may not meet it."""
+class ClientCrashedError(AdaptdError):
+    """Faust or aiokafka ended by an error of its own, not of a chunk. A new one may not meet it."""
 
 
-# Reading again from the stored offset mends these, or else nothing does: how often it is tried
-# with nothing stored in between. Memory is given more time: a long query may be what holds it.
-_TRIES: dict[type[Exception], int] = {ClientFellError: 5, ChainError: 5, StoreShortError: 20}
-MENDABLE = tuple(_TRIES)
+# The number of tries with nothing stored in between. Reading again from the stored offset may help;
+# if it does not, nothing in this process does. Memory gets more tries: a long query may hold it.
+_TRIES: dict[type[Exception], int] = {ClientCrashedError: 5, ChainError: 5, StoreShortError: 20}
+RETRYABLE = tuple(_TRIES)
 
 
-def outlasted(error: Exception, times: int) -> HaltError | None:
-    """What ends the process now that a mendable error came so many times in a row; None: not yet.
+def tries_exhausted(error: Exception, times: int) -> HaltError | None:
+    """Return the error that ends the process after so many in a row; None: try again.
 
-    A new process may not meet the client's; the others would be met again.
+    A client's crash asks for a fresh process, which may not meet it. The others would be met again.
     """
     if times < _TRIES[type(error)]:
         return None
-    if isinstance(error, ClientFellError):
+    if isinstance(error, ClientCrashedError):
         return FreshStartError(error.where, error.problem, error.remedy)
-    return lasting(error)
+    return as_halt(error)
 
 
-def lasting(error: Exception) -> HaltError:
-    """A failure that does not pass by itself, as what halts ingestion."""
+def as_halt(error: Exception) -> HaltError:
+    """Turn a failure that does not pass by itself into one that halts ingestion."""
     return HaltError(
         "consumer",
-        f"{told(error)}; nothing was skipped",
+        f"{safe_message(error)}; nothing was skipped",
         "Mend the cause, then run `adaptd ingest resume`",
     )
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether to try again, for as long as it takes, rather than to halt.
+    """Return True where the consumer tries again without a limit, rather than halts.
 
-    What nobody has thought of is not: it would fail for ever on the same chunk, and none may be
+    An unknown error is not transient: it would fail for ever on the same chunk, and no chunk may be
     skipped.
     """
     if type(error) is KafkaError or isinstance(error, _LASTING):  # bare: its own task ended
@@ -94,22 +94,23 @@ def is_transient(error: BaseException) -> bool:
 
 
 @contextmanager
-def blaming_client() -> Iterator[None]:
-    """What goes wrong inside is not about a chunk: ClientFellError, unless it passes by itself."""
+def as_client_error() -> Iterator[None]:
+    """Raise ClientCrashedError for a failure inside that concerns no chunk and does not pass."""
     try:
         yield
     except Exception as error:
         if is_transient(error):
             raise
-        raise ClientFellError("consumer", told(error), "It is started again by itself") from error
+        problem = safe_message(error)
+        raise ClientCrashedError("consumer", problem, "It is started again by itself") from error
 
 
-def told(error: BaseException) -> str:
-    """One line without anything that a sender sent."""
+def safe_message(error: BaseException) -> str:
+    """Describe an error in one line, without anything that a sender sent."""
     if isinstance(error, AdaptdError):
         return str(error)
     name = type(error).__name__
-    if isinstance(error, _TELLABLE):
+    if isinstance(error, _SAFE):
         return f"{name}: {error}"
     frames = traceback.extract_tb(error.__traceback__)
     return f"{name} at {frames[-1].filename}:{frames[-1].lineno}" if frames else name

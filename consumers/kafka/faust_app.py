@@ -1,4 +1,4 @@
-"""The Faust app: hands whole fetched chunks to one agent, read from our own offsets (D7).
+"""The Faust app: hands whole fetched chunks to one agent, from the store's offsets (D7).
 
 Stock Faust delivers 4-8 k messages/s, whole chunks 64-77 k. Offsets come from the store after every
 (re)assignment; Kafka's own are advisory and never read. Used of Faust's internals, and pinned by
@@ -21,34 +21,43 @@ from faust.auth import Credentials, SASLCredentials, SSLCredentials
 from faust.tables.manager import TableManager
 from faust.transport.drivers import aiokafka as driver
 
-from adaptd.consumers.kafka.failures import ClientFellError, blaming_client
-from adaptd.consumers.kafka.fetch_thread import ChunkThread
-from adaptd.consumers.kafka.memory_budget import EMPTY_CHUNK_BYTES, Budget, parts, transactions
+from adaptd.consumers.kafka.failures import ClientCrashedError, as_client_error
+from adaptd.consumers.kafka.fetch_thread import FetchThread
+from adaptd.consumers.kafka.memory_budget import (
+    EMPTY_CHUNK_BYTES,
+    MemoryBudget,
+    group_by_bytes,
+    split_by_bytes,
+)
 from adaptd.daemon.domain.ingest import Partition
 from adaptd.daemon.wire.kafka import KafkaSecurity
 
-_CHUNK_RECORDS = 5_000  # bytes are bounded too: see budget.py
+_CHUNK_RECORDS = 5_000  # memory_budget bounds the bytes too
 _FETCH_BYTES = 2 << 20  # per partition and fetch
-# At most at a time: where little comes, fetches are small, and a transaction is for many of them.
+# At most for one transaction. Where few events arrive, fetches are small and many share one.
 _CHUNKS_TAKEN = 1_000
-# Faust sleeps a second where its buffer is full: ours is the budget's to bound, in bytes.
+# Too many to be reached: Faust sleeps a second where its buffer is full. The memory budget bounds.
 _BUFFERED_CHUNKS = 1_000_000
-_AFTER_FAILURE_S = 1  # the app is being stopped: do not spin meanwhile
-_BEGIN_S = 20.0  # Faust gives up after its request timeout, and then does nothing any more
-_ROOM_S = 0.1  # how often a full budget looks whether the flow was stopped meanwhile
-_GATHER_S = 0.01  # how long small chunks wait for company in one transaction
+_AFTER_FAILURE_S = 1  # the app is being stopped; do not spin meanwhile
+_BEGIN_S = 20.0  # less than Faust's request timeout (30 s), after which Faust does nothing more
+_ROOM_S = 0.1  # how often a wait looks whether the flow was stopped meanwhile
+_GATHER_S = 0.01  # how long small chunks wait for others in one transaction
 
 
 class ConsumerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`instance` makes membership static: a killed process is back in 2 s, not at the timeout."""
+    """Settings of one run of the app.
+
+    `instance` makes membership static: a killed process is back in 2 s, not after the timeout.
+    `directory` must exist for Faust, which stores nothing in it.
+    """
 
     bootstrap: str
     group: str
     instance: str
     topics: tuple[str, ...]
     session_timeout_s: float
-    security: KafkaSecurity = KafkaSecurity()
-    directory: Path  # Faust wants one, though it keeps nothing there
+    security: KafkaSecurity
+    directory: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +68,7 @@ class Chunk:
     start: int
     records: Sequence[Any]  # aiokafka ConsumerRecord
     size_bytes: int = 0
-    epoch: int = 0  # of the budget that the bytes were taken from
+    epoch: int = 0  # of the memory budget that the bytes were taken from
 
     @property
     def end(self) -> int:
@@ -67,84 +76,84 @@ class Chunk:
 
 
 class Reader(Protocol):
-    """What the app reads for."""
+    """The receiver of what the app fetches: `chunk_reader.ChunkReader`."""
 
     async def begin(self, assigned: Collection[Partition]) -> Mapping[Partition, int]:
-        """Where to read each assigned partition from.
+        """Return the offset to read each assigned partition from.
 
         Raises where a partition cannot be read on; nothing is read then.
         """
         ...
 
-    async def is_sure(self) -> bool:
-        """Whether what was fetched by now is of the topics begun with; False: ask again.
+    async def verify_topics(self) -> bool:
+        """Return True where everything fetched so far is of the topics that `begin` saw.
 
-        Raises where it is not.
+        False: ask again. Raises where a topic is another one.
         """
         ...
 
-    async def accept(self, chunks: Sequence[Chunk], stored: Callable[[], None]) -> None:
-        """Decode, and store once what came before is; `stored` is called after the commit."""
+    async def accept(self, chunks: Sequence[Chunk], on_stored: Callable[[], None]) -> None:
+        """Decode, and store after all earlier chunks; `on_stored` is called after the commit."""
         ...
 
-    def failed(self, error: BaseException) -> None:
-        """Nothing more is read after this: stop the app."""
+    def fail(self, error: BaseException) -> None:
+        """Read nothing more: the app is stopped."""
         ...
 
 
 class ChunkConsumer(driver.Consumer):
-    """Reads from the store's offsets, chunk by chunk; each knows where the one before it ended."""
+    """Reads chunk by chunk from the store's offsets. Each chunk starts where the last one ended."""
 
-    app: "IngestApp"  # pyright: ignore[reportIncompatibleVariableOverride] - only ever ours
-    _thread: ChunkThread  # pyright: ignore[reportIncompatibleVariableOverride] - as made below
+    app: "IngestApp"  # pyright: ignore[reportIncompatibleVariableOverride] - no other app
+    _thread: FetchThread  # pyright: ignore[reportIncompatibleVariableOverride] - see _new_consumer_thread
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._chain: dict[Any, int] = {}
-        self._asking: asyncio.Future[bool] | None = None  # goes on while a rebalance does
-        self._astray = False  # records were dropped unread: seek again
-        self.budget = Budget()
+        self._chain: dict[Any, int] = {}  # by partition: the end of the last chunk handed over
+        self._verifying: asyncio.Future[bool] | None = None  # outlives a rebalance
+        self._must_seek = False  # records were dropped unread
+        self.budget = MemoryBudget()
 
     @property
-    def thread(self) -> ChunkThread:
+    def thread(self) -> FetchThread:
         return self._thread
 
     @property
     def handed(self) -> dict[Partition, int]:
-        """Where the last chunk of each partition ended that the agent was or will be given."""
+        """The end of the last chunk of each partition that was handed over to the agent."""
         return {Partition(tp.topic, tp.partition): end for tp, end in self._chain.items()}
 
-    def _new_consumer_thread(self) -> ChunkThread:
-        return ChunkThread(self, loop=self.loop, beacon=self.beacon)
+    def _new_consumer_thread(self) -> FetchThread:
+        return FetchThread(self, loop=self.loop, beacon=self.beacon)
 
     async def seek_to_committed(self) -> Mapping[Any, int]:
-        """Faust calls this after every (re)assignment."""
+        """Seek to the stored offsets. Faust calls this after every (re)assignment."""
         try:
             assigned = list(self.assignment())
-            self._chain = {}  # nothing is handed over until this is done
+            self._chain = {}  # nothing is handed over until the seek is done
             self._thread.is_in_doubt = False
             async with asyncio.timeout(_BEGIN_S):
                 start = await self.app.reader.begin([Partition(*tp) for tp in assigned])
-            mine = self.assignment()  # a partition may have been taken from us meanwhile
+            mine = self.assignment()  # a partition may have been revoked meanwhile
             begin = {tp: start[Partition(*tp)] for tp in assigned if tp in mine}
-            with blaming_client():
+            with as_client_error():
                 await self._thread.seek_wait(begin)
         except Exception as error:
-            self.app.reader.failed(error)
+            self.app.reader.fail(error)
             raise
         self._chain = dict(begin)
-        self._astray = False
+        self._must_seek = False
         self.budget.begin()
         return begin
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[Any, Any]]:  # noqa: ASYNC109 - Faust's signature
         """One message per fetched chunk."""
-        if self._astray and self.flow_active:
+        if self._must_seek and self.flow_active:
             await self.perform_seek()
-        records, active = await self._fetch(timeout)
+        records, active = await self._fetch_records(timeout)
         generation = self.app.consumer_generation_id
-        if not await self._is_sure(generation):
-            self._astray = True
+        if not await self._verify_topics(generation):
+            self._must_seek = True
             return
         if not records or self.should_stop:
             return
@@ -153,46 +162,46 @@ class ChunkConsumer(driver.Consumer):
             return
         for tp, found in records.items():
             wanted = active is None or tp in active or tp in self._buffered_partitions
-            for part, part_bytes in parts(found):
+            for part, part_bytes in split_by_bytes(found):
                 size_bytes = part_bytes + EMPTY_CHUNK_BYTES
-                room = wanted and await self._room(size_bytes, generation)
-                if not (room and tp in self._chain and self._is_same(generation)):
+                room = wanted and await self._wait_for_room(size_bytes, generation)
+                if not (room and tp in self._chain and self._is_current(generation)):
                     # Dropping records without a new seek would lose them silently.
-                    self._astray = True
+                    self._must_seek = True
                     break
-                yield tp, self._message(tp, part, size_bytes)
+                yield tp, self._make_message(tp, part, size_bytes)
 
-    async def _is_sure(self, generation: int) -> bool:
-        """Whether what was fetched is of the topics begun with; asked until somebody can say.
+    async def _verify_topics(self, generation: int) -> bool:
+        """Ask until the broker confirms that fetched records are of the topics begun with.
 
-        False where the flow was stopped meanwhile. Partitions that lead elsewhere now, or nowhere,
-        do not keep the others waiting.
+        False: the flow was stopped meanwhile. A partition without a leader, or with a new one, does
+        not keep the others waiting.
         """
-        while self._thread.is_in_doubt or self._asking is not None:
-            if self.should_stop or not self._is_same(generation):
+        while self._thread.is_in_doubt or self._verifying is not None:
+            if self.should_stop or not self._is_current(generation):
                 return False
-            if self._asking is None:
+            if self._verifying is None:
                 self._thread.is_in_doubt = False
-                self._asking = asyncio.ensure_future(self.app.reader.is_sure())
-            if (await asyncio.wait([self._asking], timeout=_ROOM_S))[0]:
-                asked, self._asking = self._asking, None
-                if not asked.result():
+                self._verifying = asyncio.ensure_future(self.app.reader.verify_topics())
+            if (await asyncio.wait([self._verifying], timeout=_ROOM_S))[0]:
+                verified, self._verifying = self._verifying, None
+                if not verified.result():
                     self._thread.is_in_doubt = True
                     await asyncio.sleep(_ROOM_S)
         return True
 
-    def _is_same(self, generation: int) -> bool:
+    def _is_current(self, generation: int) -> bool:
         return self.flow_active and generation == self.app.consumer_generation_id
 
-    async def _room(self, size_bytes: int, generation: int) -> bool:
-        """Wait until so much may be handed over; False where the flow was stopped meanwhile."""
+    async def _wait_for_room(self, size_bytes: int, generation: int) -> bool:
+        """Wait until so many bytes may be handed over. False: the flow was stopped meanwhile."""
         while not self.budget.has_room(size_bytes):
-            if self.should_stop or not self._is_same(generation):
+            if self.should_stop or not self._is_current(generation):
                 return False
             await self.budget.wait(_ROOM_S)
         return True
 
-    def _message(self, tp: Any, records: Sequence[Any], size_bytes: int) -> Any:
+    def _make_message(self, tp: Any, records: Sequence[Any], size_bytes: int) -> Any:
         self.budget.take(size_bytes)
         message = self._to_message(tp, records[-1])
         chunk = Chunk(
@@ -206,18 +215,18 @@ class ChunkConsumer(driver.Consumer):
         self._chain[tp] = chunk.end
         return message
 
-    async def _fetch(self, timeout: float) -> tuple[Any, Any]:  # noqa: ASYNC109 - passed on to Faust
+    async def _fetch_records(self, timeout: float) -> tuple[Any, Any]:  # noqa: ASYNC109 - passed on to Faust
         try:
             return await self._wait_next_records(timeout)
         except NoOffsetForPartitionError:
-            return None, None  # asked before our seek; the seek follows
+            return None, None  # fetched before the seek, which follows
         except OffsetOutOfRangeError:
-            await self.perform_seek()  # finds the gap and names it
+            await self.perform_seek()  # `begin` finds the gap and raises it
             return None, None
         except KafkaError as error:
             bare = type(error) is KafkaError
-            fell = ClientFellError("consumer", f"{error}", "It is started again by itself")
-            self.app.reader.failed(fell if bare else error)
+            crash = ClientCrashedError("consumer", f"{error}", "It is started again by itself")
+            self.app.reader.fail(crash if bare else error)
             await asyncio.sleep(_AFTER_FAILURE_S)
             return None, None
 
@@ -227,7 +236,7 @@ class ChunkTransport(driver.Transport):
 
 
 class NoTables(TableManager):
-    """Faust waits a second for tables to be declared before it joins the group; there are none."""
+    """A table manager without tables: Faust's own waits a second for their declaration."""
 
     async def on_start(self) -> None:
         await self._update_channels()
@@ -235,7 +244,7 @@ class NoTables(TableManager):
 
 
 class IngestApp(faust.App):
-    """A Faust app whose consumer asks `reader` where to begin."""
+    """A Faust app whose consumer begins at the offsets that `reader` returns."""
 
     reader: Reader
 
@@ -244,15 +253,13 @@ class IngestApp(faust.App):
 
 
 def build_app(settings: ConsumerSettings, reader: Reader) -> IngestApp:
-    """An app for the running event loop. Build a new one for every start.
-
-    No table, changelog, leader topic, web server or exactly-once mode: none is needed, and the
-    last is known to lose and repeat events.
-    """
+    """Build an app for the running event loop. Build a new one for every start."""
+    # No table, changelog, leader topic, web server or exactly-once mode: none is needed, and the
+    # last is known to lose and repeat events.
     app = IngestApp(
         settings.group,
         broker=[f"kafka://{server.strip()}" for server in settings.bootstrap.split(",")],
-        broker_credentials=_credentials(settings.security),
+        broker_credentials=_faust_credentials(settings.security),
         datadir=settings.directory,
         autodiscover=False,
         web_enabled=False,
@@ -276,23 +283,23 @@ def build_app(settings: ConsumerSettings, reader: Reader) -> IngestApp:
     async def ingest(stream: Any) -> None:
         consumer: ChunkConsumer = app.consumer  # pyright: ignore[reportAssignmentType] - no other
         async for events in stream.take_events(_CHUNKS_TAKEN, within=_GATHER_S):
-            for chunks in transactions([event.value for event in events]):
+            for chunks in group_by_bytes([event.value for event in events]):
                 try:
                     await reader.accept(chunks, partial(_give_back, consumer.budget, chunks))
                 except Exception as error:  # noqa: BLE001 - Faust would log it and go on with the next chunk
-                    reader.failed(error)
+                    reader.fail(error)
                     await asyncio.Event().wait()  # until the app is stopped
 
     return app
 
 
-def _give_back(budget: Budget, chunks: Sequence[Chunk]) -> None:
+def _give_back(budget: MemoryBudget, chunks: Sequence[Chunk]) -> None:
     for chunk in chunks:
         budget.give(chunk.size_bytes, epoch=chunk.epoch)
 
 
-def _credentials(security: KafkaSecurity) -> Credentials | None:
-    """The same in Faust's words."""
+def _faust_credentials(security: KafkaSecurity) -> Credentials | None:
+    """Translate the client options to Faust's types."""
     options = security.client_options()
     if "sasl_mechanism" in options:
         return SASLCredentials(

@@ -1,4 +1,4 @@
-"""A part of the log, read once by kafka-python: no group, no commits, committed records only."""
+"""A reader for a part of the log, with kafka-python: no group, no commits, committed records."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from kafka import KafkaConsumer
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 from kafka.structs import TopicPartition
 
-from adaptd.consumers.kafka.batch_bounds import bounded
+from adaptd.consumers.kafka.batch_bounds import bound_batches
 from adaptd.consumers.kafka.topic_admin import BrokerAwayError
 from adaptd.daemon.domain.ingest import Partition
 from adaptd.daemon.wire.errors import AdaptdError
@@ -21,7 +21,7 @@ from adaptd.daemon.wire.kafka_clients import connect
 
 T = TypeVar("T")
 _CHUNK_RECORDS = 5_000
-_CHUNK_BYTES = 8 << 20  # about so much at once: a record may have 5 MB, or 100 bytes
+_CHUNK_BYTES = 8 << 20  # about so much at once; one record may have 5 MB, another 100 bytes
 _POLL_MS = 500
 _ANSWER_MS = 10_000
 _PARTITION_BYTES = 2 << 20
@@ -30,12 +30,12 @@ _AWAY = (KafkaError, OSError, ValueError, TimeoutError)
 
 
 class LogGoneError(AdaptdError):
-    """Retention or a deletion passed what was to be read next."""
+    """The offset to read next is gone: by retention, by deletion, or the topic was recreated."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogChunk:
-    """Records of one partition; `start` and `end` also cover what is not there: markers, gaps."""
+    """Records of one partition. `start` to `end` (excluded) also covers markers and gaps."""
 
     partition: Partition
     start: int
@@ -44,7 +44,7 @@ class LogChunk:
 
 
 class LogReader:
-    """One client on a thread of its own. Every method raises BrokerAwayError."""
+    """One client on a thread of its own. Every method raises BrokerAwayError where it fails."""
 
     def __init__(self, bootstrap: str, *, security: KafkaSecurity) -> None:
         self._bootstrap = bootstrap
@@ -57,19 +57,19 @@ class LogReader:
 
     async def __aenter__(self) -> Self:
         try:
-            self._consumer = await self._run(self._connect)
+            self._consumer = await self._run_in_thread(self._connect_consumer)
         except BaseException:
             self._thread.shutdown(wait=False)
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Does not wait: a broker that is away would make it long."""
+        # Not waited for: while the broker is away, closing takes long.
         self._thread.submit(self._consumer.close, autocommit=False, timeout_ms=1_000)
         self._thread.shutdown(wait=False)
 
     async def bounds(self, places: Sequence[Partition]) -> dict[Partition, tuple[int, int]]:
-        """The first offset there is and the end of what is committed, by partition."""
+        """Read the first offset and the end of what is committed, by partition."""
 
         def ask() -> dict[Partition, tuple[int, int]]:
             asked = [TopicPartition(*place) for place in places]
@@ -77,12 +77,12 @@ class LogReader:
             end = self._consumer.end_offsets(asked, timeout_ms=_ANSWER_MS)
             return {Partition(*at): (first[at], end[at]) for at in asked}
 
-        return await self._run(ask)
+        return await self._run_in_thread(ask)
 
-    async def since(
+    async def offsets_since(
         self, places: Sequence[Partition], moment: datetime
     ) -> dict[Partition, int | None]:
-        """The first offset of a record at or after a time; None where there is none."""
+        """Read the first offset of a record at or after a time; None where there is none."""
 
         def ask() -> dict[Partition, int | None]:
             millis = int(moment.timestamp() * 1000)
@@ -92,33 +92,33 @@ class LogReader:
                 Partition(*at): None if hit is None else hit.offset for at, hit in found.items()
             }
 
-        return await self._run(ask)
+        return await self._run_in_thread(ask)
 
-    async def place(self, parts: Mapping[Partition, tuple[int, int]]) -> None:
+    async def assign(self, parts: Mapping[Partition, tuple[int, int]]) -> None:
         """Read these partitions next, each from an offset up to another (excluded)."""
 
-        def assign() -> None:
+        def assign_and_seek() -> None:
             self._consumer.assign([TopicPartition(*place) for place in parts])
             for place, (start, _) in parts.items():
                 self._consumer.seek(TopicPartition(*place), start)
 
         self._next = {place: start for place, (start, _) in parts.items()}
         self._ends = {place: end for place, (_, end) in parts.items()}
-        await self._run(assign)
+        await self._run_in_thread(assign_and_seek)
 
     async def read(self) -> list[LogChunk]:
-        """What comes next, in order; nothing where the broker sent nothing for a moment.
+        """Read the next chunks, in order. Empty where the broker sent nothing for 0.5 s.
 
         Raises:
-            LogGoneError: it is no longer there.
+            LogGoneError: the broker no longer has the next offset.
         """
-        return await self._run(self._poll)
+        return await self._run_in_thread(self._poll_chunks)
 
     @property
     def finished(self) -> bool:
         return all(self._next[place] >= end for place, end in self._ends.items())
 
-    def _poll(self) -> list[LogChunk]:
+    def _poll_chunks(self) -> list[LogChunk]:
         try:
             found = self._consumer.poll(timeout_ms=_POLL_MS, max_records=self._limit)
         except OffsetOutOfRangeError as error:
@@ -128,14 +128,14 @@ class LogReader:
                 "Begin another replay with what is left",
             ) from error
         self._limit = _next_limit(found)
-        chunks = [self._chunk(place, found) for place in self._unread()]
+        chunks = [self._take_chunk(place, found) for place in self._unread_partitions()]
         return [chunk for chunk in chunks if chunk is not None]
 
-    def _unread(self) -> list[Partition]:
+    def _unread_partitions(self) -> list[Partition]:
         return [place for place, end in self._ends.items() if self._next[place] < end]
 
-    def _chunk(self, place: Partition, found: Mapping[Any, Sequence[Any]]) -> LogChunk | None:
-        """The position moves past markers and aborted records too."""
+    def _take_chunk(self, place: Partition, found: Mapping[Any, Sequence[Any]]) -> LogChunk | None:
+        # The client's position moves past markers and aborted records, which it does not return.
         at, end = TopicPartition(*place), self._ends[place]
         start, position = self._next[place], min(self._consumer.position(at), end)
         if position >= end:
@@ -146,7 +146,7 @@ class LogReader:
         records = [record for record in found.get(at, ()) if start <= record.offset < end]
         return LogChunk(place, start, position, records)
 
-    def _connect(self) -> Any:
+    def _connect_consumer(self) -> Any:
         consumer: Any = connect(
             KafkaConsumer,
             bootstrap_servers=self._bootstrap.split(","),
@@ -164,7 +164,7 @@ class LogReader:
         fetcher._parse_fetched_data = partial(_parse_bounded, fetcher._parse_fetched_data)  # noqa: SLF001 - as above
         return consumer
 
-    async def _run(self, work: Callable[[], T]) -> T:
+    async def _run_in_thread(self, work: Callable[[], T]) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except _AWAY as error:
@@ -176,15 +176,15 @@ class LogReader:
 
 
 def _parse_bounded(parse: Callable[[Any], Any], fetched: Any) -> Any:
-    """Of a partition's answer only what may be unpacked. Pinned by a contract test."""
+    """Parse only the batches that may be unpacked. A contract test pins the client's method."""
     answer = fetched.partition_data
     if answer.records:
-        answer.records = bounded(bytes(answer.records))
+        answer.records = bound_batches(bytes(answer.records))
     return parse(fetched)
 
 
 def _next_limit(found: Mapping[Any, Sequence[Any]]) -> int:
-    """How many records to take next, from how large the last ones were."""
+    """Choose the number of records to take next from the sizes of the last ones."""
     sizes = [len(record.value or b"") + 100 for records in found.values() for record in records]
     if not sizes:
         return _CHUNK_RECORDS

@@ -1,17 +1,17 @@
-"""How much of what was fetched may wait in memory, in bytes: a single record may have 5 MB."""
+"""The memory budget: how many fetched bytes may wait to be stored. One record may have 5 MB."""
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, Protocol, TypeVar
 
-# A chunk's bytes are in memory several times while it is stored: as fetched, decoded, as Arrow, in
-# the transaction. These three keep the process well under 1 GiB.
+# While a chunk is stored its bytes are in memory several times: fetched, decoded, as Arrow, in the
+# transaction. These three limits keep the process well under 1 GiB.
 CHUNK_BYTES = 4 << 20
 TRANSACTION_BYTES = 16 << 20
 WAITING_BYTES = 48 << 20
-RECORD_BYTES = 400  # of a record that holds nothing
-EMPTY_CHUNK_BYTES = 2_000  # of what is around its records
+RECORD_BYTES = 400  # of a record without key, value and headers
+EMPTY_CHUNK_BYTES = 2_000  # of the objects around the records of a chunk
 _HEADER_BYTES = 150
 
 
@@ -21,17 +21,17 @@ class _HasSize(Protocol):
 
 
 Sized = TypeVar("Sized", bound=_HasSize)
-# Sizes are -1 where there is none.
+# aiokafka says -1 where there is no value or no key.
 _value_size = attrgetter("serialized_value_size")
 _key_size = attrgetter("serialized_key_size")
 _headers = attrgetter("headers")
 
 
-class Budget:
-    """Bytes handed over and not stored yet. Used on one event loop only.
+class MemoryBudget:
+    """Bytes handed over and not stored yet. For use on one event loop only.
 
-    They are given back in the order they were taken. An epoch is what was taken between two seeks:
-    some of one that is over may never be given back, for a rebalance drops what waits.
+    Bytes are given back in the order in which they were taken. An epoch lasts from one seek to the
+    next. Some bytes of a past epoch may never be given back, since a rebalance drops what waits.
     """
 
     def __init__(self, limit_bytes: int = WAITING_BYTES) -> None:
@@ -45,19 +45,21 @@ class Budget:
         return sum(self._used_bytes.values())
 
     def begin(self) -> None:
-        """Reading begins anew. What was handed over before may still wait, or have been dropped.
+        """Start an epoch. Bytes of earlier ones may still wait, or may have been dropped.
 
-        It counts until it is given back, or something taken later is.
+        They count until they are given back, or until something taken later is.
         """
         self.epoch += 1
         self._used_bytes[self.epoch] = 0
         self._freed.set()
 
     def has_room(self, size_bytes: int) -> bool:
-        """One chunk of this epoch always has, however large, and whatever waits from before.
+        """Return True where so many bytes may be handed over now.
 
-        Else it would never be read, and nothing would tell that what came before was dropped.
+        One chunk of this epoch always may, however large, and whatever waits from earlier epochs.
         """
+        # Without this a large chunk would never be read. Nor would it ever come out that the bytes
+        # of earlier epochs were dropped: only a chunk given back tells.
         alone = self._used_bytes[self.epoch] == 0
         return alone or self.used_bytes + size_bytes <= self._limit_bytes
 
@@ -65,7 +67,8 @@ class Budget:
         self._used_bytes[self.epoch] += size_bytes
 
     def give(self, size_bytes: int, *, epoch: int) -> None:
-        """`epoch`: when it was taken. What remains of those before it was dropped."""
+        """Give bytes back to the epoch in which they were taken. Clears earlier epochs."""
+        # Bytes come back in order, so what remains of earlier epochs was dropped.
         for over in [before for before in self._used_bytes if before < epoch]:
             del self._used_bytes[over]
         if epoch in self._used_bytes:
@@ -73,7 +76,7 @@ class Budget:
             self._freed.set()
 
     async def wait(self, limit_s: float) -> None:
-        """Until something was given back, or `limit_s` passed."""
+        """Wait until something is given back, `limit_s` at most."""
         self._freed.clear()
         try:
             async with asyncio.timeout(limit_s):
@@ -82,17 +85,17 @@ class Budget:
             pass
 
 
-def parts(
+def split_by_bytes(
     records: Sequence[Any], *, limit_bytes: int = CHUNK_BYTES
 ) -> Iterator[tuple[Sequence[Any], int]]:
-    """The records in order, cut where they come to more than `limit_bytes`, with their bytes."""
-    total = size_bytes(records)
+    """Cut the records, in order, into parts of at most `limit_bytes`; yield each with its bytes."""
+    total = count_bytes(records)
     if total <= limit_bytes:
         yield records, total
         return
     start = size = 0
     for index, record in enumerate(records):
-        more = size_bytes([record])
+        more = count_bytes([record])
         if index > start and size + more > limit_bytes:
             yield records[start:index], size
             start, size = index, 0
@@ -100,10 +103,10 @@ def parts(
     yield records[start:], size
 
 
-def transactions(
+def group_by_bytes(
     chunks: Iterable[Sized], *, limit_bytes: int = TRANSACTION_BYTES
 ) -> Iterator[list[Sized]]:
-    """The chunks in order, in lists of at most so many bytes together, and of at least one."""
+    """Group the chunks, in order, into lists of at most so many bytes, and of at least one."""
     taken: list[Sized] = []
     size = 0
     for chunk in chunks:
@@ -116,8 +119,9 @@ def transactions(
         yield taken
 
 
-def size_bytes(records: Sequence[Any]) -> int:
-    """About what they take in memory: values, keys and headers, for a sender chooses them all."""
+def count_bytes(records: Sequence[Any]) -> int:
+    """Estimate the memory that records take: values, keys and headers."""
+    # A sender chooses all three, so each must count.
     size = sum(map(_value_size, records)) + sum(map(_key_size, records))
     for headers in filter(None, map(_headers, records)):
         size += sum(len(name) + len(value or b"") + _HEADER_BYTES for name, value in headers)

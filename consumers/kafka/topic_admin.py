@@ -1,4 +1,4 @@
-"""The topics we read: what they are called, whether they exist, and what the broker has of them."""
+"""The topics that are read: their names, whether they exist, and what the broker has of them."""
 
 import asyncio
 import ssl
@@ -32,7 +32,7 @@ from adaptd.daemon.wire.kafka_clients import connect
 T = TypeVar("T")
 Client = Any  # KafkaAdminClient: the checker has the stubs of an older release
 _REFUSALS = (BrokerResponseError, RefusedByBroker, AuthenticationFailedError, ssl.SSLError)
-# Somebody waits for the answer, and the broker just let us in: the client's own 30 s are too long.
+# A caller waits, and the broker has just accepted a connection: the client's own 30 s are too long.
 _BOOTSTRAP_MS, _RECONNECT_MS = 3_000, 500
 _NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"  # brokers before 2.8
 
@@ -42,7 +42,7 @@ class BrokerAwayError(AwayError):
 
 
 class Topics(msgspec.Struct, frozen=True):
-    """Names, so that one broker can serve several installations."""
+    """The names of the topics. One broker can serve several installations under other names."""
 
     interactions: str = INTERACTIONS_TOPIC
     feedback: str = FEEDBACK_TOPIC
@@ -53,7 +53,7 @@ class Topics(msgspec.Struct, frozen=True):
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
-    """Which topics exist: name to id (None: the broker gives none) and number of partitions."""
+    """The topics that exist: name to id (None: the broker gives none) and number of partitions."""
 
     cluster_id: str | None
     topics: Mapping[str, tuple[str | None, int]]
@@ -84,39 +84,39 @@ class TopicAdmin:
         self._turn = asyncio.Lock()
 
     async def describe(self, names: Sequence[str]) -> Cluster:
-        """Which of these topics exist now. Creates none."""
-        return await self._call(lambda client: _describe(client, names))
+        """Read which of these topics exist now. Creates none."""
+        return await self._call_client(lambda client: _describe_topics(client, names))
 
     async def create(self, names: Sequence[str], *, partitions: int) -> None:
-        """Make topics, with the broker's replication. One that exists is left as it is."""
-        await self._call(lambda client: _create(client, names, partitions))
+        """Create topics with the broker's replication. One that exists is left as it is."""
+        await self._call_client(lambda client: _create_topics(client, names, partitions))
 
     async def settings(self, names: Sequence[str]) -> list[TopicSettings]:
-        """How these topics are kept, those that exist; without rights to ask, less is known."""
-        return await self._call(lambda client: _settings(client, names))
+        """Read the settings of those that exist. Without the right to ask, `config` is empty."""
+        return await self._call_client(lambda client: _read_settings(client, names))
 
     async def ranges(self, cluster: Cluster) -> dict[Partition, LogRange]:
-        """What the broker has of every partition."""
-        return await self._call(lambda client: _ranges(client, cluster))
+        """Read what the broker has of every partition."""
+        return await self._call_client(lambda client: _read_ranges(client, cluster))
 
     async def close(self) -> None:
         async with self._turn:
-            await self._drop()
+            await self._drop_client()
 
-    async def _call(self, work: Callable[[Client], T]) -> T:
+    async def _call_client(self, work: Callable[[Client], T]) -> T:
         async with self._turn:
             try:
                 options = self._security.client_options()
                 if self._client is None:
-                    await _knock(self._bootstrap, options, self._timeout_s)
-                return await asyncio.to_thread(self._run, work, options)
-            except SettingsError as error:  # a password file that went away
+                    await _check_connection(self._bootstrap, options, self._timeout_s)
+                return await asyncio.to_thread(self._run_connected, work, options)
+            except SettingsError as error:  # e.g. the password file is gone
                 raise BrokerAwayError(error.where, error.problem, error.remedy) from error
             except (KafkaError, ClientError, OSError, ValueError, TimeoutError) as error:
-                await self._drop()
-                raise _away(self._bootstrap, error) from error
+                await self._drop_client()
+                raise _as_away_error(self._bootstrap, error) from error
 
-    def _run(self, work: Callable[[Client], T], options: Mapping[str, Any]) -> T:
+    def _run_connected(self, work: Callable[[Client], T], options: Mapping[str, Any]) -> T:
         if self._client is None:
             self._client = connect(
                 KafkaAdminClient,
@@ -129,29 +129,28 @@ class TopicAdmin:
             )
         return work(self._client)
 
-    async def _drop(self) -> None:
+    async def _drop_client(self) -> None:
         client, self._client = self._client, None
         if client is not None:
             await asyncio.to_thread(client.close)
 
 
-def _away(bootstrap: str, error: Exception) -> BrokerAwayError:
-    told = f"{type(error).__name__}: {error}"
+def _as_away_error(bootstrap: str, error: Exception) -> BrokerAwayError:
+    cause = f"{type(error).__name__}: {error}"
     if isinstance(error, _REFUSALS):
         remedy = "Check certificates, the user, its password and its rights (ACLs) at the broker"
-        return BrokerAwayError(bootstrap, f"the broker refuses ({told})", remedy)
+        return BrokerAwayError(bootstrap, f"the broker refuses ({cause})", remedy)
     remedy = "Check ADAPTD_KAFKA_BOOTSTRAP, ADAPTD_KAFKA_SECURITY_PROTOCOL and that the broker runs"
-    return BrokerAwayError(bootstrap, f"the broker does not answer ({told})", remedy)
+    return BrokerAwayError(bootstrap, f"the broker does not answer ({cause})", remedy)
 
 
-async def _knock(bootstrap: str, options: Mapping[str, Any], timeout_s: float) -> None:
-    """Let ourselves in at one server of the list, and leave.
-
-    kafka-python tells only that it could not, not why.
+async def _check_connection(bootstrap: str, options: Mapping[str, Any], timeout_s: float) -> None:
+    """Connect to one server of the list with TLS and SASL, and disconnect.
 
     Raises:
-        KafkaError, OSError: what the last of them answered.
+        KafkaError, OSError, ValueError: the failure at the last server of the list.
     """
+    # kafka-python's own client says only that it found no broker, not why.
     refused: Exception = OSError("no server is given")
     for server in bootstrap.split(","):
         host, _, port = server.strip().rpartition(":")
@@ -168,37 +167,37 @@ async def _knock(bootstrap: str, options: Mapping[str, Any], timeout_s: float) -
     raise refused
 
 
-def _describe(client: Client, names: Sequence[str]) -> Cluster:
-    """Raises KafkaError where the broker cannot or may not say whether a topic exists."""
+def _describe_topics(client: Client, names: Sequence[str]) -> Cluster:
+    """Raise KafkaError where the broker cannot or may not say whether a topic exists."""
     found: list[dict[str, Any]] = client.describe_topics(list(names))
     for topic in found:
         if topic["error_code"] not in (0, UnknownTopicOrPartitionError.errno):
             raise for_code(topic["error_code"])(f"topic {topic['name']}")
     topics = {
-        topic["name"]: (_topic_id(topic), len(topic["partitions"]))
+        topic["name"]: (_read_topic_id(topic), len(topic["partitions"]))
         for topic in found
         if topic["error_code"] == 0
     }
     return Cluster(cluster_id=client.describe_cluster().get("cluster_id"), topics=topics)
 
 
-def _topic_id(topic: dict[str, Any]) -> str | None:
+def _read_topic_id(topic: dict[str, Any]) -> str | None:
     found = str(topic.get("topic_id") or _NO_TOPIC_ID)
     return None if found == _NO_TOPIC_ID else found
 
 
-def _create(client: Client, names: Sequence[str], partitions: int) -> None:
+def _create_topics(client: Client, names: Sequence[str], partitions: int) -> None:
     for name in names:
         try:
             wanted = {"num_partitions": partitions, "configs": WANTED}
             client.create_topics({name: wanted}, wait_for_metadata=True)
         except TopicAlreadyExistsError:
-            continue  # somebody else was first
+            continue  # created by another client meanwhile
 
 
-def _settings(client: Client, names: Sequence[str]) -> list[TopicSettings]:
+def _read_settings(client: Client, names: Sequence[str]) -> list[TopicSettings]:
     found = [topic for topic in client.describe_topics(list(names)) if topic["error_code"] == 0]
-    config = _config(client, [topic["name"] for topic in found])
+    config = _read_config(client, [topic["name"] for topic in found])
     return [
         TopicSettings(
             name=topic["name"],
@@ -212,13 +211,13 @@ def _settings(client: Client, names: Sequence[str]) -> list[TopicSettings]:
     ]
 
 
-def _config(client: Client, names: Sequence[str]) -> dict[str, dict[str, str]]:
+def _read_config(client: Client, names: Sequence[str]) -> dict[str, dict[str, str]]:
     if not names:
         return {}
     asked = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
     try:
         answer = client.describe_configs(asked, config_filter="all")
-    except BrokerResponseError:  # no right to ask
+    except BrokerResponseError:  # no right to ask; the other settings are still worth judging
         return {}
     return {
         name: {key: str(entry["value"]) for key, entry in entries.items()}
@@ -227,7 +226,7 @@ def _config(client: Client, names: Sequence[str]) -> dict[str, dict[str, str]]:
     }
 
 
-def _ranges(client: Client, cluster: Cluster) -> dict[Partition, LogRange]:
+def _read_ranges(client: Client, cluster: Cluster) -> dict[Partition, LogRange]:
     topic_ids = {
         Partition(name, number): topic_id
         for name, (topic_id, partitions) in cluster.topics.items()

@@ -1,4 +1,4 @@
-"""Whether the topics are kept as we need them. Pure; asked at start and by `adaptd doctor`."""
+"""Advice on topic settings that could lose events. Pure; used at start and by `adaptd doctor`."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -6,14 +6,14 @@ import msgspec
 
 from adaptd.consumers.decoding.json_events import MAX_EVENT_BYTES
 
-GATEWAY_EVENT_BYTES = 900_000  # what a gateway sends at most, by default
-# What we create topics with, besides the broker's own defaults.
+GATEWAY_EVENT_BYTES = 900_000  # the largest event of a gateway, by default
+# The settings of topics that adaptd creates, besides the broker's own defaults.
 WANTED = {"cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime"}
 _DAY_MS = 24 * 3600 * 1000
 
 
 class TopicSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one topic. `config` holds Kafka's own names; what could not be asked is left out."""
+    """The settings of one topic. `config` holds Kafka's own names; unknown ones are left out."""
 
     name: str
     partitions: int
@@ -22,7 +22,7 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TopicFault(msgspec.Struct, frozen=True, kw_only=True):
-    """What could lose or refuse events, and what to set instead."""
+    """A setting that could lose or refuse events, and what to set instead."""
 
     topic: str
     what: str
@@ -30,15 +30,15 @@ class TopicFault(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_faults(topics: Iterable[TopicSettings], *, dedupe_window_s: float) -> list[TopicFault]:
-    """Everything that should be otherwise; the stream runs all the same."""
+    """List the settings that could lose or refuse events. Events are read all the same."""
     return [
         TopicFault(topic=topic.name, what=what, remedy=remedy)
         for topic in topics
-        for what, remedy in _faults(topic, dedupe_window_s)
+        for what, remedy in _judge_topic(topic, dedupe_window_s)
     ]
 
 
-def _faults(topic: TopicSettings, dedupe_window_s: float) -> Iterator[tuple[str, str]]:
+def _judge_topic(topic: TopicSettings, dedupe_window_s: float) -> Iterator[tuple[str, str]]:
     config = topic.config
     if topic.partitions < 2:
         yield "it has one partition only", "Add partitions before the load grows"
@@ -47,30 +47,30 @@ def _faults(topic: TopicSettings, dedupe_window_s: float) -> Iterator[tuple[str,
     if config.get("message.timestamp.type") == "CreateTime":
         what = "senders' clocks decide when retention deletes an event"
         yield what, "Set message.timestamp.type=LogAppendTime"
-    yield from _retention_faults(config, dedupe_window_s)
-    yield from _size_faults(_number(config, "max.message.bytes"))
-    in_sync = _number(config, "min.insync.replicas")
+    yield from _judge_retention(config, dedupe_window_s)
+    yield from _judge_size(_read_number(config, "max.message.bytes"))
+    in_sync = _read_number(config, "min.insync.replicas")
     if topic.replicas > 1 and in_sync == 1:
         what = f"an event counts as accepted with one of {topic.replicas} replicas"
         yield what, "Set min.insync.replicas=2"
 
 
-def _retention_faults(
+def _judge_retention(
     config: Mapping[str, str], dedupe_window_s: float
 ) -> Iterator[tuple[str, str]]:
-    kept_ms = _number(config, "retention.ms")
+    kept_ms = _read_number(config, "retention.ms")
     needed_ms = max(_DAY_MS, dedupe_window_s * 1000)
-    if kept_ms is not None and 0 <= kept_ms < needed_ms:
+    if kept_ms is not None and 0 <= kept_ms < needed_ms:  # -1: no limit
         what = f"events are kept for {kept_ms / 3_600_000:.1f} h only"
         remedy = f"Set retention.ms to {needed_ms:.0f} or more: a daemon may be away that long"
         yield what, remedy
-    kept_bytes = _number(config, "retention.bytes")
-    if kept_bytes is not None and 0 <= kept_bytes < 1 << 30:
+    kept_bytes = _read_number(config, "retention.bytes")
+    if kept_bytes is not None and 0 <= kept_bytes < 1 << 30:  # -1: no limit
         what = f"only the last {kept_bytes} bytes of a partition are kept"
         yield what, "Set retention.bytes=-1, or enough for a day of events"
 
 
-def _size_faults(limit_bytes: int | None) -> Iterator[tuple[str, str]]:
+def _judge_size(limit_bytes: int | None) -> Iterator[tuple[str, str]]:
     if limit_bytes is None:
         return
     if limit_bytes < GATEWAY_EVENT_BYTES:
@@ -81,7 +81,7 @@ def _size_faults(limit_bytes: int | None) -> Iterator[tuple[str, str]]:
         yield what, f"Set it to {MAX_EVENT_BYTES} or less"
 
 
-def _number(config: Mapping[str, str], name: str) -> int | None:
+def _read_number(config: Mapping[str, str], name: str) -> int | None:
     try:
         return int(config[name])
     except (KeyError, ValueError):

@@ -1,4 +1,4 @@
-"""Dead letters on their way to Kafka: published from the store, at least once, beside all else."""
+"""The topic of dead letters: each letter in the store is published to Kafka at least once."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,7 +11,8 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 
 from adaptd.consumers.kafka.topic_admin import BrokerAwayError, TopicAdmin
-from adaptd.daemon.domain.dead_letters import DeadLetter, LetterBook
+from adaptd.daemon.domain.dead_letters import DeadLetter
+from adaptd.daemon.domain.ports import LetterBook
 from adaptd.daemon.wire.errors import SettingsError
 from adaptd.daemon.wire.kafka import KafkaSecurity
 from adaptd.daemon.wire.kafka_clients import connect
@@ -23,24 +24,27 @@ _MAX_VALUE_BYTES = 900_000  # brokers take 1 MiB by default, headers included
 _LOOK_S = 1.0
 _AGAIN_S = 15.0
 _ANSWER_S = 15.0
-_CLOSE_S = 3.0  # not more at the daemon's end, even where a step still waits for the broker
+_CLOSE_S = 3.0  # at the daemon's end, even where a step still waits for the broker
 
 
 class OutboxSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Without `create_topic` a missing topic is waited for."""
+    """Settings of the outbox. Without `create_topic` it waits for a missing topic.
+
+    The defaults stand in `daemon.settings`.
+    """
 
     bootstrap: str
     topic: str
-    create_topic: bool = False
-    partitions: int = 3
-    security: KafkaSecurity = KafkaSecurity()
+    create_topic: bool
+    partitions: int
+    security: KafkaSecurity
 
 
 class DeadLetterOutbox:
     """Publishes letters that are in the store and not in the topic. `problem`: why it waits.
 
-    The key is the letter's id, which is its source position: who reads the topic can tell a letter
-    that was published twice.
+    The key of a record is the letter's id, made of its address, so a reader of the topic can tell
+    a letter that was published twice.
     """
 
     def __init__(self, settings: OutboxSettings, book: LetterBook) -> None:
@@ -50,7 +54,7 @@ class DeadLetterOutbox:
         self.problem: str | None = None
 
     async def run(self) -> None:
-        """Work until cancelled. Nothing waits for it, whatever the broker does."""
+        """Work until cancelled. No other service waits for the outbox or its broker."""
         thread = ThreadPoolExecutor(1, "dead-letters")
         try:
             while True:
@@ -59,17 +63,19 @@ class DeadLetterOutbox:
                     await asyncio.sleep(_LOOK_S)
                     continue
                 try:
-                    await self._publish(letters, thread)
-                    self._become(None)
+                    await self._publish_letters(letters, thread)
+                    self._set_problem(None)
                 except (BrokerAwayError, SettingsError) as error:
-                    self._become(f"dead letters wait to be published: {error.problem}")
+                    self._set_problem(f"dead letters wait to be published: {error.problem}")
                     await asyncio.sleep(_AGAIN_S)
         finally:
-            closing = thread.submit(self._close)
-            await asyncio.to_thread(wait, [closing], _CLOSE_S)  # else its sockets stay open
+            closing = thread.submit(self._close_producer)
+            await asyncio.to_thread(wait, [closing], _CLOSE_S)  # or its sockets stay open
             thread.shutdown(wait=False)
 
-    async def _publish(self, letters: Sequence[DeadLetter], thread: ThreadPoolExecutor) -> None:
+    async def _publish_letters(
+        self, letters: Sequence[DeadLetter], thread: ThreadPoolExecutor
+    ) -> None:
         if self._producer is None:
             await self._find_topic()
         loop = asyncio.get_running_loop()
@@ -78,7 +84,7 @@ class DeadLetterOutbox:
             await self._book.mark_published(taken)
 
     async def _find_topic(self) -> None:
-        """Raises BrokerAwayError where the topic does not exist and may not be created."""
+        """Raise BrokerAwayError where the topic does not exist and may not be created."""
         admin = TopicAdmin(self._settings.bootstrap, security=self._settings.security)
         name = self._settings.topic
         try:
@@ -90,19 +96,20 @@ class DeadLetterOutbox:
                     f"there is no topic {name}",
                     "Create it, or set ADAPTD_KAFKA_CREATE_TOPICS=true",
                 )
-            _log.info("creating topic", topic=name)
-            await admin.create([name], partitions=self._settings.partitions)
+            partitions = self._settings.partitions
+            await admin.create([name], partitions=partitions)
+            _log.info("dead_letter_topic_created", topic=name, partitions=partitions)
         finally:
             await admin.close()
 
     def _send_all(self, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
-        """Send and wait; the letters that the broker has for sure."""
+        """Send the letters and wait; return those that the broker has acknowledged."""
         try:
-            sent = [self._send(letter) for letter in letters]
+            sent = [self._send_letter(letter) for letter in letters]
             for letter, future in zip(letters, sent, strict=True):
-                self._await(letter, future)
+                self._await_answer(letter, future)
         except (KafkaError, OSError) as error:
-            self._close()
+            self._close_producer()
             raise BrokerAwayError(
                 self._settings.bootstrap,
                 f"{self._settings.topic} does not take them ({type(error).__name__})",
@@ -110,23 +117,23 @@ class DeadLetterOutbox:
             ) from error
         return list(letters)
 
-    def _send(self, letter: DeadLetter, *, max_bytes: int = _MAX_VALUE_BYTES) -> Any:
+    def _send_letter(self, letter: DeadLetter, *, max_bytes: int = _MAX_VALUE_BYTES) -> Any:
         value = letter.bytes or b""
-        return self._connect().send(
+        return self._connect_producer().send(
             self._settings.topic,
             value[:max_bytes],
             key=letter.id.encode(),
-            headers=_headers(letter, kept_bytes=min(len(value), max_bytes)),
+            headers=_make_headers(letter, kept_bytes=min(len(value), max_bytes)),
         )
 
-    def _await(self, letter: DeadLetter, future: Any) -> None:
-        """Where the broker takes less than is usual, its headers alone have to do."""
+    def _await_answer(self, letter: DeadLetter, future: Any) -> None:
+        # A broker that takes less than is usual gets the headers alone.
         try:
             future.get(timeout=_ANSWER_S + 1)
         except MessageSizeTooLargeError:
-            self._send(letter, max_bytes=0).get(timeout=_ANSWER_S + 1)
+            self._send_letter(letter, max_bytes=0).get(timeout=_ANSWER_S + 1)
 
-    def _connect(self) -> KafkaProducer:
+    def _connect_producer(self) -> KafkaProducer:
         if self._producer is None:
             limit_ms = int(_ANSWER_S * 1000)
             options: dict[str, Any] = {
@@ -147,20 +154,20 @@ class DeadLetterOutbox:
             self._producer = connect(KafkaProducer, **options)
         return self._producer
 
-    def _close(self) -> None:
+    def _close_producer(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.close(timeout=1)
 
-    def _become(self, problem: str | None) -> None:
+    def _set_problem(self, problem: str | None) -> None:
         if problem != self.problem:
-            _log.info("dead letter outbox", problem=problem)
+            _log.info("dead_letter_outbox_changed", problem=problem)
         self.problem = problem
 
 
-def _headers(letter: DeadLetter, *, kept_bytes: int) -> list[tuple[str, bytes]]:
-    """Where it came from and why. `adaptd-size` where the value is not all of it."""
-    told = {
+def _make_headers(letter: DeadLetter, *, kept_bytes: int) -> list[tuple[str, bytes]]:
+    """Make headers of the letter's address and reason; `adaptd-size` where its value is cut."""
+    fields = {
         "adaptd-reason": letter.reason,
         "adaptd-detail": letter.detail,
         "adaptd-source": letter.source,
@@ -171,5 +178,5 @@ def _headers(letter: DeadLetter, *, kept_bytes: int) -> list[tuple[str, bytes]]:
         "adaptd-received-at": letter.received_at.isoformat(),
     }
     if kept_bytes < len(letter.bytes or b""):
-        told["adaptd-size"] = len(letter.bytes or b"")
-    return [(name, str(value).encode()) for name, value in told.items()]
+        fields["adaptd-size"] = len(letter.bytes or b"")
+    return [(name, str(value).encode()) for name, value in fields.items()]

@@ -1,4 +1,4 @@
-"""Replays: a part of the log read again into the store, beside the live consumer."""
+"""Replays: parts of the log read again into the store, beside the live consumer."""
 
 import asyncio
 import secrets
@@ -11,37 +11,40 @@ import structlog
 
 from adaptd.consumers.decoding.decode import decode
 from adaptd.consumers.decoding.json_events import Kind
-from adaptd.consumers.decoding.log_records import LogRecords, record_time
+from adaptd.consumers.decoding.records import LogRecords, record_time
 from adaptd.consumers.kafka.log_reader import LogChunk, LogGoneError, LogReader
 from adaptd.consumers.kafka.topic_admin import BrokerAwayError, TopicAdmin
 from adaptd.consumers.rereading.ranges import ask_ranges
 from adaptd.daemon.domain.ingest import Decoded, LogRange, Span
-from adaptd.daemon.domain.ports import EventSink
-from adaptd.daemon.domain.replays import Replay, ReplayBook, ReplayRequest, ReplayState, source_of
+from adaptd.daemon.domain.ports import EventSink, ReplayBook
+from adaptd.daemon.domain.replays import Replay, ReplayRequest, ReplayState, source_of
 from adaptd.daemon.wire.errors import AdaptdError, HaltError, RefusedError
 from adaptd.daemon.wire.kafka import KafkaSecurity
 
 _log = structlog.get_logger(__name__)
 _LOOK_S = 5.0
 _AGAIN_S = 3.0
-_SILENCE_S = 30.0
+_SILENCE_S = 30.0  # then the replay says so
 _DAEMON = "daemon"
 
 
 class ReplaySettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`kinds`: the live topics, and what they hold. Other topics may be replayed too."""
+    """Settings of replays. `kinds` are the live topics and what they hold.
+
+    Other topics may be replayed too. The defaults stand in `daemon.settings`.
+    """
 
     bootstrap: str
     kinds: Mapping[str, Kind]
-    unsigned_sources: frozenset[str] = frozenset({"user"})
-    security: KafkaSecurity = KafkaSecurity()
+    unsigned_sources: frozenset[str]
+    security: KafkaSecurity
 
 
 class ReplayService:
-    """One replay at a time, the oldest first.
+    """Runs replays one at a time, the oldest first.
 
-    Rows and the replay's own offsets are stored in one transaction, so that it goes on after a
-    kill where it was. The live consumer's offsets are never touched.
+    Rows and the replay's own offsets are stored in one transaction, so a replay continues where it
+    was after a kill. The live consumer's offsets are never touched.
     """
 
     def __init__(
@@ -57,18 +60,18 @@ class ReplayService:
         self._wake = asyncio.Event()
 
     async def begin(self, asked: ReplayRequest, *, actor: str, reason: str) -> Replay:
-        """Fix the ranges and let it run.
+        """Fix the ranges of a replay and start it.
 
         Raises:
-            RefusedError: a topic does not exist, was made anew, or the request makes no sense.
-            BrokerAwayError: nobody can say what the broker has.
+            RefusedError: a topic does not exist, was recreated, or the request makes no sense.
+            BrokerAwayError: the broker does not answer.
         """
         admin = TopicAdmin(self._settings.bootstrap, security=self._settings.security)
         try:
             cluster = await admin.describe(asked.topics)
         finally:
             await admin.close()
-        async with self._reader() as log:
+        async with self._make_reader() as log:
             ranges = await ask_ranges(
                 asked, cluster, log=log, sink=self._sink, live=self._settings.kinds.keys()
             )
@@ -92,7 +95,7 @@ class ReplayService:
         return await self._book.get(replay.replay_id)
 
     async def cancel(self, replay_id: str, *, actor: str, reason: str) -> Replay:
-        """End it; what it has stored stays. Safe to repeat."""
+        """End a replay. What it has stored stays. Safe to repeat."""
         await self._book.finish(replay_id, ReplayState.CANCELLED, actor=actor, problem=reason)
         return await self._book.get(replay_id)
 
@@ -101,7 +104,7 @@ class ReplayService:
         while True:
             replay = await self._book.next_running()
             if replay is not None:
-                await self._attempt(replay)
+                await self._try_replay(replay)
                 continue
             self._wake.clear()
             try:
@@ -110,25 +113,25 @@ class ReplayService:
             except TimeoutError:
                 continue
 
-    async def _attempt(self, replay: Replay) -> None:
-        """Until it is finished, or for as long as the broker answers."""
+    async def _try_replay(self, replay: Replay) -> None:
+        """Read until the replay is finished, or the broker is away."""
         try:
             await self._check_topics(replay)
-            await self._read(replay)
+            await self._read_ranges(replay)
         except BrokerAwayError as error:
             await self._book.note(replay.replay_id, str(error))
             await asyncio.sleep(_AGAIN_S)
         except (LogGoneError, HaltError, RefusedError) as error:
-            await self._fail(replay, error)
+            await self._fail_replay(replay, error)
 
-    async def _fail(self, replay: Replay, error: AdaptdError) -> None:
-        _log.warning("replay failed", replay=replay.replay_id, problem=str(error))
+    async def _fail_replay(self, replay: Replay, error: AdaptdError) -> None:
+        _log.warning("replay_failed", replay=replay.replay_id, problem=str(error))
         await self._book.finish(
             replay.replay_id, ReplayState.FAILED, actor=_DAEMON, problem=str(error)
         )
 
     async def _check_topics(self, replay: Replay) -> None:
-        """Raises LogGoneError where offsets mean another log by now."""
+        """Raise LogGoneError where a topic was deleted or recreated since the replay began."""
         admin = TopicAdmin(self._settings.bootstrap, security=self._settings.security)
         try:
             cluster = await admin.describe(replay.asked.topics)
@@ -138,10 +141,10 @@ class ReplayService:
             found = cluster.topics.get(part.topic, (None, 0))[0]
             if part.topic not in cluster.topics or found != part.topic_id:
                 raise LogGoneError(
-                    part.topic, "the topic was deleted or made anew meanwhile", "Begin another one"
+                    part.topic, "the topic was deleted or recreated meanwhile", "Begin another one"
                 )
 
-    async def _read(self, replay: Replay) -> None:
+    async def _read_ranges(self, replay: Replay) -> None:
         source = source_of(replay.replay_id)
         stored = await self._sink.offsets(source)
         parts = {
@@ -150,34 +153,34 @@ class ReplayService:
             if stored[part.place].next_offset < part.end
         }
         if parts:
-            async with self._reader() as log:
-                await log.place(parts)
+            async with self._make_reader() as log:
+                await log.assign(parts)
                 if not await self._store_all(replay, log):
                     return
         if await self._book.finish(replay.replay_id, ReplayState.DONE, actor=_DAEMON):
-            _log.info("replay done", replay=replay.replay_id)
+            _log.info("replay_finished", replay=replay.replay_id)
 
     async def _store_all(self, replay: Replay, log: LogReader) -> bool:
-        """False where somebody cancelled it."""
+        """Read to the end of the log's ranges. False: the replay was cancelled."""
         heard_s, noted = time.monotonic(), replay.problem
         while not log.finished:
             if (await self._book.get(replay.replay_id)).state is not ReplayState.RUNNING:
                 return False
             chunks = await log.read()
             if chunks:
-                await self._store(replay, chunks)
+                await self._store_chunks(replay, chunks)
                 heard_s = time.monotonic()
-            problem = _silence(time.monotonic() - heard_s)
+            problem = _describe_silence(time.monotonic() - heard_s)
             if problem != noted:
                 await self._book.note(replay.replay_id, problem)
                 noted = problem
         return True
 
-    async def _store(self, replay: Replay, chunks: list[LogChunk]) -> None:
+    async def _store_chunks(self, replay: Replay, chunks: list[LogChunk]) -> None:
         source = source_of(replay.replay_id)
-        await self._sink.write(await asyncio.to_thread(self._decode, source, chunks))
+        await self._sink.write(await asyncio.to_thread(self._decode_chunks, source, chunks))
 
-    def _decode(self, source: str, chunks: list[LogChunk]) -> Decoded:
+    def _decode_chunks(self, source: str, chunks: list[LogChunk]) -> Decoded:
         records = [self._records.read(record) for chunk in chunks for record in chunk.records]
         spans = [
             Span(
@@ -190,11 +193,11 @@ class ReplayService:
         ]
         return decode(records, source=source, spans=spans)
 
-    def _reader(self) -> LogReader:
+    def _make_reader(self) -> LogReader:
         return LogReader(self._settings.bootstrap, security=self._settings.security)
 
 
-def _silence(silent_s: float) -> str | None:
+def _describe_silence(silent_s: float) -> str | None:
     if silent_s < _SILENCE_S:
         return None
     return (

@@ -1,1 +1,1 @@
-"""From stored examples to an immutable training snapshot."""
+"""The dataset stage: from stored examples to an immutable training snapshot."""

@@ -1,4 +1,4 @@
-"""From stored examples to a snapshot: export, policy SQL in the sandbox, select, split, render."""
+"""Builder of snapshots: export, policy SQL in the sandbox, select, split, render."""
 
 import asyncio
 import hashlib
@@ -21,6 +21,7 @@ from adaptd.daemon.dataset.render import Renderer
 from adaptd.daemon.dataset.rows import Rendered, render
 from adaptd.daemon.dataset.select import Selection, select_examples
 from adaptd.daemon.dataset.snapshot import write_snapshot
+from adaptd.daemon.domain.triggers import UsableExamples
 from adaptd.daemon.policy.book import PolicyVersion
 from adaptd.daemon.policy.files import Unreadable
 from adaptd.daemon.policy.golden import Golden, read_golden
@@ -37,25 +38,16 @@ from adaptd.daemon.store.lifecycle.snapshots import (
 from adaptd.daemon.wire.errors import AdaptdError, PolicyError, RefusedError
 
 _ROWS_AT_ONCE = 1024
+# The word `tenant` inside a text or a comment names no tenant.
 _LITERAL_OR_COMMENT = re.compile(r"'[^']*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
 class NotEnoughError(AdaptdError):
-    """There is too little to train or to measure on."""
+    """Too few examples to train or to measure on."""
 
 
-class SnapshotPreview(msgspec.Struct, frozen=True):
-    """What a build would find now: for the triggers. `examples` are usable on either side."""
-
-    examples: int
-    new_examples: int
-    train: int
-    holdout_items: int
-    holdout_groups: int
-
-
-class _Gathered(msgspec.Struct, frozen=True):
-    """Everything a snapshot is made of. `retired`: the version before `current`, too few left."""
+class _SnapshotParts(msgspec.Struct, frozen=True):
+    """Parts of a snapshot. `retired`: the version before `current` with too few items left."""
 
     selection: Selection
     split: Split
@@ -79,7 +71,7 @@ class SnapshotBuilder:
         directory: Path,
         key: bytes,
     ) -> None:
-        """`key` decides on which side a new group falls: derive(secret, "holdouts")."""
+        """`key`, derive(secret, "holdouts"), decides the side of a new group."""
         self._key = key
         self._examples = examples
         self._snapshots = snapshots
@@ -90,16 +82,16 @@ class SnapshotBuilder:
         self._renderers: dict[Path, Renderer] = {}
         self._exports = f".examples-{secrets.token_hex(4)}-"  # of this process
 
-    async def preview(self, version: PolicyVersion, *, as_of: datetime) -> SnapshotPreview:
-        """Count what a build would find, as far as rendering. Puts no group on a side.
+    async def preview(self, version: PolicyVersion, *, as_of: datetime) -> UsableExamples:
+        """Count the examples of a build now, rendering included. Puts no group on a side.
 
         Raises:
             AdaptdError: the policy's expression, golden file or base cannot be used.
         """
-        gathered = await self._gather(version, as_of)
+        gathered = await self._gather_parts(version, as_of)
         seen = await self._snapshots.seen_feedback(version.model)
         usable = [row[0] for row in (*gathered.split.train, *gathered.split.holdout)]
-        return SnapshotPreview(
+        return UsableExamples(
             examples=len(usable),
             new_examples=sum(example.feedback not in seen for example in usable),
             train=len(gathered.rendered.train),
@@ -110,62 +102,56 @@ class SnapshotBuilder:
     async def build(self, run_id: str, version: PolicyVersion, *, as_of: datetime) -> Snapshot:
         """Make a run's snapshot. Safe to repeat after a kill at any line.
 
+        1. Gather: select, split and render (`_gather_parts`).
+        2. Check that enough is on both sides.
+        3. Record the side of new groups for good; close a holdout version that is used up.
+        4. Write the directory, whole or not at all.
+        5. Store the snapshot with its lineage. One with events erased since is refused and removed.
+
         Raises:
             NotEnoughError: no training rows, or fewer held out than the policy asks.
             AdaptdError: the policy's expression, golden file or base cannot be used.
             OSError: the directory cannot be written.
         """
-        gathered = await self._gather(version, as_of)
+        gathered = await self._gather_parts(version, as_of)
         _check_enough(gathered, version)
         await self._holdouts.assign(version.model, gathered.split.new, now=as_of)
         if gathered.retired is not None:
             await self._holdouts.close(version.model, gathered.retired, now=as_of)
         directory = self._directory / f"snapshot-{run_id}"
-        facts = _facts(gathered, version, as_of) | {"holdout_key": fingerprint(self._key)}
+        facts = _manifest_facts(gathered, version, as_of) | {"holdout_key": fingerprint(self._key)}
         contents = gathered.rendered.contents
         manifest = await asyncio.to_thread(write_snapshot, directory, contents, facts)
-        snapshot = Snapshot(
-            snapshot_id=directory.name,
-            model=version.model,
-            policy_version=version.version,
-            as_of=as_of,
-            content_hash=manifest["content_hash"],
-            path=str(directory),
-            train_rows=len(contents.train),
-            holdout_rows=len(contents.fresh),
-            golden_rows=len(contents.golden),
-            holdout_version=gathered.current,
-            created_at=as_of,
-            manifest=manifest,
-        )
+        snapshot = _make_snapshot(gathered, version, as_of, directory, manifest)
         try:
-            await self._snapshots.add(snapshot, _lineage(gathered))
+            await self._snapshots.add(snapshot, _list_lineage(gathered))
         except RefusedError:
             await asyncio.to_thread(shutil.rmtree, directory)
             raise
         return snapshot
 
     def clean(self) -> None:
-        """Remove what builds and exports that were killed left behind. Call while no build runs."""
+        """Remove leftovers of killed builds and exports. Call while no build runs."""
         for leftover in self._directory.glob(".*-*"):
+            # A preview of this process may be using its export just now.
             if not leftover.name.startswith(self._exports):
                 shutil.rmtree(leftover, ignore_errors=True)
 
-    async def _gather(self, version: PolicyVersion, as_of: datetime) -> _Gathered:
-        table = await self._selected(version, as_of)
+    async def _gather_parts(self, version: PolicyVersion, as_of: datetime) -> _SnapshotParts:
+        table = await self._select_rows(version, as_of)
         _check_tenants(table, version)
         model, holdout = version.model, version.policy.curate.holdout
         golden = await asyncio.to_thread(_read_golden, version)
         current, joining = await self._holdouts.current(model, now=as_of)
         known = await self._holdouts.members(model)
-        renderer = self._renderer(version)
+        renderer = self._find_renderer(version)
 
-        def work() -> _Gathered:
-            selection = select_examples(_rows(table), version.policy.select, as_of=as_of)
+        def work() -> _SnapshotParts:
+            selection = select_examples(_iterate_rows(table), version.policy.select, as_of=as_of)
             split = split_examples(
                 selection.examples,
                 known,
-                _keys(golden),
+                _list_golden_keys(golden),
                 share=holdout.share,
                 joining=joining,
                 key=self._key,
@@ -175,12 +161,12 @@ class SnapshotBuilder:
                 split, golden, renderer, version=chosen, max_tokens=version.policy.train.max_tokens
             )
             retired = current.version if chosen != current.version else None
-            return _Gathered(selection, split, golden, chosen, retired, rendered)
+            return _SnapshotParts(selection, split, golden, chosen, retired, rendered)
 
-        return await asyncio.to_thread(work)
+        return await asyncio.to_thread(work)  # rendering computes for seconds: not on the loop
 
-    async def _selected(self, version: PolicyVersion, as_of: datetime) -> pa.Table:
-        """The alias's judged examples that the policy's `where` holds for."""
+    async def _select_rows(self, version: PolicyVersion, as_of: datetime) -> pa.Table:
+        """Export the alias's judged examples and apply the policy's `where`."""
         where = version.policy.select.where
         self._directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=self._exports, dir=self._directory) as folder:
@@ -192,7 +178,7 @@ class SnapshotBuilder:
                 problem = f"select.where: {error.problem}"
                 raise PolicyError(place, problem, error.remedy) from error
 
-    def _renderer(self, version: PolicyVersion) -> Renderer:
+    def _find_renderer(self, version: PolicyVersion) -> Renderer:
         base = self._bases.get(version.policy.base)
         if base is None:
             problem = f"base is {version.policy.base}, which the settings do not know"
@@ -203,10 +189,10 @@ class SnapshotBuilder:
 
 
 def choose_version(current: HoldoutVersion, joining: int, split: Split, holdout: Holdout) -> int:
-    """The holdout version to measure on: the current one while it holds enough.
+    """Choose the holdout version to measure on: the current one while it holds enough.
 
-    Groups leave a policy's window as time goes by. A version that was used and cannot fill up any
-    more gives way to its successor once that holds enough; else it would bar every run for ever.
+    Groups leave a policy's window as time goes by. A used version that cannot fill up any more
+    gives way to its successor once that holds enough. Else it would stop every run for ever.
     """
     if current.version == joining or _is_enough(split, current.version, holdout):
         return current.version
@@ -219,12 +205,12 @@ def _is_enough(split: Split, version: int, holdout: Holdout) -> bool:
 
 
 def names_tenant(where: str) -> bool:
-    """Whether an expression that was checked says which tenants it wants."""
+    """Say whether a checked expression names the tenants that it wants."""
     return re.search(r"\btenant\b", _LITERAL_OR_COMMENT.sub(" ", where), re.IGNORECASE) is not None
 
 
 def _check_tenants(table: pa.Table, version: PolicyVersion) -> None:
-    """What one tenant wrote never trains what another is served, unless the policy says so."""
+    # Texts of one tenant never train answers of another, unless the policy says so.
     tenants = [name for name in table["tenant"].unique().to_pylist() if name is not None]
     if len(tenants) > 1 and not names_tenant(version.policy.select.where):
         place = version.where("select", "where")
@@ -233,8 +219,8 @@ def _check_tenants(table: pa.Table, version: PolicyVersion) -> None:
         raise PolicyError(place, problem, remedy)
 
 
-def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
-    """A part at a time: as Python objects rows take several times their size."""
+def _iterate_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    # A part at a time: as Python objects rows take several times their size.
     for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
         yield from batch.to_pylist(maps_as_pydicts="lossy")
 
@@ -256,12 +242,12 @@ def _read_golden(version: PolicyVersion) -> Golden | None:
     return golden
 
 
-def _keys(golden: Golden | None) -> list[str]:
-    """The members whose groups are golden."""
+def _list_golden_keys(golden: Golden | None) -> list[str]:
+    """Return the member keys whose groups are golden."""
     return [message_key(last_words(item.messages)) for item in (golden.items if golden else ())]
 
 
-def _check_enough(gathered: _Gathered, version: PolicyVersion) -> None:
+def _check_enough(gathered: _SnapshotParts, version: PolicyVersion) -> None:
     rendered, wanted = gathered.rendered, version.policy.curate.holdout.at_least
     if len(rendered.fresh) < wanted or rendered.groups < MIN_HOLDOUT_GROUPS:
         found = f"{len(rendered.fresh)} items in {rendered.groups} groups are held out"
@@ -273,12 +259,14 @@ def _check_enough(gathered: _Gathered, version: PolicyVersion) -> None:
 
 
 def fingerprint(key: bytes) -> str:
-    """Tells keys apart without telling one: equal sides of new groups need equal keys."""
+    """Return digits that tell keys apart and tell no key: equal sides need equal keys."""
     return hashlib.blake2b(b"fingerprint", digest_size=4, key=key).hexdigest()
 
 
-def _facts(gathered: _Gathered, version: PolicyVersion, as_of: datetime) -> dict[str, Any]:
-    """What the manifest says beside the files' hashes. Only facts that the input decides."""
+def _manifest_facts(
+    gathered: _SnapshotParts, version: PolicyVersion, as_of: datetime
+) -> dict[str, Any]:
+    """Return the manifest's facts beside the files' hashes. Only the input decides them."""
     golden = gathered.golden.sha256 if gathered.golden else None
     refused = [gathered.selection.refused, gathered.split.left_out, gathered.rendered.refused]
     return {
@@ -296,11 +284,35 @@ def _facts(gathered: _Gathered, version: PolicyVersion, as_of: datetime) -> dict
     }
 
 
-def _lineage(gathered: _Gathered) -> list[dict[str, str | None]]:
-    """Which events each row of the snapshot came from, whom they are of, and their group.
+def _make_snapshot(
+    gathered: _SnapshotParts,
+    version: PolicyVersion,
+    as_of: datetime,
+    directory: Path,
+    manifest: dict[str, Any],
+) -> Snapshot:
+    contents = gathered.rendered.contents
+    return Snapshot(
+        snapshot_id=directory.name,
+        model=version.model,
+        policy_version=version.version,
+        as_of=as_of,
+        content_hash=manifest["content_hash"],
+        path=str(directory),
+        train_rows=len(contents.train),
+        holdout_rows=len(contents.fresh),
+        golden_rows=len(contents.golden),
+        holdout_version=gathered.current,
+        created_at=as_of,
+        manifest=manifest,
+    )
 
-    Examples that could be used but are in no file (too long, or held out for a later version) are
-    listed as `unused`, so that they are not taken for new ones again.
+
+def _list_lineage(gathered: _SnapshotParts) -> list[dict[str, str | None]]:
+    """List the events and the person behind each row of the snapshot, and its group.
+
+    Usable examples that are in no file (too long, or held out for a later version) are listed as
+    `unused`, so that they do not count as new again.
     """
     sides = dict.fromkeys((row.feedback for row in gathered.rendered.train), "train")
     sides |= dict.fromkeys((row.item for row in gathered.rendered.fresh), "holdout")

@@ -1,7 +1,7 @@
 """Messages and tools as vLLM 0.32 hands them to a chat template. Pure.
 
-Followed from vllm/renderers/chat_utils.py (parse_chat_messages) and hf.py; only text is rendered.
-Orders of keys matter: a template may print a tool call or a tool as JSON.
+The rules follow vllm/renderers/chat_utils.py (parse_chat_messages) and hf.py; only text is
+rendered. Orders of keys matter: a template may print a tool call or a tool as JSON.
 """
 
 import json
@@ -29,15 +29,13 @@ class RenderError(AdaptdError):
     """Messages that cannot be rendered: the example is left out, with this reason."""
 
 
-def prepared_messages(
-    messages: Sequence[Message], *, knows_developer: bool
-) -> list[dict[str, Any]]:
-    """Messages for the template. A template without developer messages gets system ones.
+def prepare_messages(messages: Sequence[Message], *, knows_developer: bool) -> list[dict[str, Any]]:
+    """Prepare messages for the template. One without developer messages gets system ones.
 
     Raises:
-        RenderError: one is not a message, or not text.
+        RenderError: an entry is not a message, or not text.
     """
-    prepared = [_prepared(message) for message in messages]
+    prepared = [_prepare_message(message) for message in messages]
     developers = [message for message in prepared if message["role"] == "developer"]
     if not developers:
         return prepared
@@ -45,21 +43,23 @@ def prepared_messages(
         for message in developers:
             message["role"] = "system"
             message.pop("tools")
-        return _one_system_message(prepared)
+        return _join_system_messages(prepared)
     if any(message["tools"] is not None for message in developers):
         raise RenderError("message", "a developer's message brings tools", "Leave it out")
     return prepared
 
 
-def prepared_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]] | None:
-    """Tools with the fields and the order vLLM gives them. Raises RenderError."""
-    return None if tools is None else [_tool(tool) for tool in _listed(tools, "tools")]
+def prepare_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """Prepare tools with vLLM's fields in vLLM's order. Raises RenderError."""
+    return (
+        None if tools is None else [_prepare_tool(tool) for tool in _require_list(tools, "tools")]
+    )
 
 
-def prepared_args(
+def prepare_args(
     template_args: Mapping[str, Any] | None, *, reasoning_effort: str | None = None
 ) -> dict[str, Any]:
-    """What a chat request's template arguments become, less what is decided here."""
+    """Prepare a chat request's template arguments, less those that the renderer sets."""
     given = dict(template_args or {})
     if reasoning_effort is not None:
         given.setdefault("enable_thinking", reasoning_effort != "none")
@@ -69,25 +69,25 @@ def prepared_args(
 
 
 def text_of(content: Any) -> str:
-    """A content's text parts that are not empty, joined by newlines; nothing is the empty text.
+    """Join a content's text parts that are not empty by newlines. No content is the empty text.
 
     Raises:
-        RenderError: a part is a picture, a sound, or not a part.
+        RenderError: a part is a picture, a sound, or no part at all.
     """
     if content is None:
         return ""
     if isinstance(content, str):
         return content
-    return "\n".join(_part_texts(_listed(content, "content")))
+    return "\n".join(_read_parts(_require_list(content, "content")))
 
 
-def _prepared(message: Any) -> dict[str, Any]:
+def _prepare_message(message: Any) -> dict[str, Any]:
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise RenderError("message", "it has no role", "Leave it out")
     role, content = message["role"], message.get("content")
-    prepared = {"role": role, "content": text_of(_without_header(role, content))}
+    prepared = {"role": role, "content": text_of(_drop_header(role, content))}
     if role == "assistant":
-        prepared |= _assistant_fields(message)
+        prepared |= _prepare_assistant(message)
     elif role == "tool" and "tool_call_id" in message:
         prepared["tool_call_id"] = message["tool_call_id"]
     for name in ("name", "task"):
@@ -98,10 +98,10 @@ def _prepared(message: Any) -> dict[str, Any]:
     return prepared
 
 
-def _assistant_fields(message: Message) -> dict[str, Any]:
+def _prepare_assistant(message: Message) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if calls := message.get("tool_calls"):
-        found["tool_calls"] = [_call(call) for call in _listed(calls, "tool_calls")]
+        found["tool_calls"] = [_prepare_call(call) for call in _require_list(calls, "tool_calls")]
     reasoning = message.get("reasoning")
     reasoning = message.get("reasoning_content") if reasoning is None else reasoning
     if reasoning is not None:
@@ -109,8 +109,8 @@ def _assistant_fields(message: Message) -> dict[str, Any]:
     return found
 
 
-def _call(call: Any) -> dict[str, Any]:
-    """A tool call with its arguments as an object; what is not one becomes empty."""
+def _prepare_call(call: Any) -> dict[str, Any]:
+    """Prepare a tool call with its arguments as an object; anything else becomes empty."""
     function = call.get("function") if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping) or call.get("type", "function") != "function":
         raise RenderError("message", "a tool call is not one of a function", "Leave it out")
@@ -121,11 +121,11 @@ def _call(call: Any) -> dict[str, Any]:
         except json.JSONDecodeError:
             arguments = None
     arguments = arguments if isinstance(arguments, Mapping) else {}
-    ordered = _ordered({**function, "arguments": arguments}, _FUNCTION_FIELDS)
-    return _ordered({**call, "function": ordered}, _CALL_FIELDS)
+    ordered = _order_fields({**function, "arguments": arguments}, _FUNCTION_FIELDS)
+    return _order_fields({**call, "function": ordered}, _CALL_FIELDS)
 
 
-def _tool(tool: Any) -> dict[str, Any]:
+def _prepare_tool(tool: Any) -> dict[str, Any]:
     function = tool.get("function") if isinstance(tool, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise RenderError("tools", "a tool is not a function with a name", "Leave it out")
@@ -140,7 +140,7 @@ def _tool(tool: Any) -> dict[str, Any]:
     return outer if defer is None else outer | {"defer_loading": defer}
 
 
-def _part_texts(parts: Sequence[Any]) -> Iterable[str]:
+def _read_parts(parts: Sequence[Any]) -> Iterable[str]:
     for part in parts:
         text = part
         if isinstance(part, Mapping):
@@ -152,17 +152,17 @@ def _part_texts(parts: Sequence[Any]) -> Iterable[str]:
             yield text
 
 
-def _without_header(role: str, content: Any) -> Any:
+def _drop_header(role: str, content: Any) -> Any:
     if role != "system":
         return content
     parts = [content] if isinstance(content, str) else content
     if not isinstance(parts, list):
         return content
-    kept = [_without_header_line(part) for part in parts]
+    kept = [_drop_header_line(part) for part in parts]
     return [part for part in kept if part is not None]
 
 
-def _without_header_line(part: Any) -> Any:
+def _drop_header_line(part: Any) -> Any:
     is_text = isinstance(part, Mapping) and part.get("type") == "text"
     text = part.get("text") if is_text else part
     if not isinstance(text, str) or not text.startswith(_BILLING_HEADER):
@@ -170,8 +170,8 @@ def _without_header_line(part: Any) -> Any:
     return text.partition("\n")[2] or None
 
 
-def _one_system_message(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All system messages as one in front, where one stands elsewhere."""
+def _join_system_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Join all system messages to one in front, where one stands elsewhere."""
     system = [message for message in messages if message["role"] == "system"]
     if len(system) == 1 and messages[0]["role"] == "system":
         return messages
@@ -180,12 +180,12 @@ def _one_system_message(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"role": "system", "content": text}, *others]
 
 
-def _ordered(fields: Mapping[str, Any], first: Sequence[str]) -> dict[str, Any]:
+def _order_fields(fields: Mapping[str, Any], first: Sequence[str]) -> dict[str, Any]:
     known = {name: fields[name] for name in first if name in fields}
     return known | {name: value for name, value in fields.items() if name not in known}
 
 
-def _listed(value: Any, what: str) -> Sequence[Any]:
+def _require_list(value: Any, what: str) -> Sequence[Any]:
     if not isinstance(value, list | tuple):
         raise RenderError("message", f"its {what} is not a list", "Leave it out")
     return value

@@ -1,6 +1,6 @@
-"""When two prompts are the same: normalised texts and keys over them. Pure.
+"""Equality of prompts: normalised texts and keys over them. Pure.
 
-Changing this changes which group a message belongs to, and with it what was held out for good.
+A change here changes the group of a message, and with it the holdout that was fixed for good.
 """
 
 import hashlib
@@ -14,14 +14,16 @@ from adaptd.daemon.dataset.messages import text_of
 
 
 def normalised(text: str) -> str:
-    """One form for texts that look alike: NFKC, casefolded, no invisible letters, single spaces."""
+    """Return one form of texts that look alike: NFKC, casefolded, visible, single spaces."""
+    # Cf: format characters, such as a zero-width space.
     visible = (c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
+    # Casefolding may leave NFKC, so it is applied again.
     folded = unicodedata.normalize("NFKC", "".join(visible).casefold())
     return " ".join(folded.split())
 
 
 def is_conversation(messages: Any) -> bool:
-    """True for a list of messages with roles that is not empty."""
+    """Say whether a value is a list of messages with roles, and not empty."""
     return (
         isinstance(messages, list)
         and len(messages) > 0
@@ -30,17 +32,17 @@ def is_conversation(messages: Any) -> bool:
 
 
 def last_words(messages: Sequence[Mapping[str, Any]]) -> str:
-    """The normalised last message of the user; of anybody where no user spoke.
+    """Return the normalised last message of the user, or else of anybody.
 
     Raises:
-        RenderError: it is not text.
+        RenderError: the message is not text.
     """
     of_user = [message for message in messages if message["role"] == "user"]
     return normalised(text_of((of_user or messages)[-1].get("content")))
 
 
 def prompt_key(messages: Sequence[Mapping[str, Any]], tools: Any) -> str:
-    """Equal for conversations whose normalised texts, tool calls and tools are equal.
+    """Return a key that conversations with equal texts, tool calls and tools share.
 
     Raises:
         RenderError: a message is not text.

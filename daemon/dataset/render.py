@@ -1,8 +1,7 @@
-"""Messages to token ids exactly as the served model sees them (D14).
+"""Rendering of messages to token ids exactly as the served model sees them (D14).
 
-The served chat template runs in jinja2's sandbox with the settings transformers gives it;
-`tokenizers` encodes the text. No torch, no transformers. Equality with vLLM's `/tokenize` is tested
-against a running server.
+The served chat template runs in jinja2's sandbox with transformers' settings; `tokenizers` encodes
+the text. No torch, no transformers. A test compares with `/tokenize` of a running vLLM.
 """
 
 import json
@@ -22,9 +21,9 @@ from tokenizers import Tokenizer
 from adaptd.daemon.dataset.messages import (
     Message,
     RenderError,
-    prepared_args,
-    prepared_messages,
-    prepared_tools,
+    prepare_args,
+    prepare_messages,
+    prepare_tools,
 )
 from adaptd.daemon.domain.bases import chat_template
 from adaptd.daemon.wire.errors import AdaptdError
@@ -48,26 +47,27 @@ class Renderer:
     """One base's tokenizer and chat template. Cheap to keep, about 0.1 s to make."""
 
     def __init__(self, base: Path) -> None:
-        """Read them.
+        """Read both.
 
         Raises:
-            AdaptdError: there is no tokenizer.json or template, or the template takes content as
-                parts, which this release does not render.
+            AdaptdError: the base has no tokenizer.json or template, or the template takes content
+                as parts, which this release does not render.
         """
         self._base = base
-        self._tokenizer = _tokenizer(base)
-        config = _json_file(base / "tokenizer_config.json")
-        self._special = {name: _token(config[name]) for name in _SPECIAL if config.get(name)}
+        self._load_tokenizer = _load_tokenizer(base)
+        config = _read_json(base / "tokenizer_config.json")
+        self._special = {name: _token_text(config[name]) for name in _SPECIAL if config.get(name)}
         source = chat_template(base)
-        environment = _environment()
+        environment = _make_environment()
         if _reads_parts(environment.parse(source)):
             problem = "its chat template takes content as parts"
             raise AdaptdError(str(base), problem, "Use a base whose template takes text")
         self._knows_developer = "'developer'" in source or '"developer"' in source
         self._template = environment.from_string(source)
-        added = self._tokenizer.get_added_tokens_decoder()
+        added = self._load_tokenizer.get_added_tokens_decoder()
+        # Ids that text of a message must not produce.
         self._reserved = frozenset(number for number, token in added.items() if token.special)
-        self.stop_id = self._stop_id()
+        self.stop_id = self._find_stop_id()
 
     def prompt_ids(
         self,
@@ -78,70 +78,70 @@ class Renderer:
         reasoning_effort: str | None = None,
         at: datetime | None = None,
     ) -> list[int]:
-        """The ids of a conversation up to where the assistant's answer begins.
+        """Return the ids of a conversation up to the beginning of the assistant's answer.
 
-        `at` is when it was asked: templates may print the date. It defaults to now.
+        `at` is the time of the question, now by default: templates may print the date.
 
         Raises:
-            RenderError: the template refuses it, or a message is not text.
+            RenderError: the template refuses the messages, or a message is not text.
         """
-        values = prepared_args(template_args, reasoning_effort=reasoning_effort)
-        values = {"documents": None, "tools": prepared_tools(tools)} | values
+        values = prepare_args(template_args, reasoning_effort=reasoning_effort)
+        values = {"documents": None, "tools": prepare_tools(tools)} | values
         values |= {
-            "messages": prepared_messages(messages, knows_developer=self._knows_developer),
+            "messages": prepare_messages(messages, knows_developer=self._knows_developer),
             "add_generation_prompt": True,
         }
-        return self._encode(self._render(values, at or datetime.now(UTC)))
+        return self._encode_text(self._render_text(values, at or datetime.now(UTC)))
 
     def answer_ids(self, text: str) -> list[int]:
-        """The ids of an answer as a model would write it: its text, then the stop token.
+        """Return the ids of an answer as a model would write it: its text, then the stop token.
 
         Raises:
             RenderError: the text holds a special token, which could end the turn or open another.
         """
-        ids = self._encode(text)
+        ids = self._encode_text(text)
         if not self._reserved.isdisjoint(ids) or self.stop_id in ids:
             raise RenderError("answer", "it holds a special token", "Leave it out")
         return [*ids, self.stop_id]
 
-    def _encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+    def _encode_text(self, text: str) -> list[int]:
+        return self._load_tokenizer.encode(text, add_special_tokens=False).ids
 
-    def _render(self, values: Mapping[str, Any], at: datetime) -> str:
-        clock = {"strftime_now": partial(_strftime, at)}
+    def _render_text(self, values: Mapping[str, Any], at: datetime) -> str:
+        clock = {"strftime_now": partial(_format_time, at)}
         try:
             return self._template.render({**self._special, **clock, **values})
         except Exception as error:  # a template may fail in any way
             problem = f"the chat template refuses it ({type(error).__name__})"
             raise RenderError("message", problem, "Leave it out") from error
 
-    def _stop_id(self) -> int:
-        """The token that ends a turn: the first after an answer among those the server stops on.
+    def _find_stop_id(self) -> int:
+        """Find the token that ends a turn: the first after an answer that the server stops on.
 
         Raises:
             AdaptdError: no such token is defined.
         """
-        stops = self._stops()
+        stops = self._list_stops()
         turn = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}]
         values = {"messages": turn, "add_generation_prompt": False, "tools": None}
         try:
-            text = self._render({"documents": None} | values, datetime.now(UTC))
+            text = self._render_text({"documents": None} | values, datetime.now(UTC))
         except RenderError:
             text = ""
-        after = self._encode(text.rpartition(_MARK)[2]) if _MARK in text else []
+        after = self._encode_text(text.rpartition(_MARK)[2]) if _MARK in text else []
         found = next((number for number in [*after, *stops] if number in stops), None)
         if found is None:
             raise AdaptdError(str(self._base), "no stop token is defined", "Set eos_token_id")
         return found
 
-    def _stops(self) -> list[int]:
-        generation = _json_file(self._base / "generation_config.json").get("eos_token_id")
+    def _list_stops(self) -> list[int]:
+        generation = _read_json(self._base / "generation_config.json").get("eos_token_id")
         listed = generation if isinstance(generation, list) else [generation]
-        own = self._tokenizer.token_to_id(self._special.get("eos_token", ""))
+        own = self._load_tokenizer.token_to_id(self._special.get("eos_token", ""))
         return [int(number) for number in [*listed, own] if number is not None]
 
 
-def _tokenizer(base: Path) -> Tokenizer:
+def _load_tokenizer(base: Path) -> Tokenizer:
     path = base / "tokenizer.json"
     if not path.is_file():
         raise AdaptdError(str(base), "it has no tokenizer.json", "Use a base with a fast tokenizer")
@@ -151,7 +151,7 @@ def _tokenizer(base: Path) -> Tokenizer:
     return tokenizer
 
 
-def _json_file(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(read_regular(path)) if path.exists() else {}
     except (OSError, ValueError) as error:
@@ -159,12 +159,12 @@ def _json_file(path: Path) -> dict[str, Any]:
         raise AdaptdError(str(path), problem, "Give the directory of a model") from error
 
 
-def _token(value: Any) -> str:
+def _token_text(value: Any) -> str:
     return value if isinstance(value, str) else str(value["content"])
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    """As transformers sets it up for chat templates."""
+def _make_environment() -> ImmutableSandboxedEnvironment:
+    # Set up as transformers does for chat templates.
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
     )
@@ -176,7 +176,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
 class _Generation(jinja2.ext.Extension):
     """`{% generation %}` marks the assistant's text for trainers; rendering passes it through.
 
-    As a call block, like transformers', so that what is set inside stays inside.
+    It is a call block, like transformers', so that variables set inside stay inside.
     """
 
     tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
@@ -207,15 +207,13 @@ def _raise_exception(message: str) -> None:
     raise jinja2.TemplateError(message)
 
 
-def _strftime(at: datetime, layout: str) -> str:
+def _format_time(at: datetime, layout: str) -> str:
     return at.astimezone().strftime(layout)  # the server's local day, as served
 
 
 def _reads_parts(tree: jinja2.nodes.Template) -> bool:
-    """True where vLLM might give the template content as parts: it loops over a content.
-
-    Rather too often than not: what vLLM would hand over as parts must never be rendered as text.
-    """
+    """Say whether vLLM might give the template content as parts: it loops over a content."""
+    # Rather too often than not: content that vLLM hands over as parts must not be rendered as text.
     of_macros = {
         (id(loop), arg.name)
         for macro in tree.find_all(jinja2.nodes.Macro)
@@ -223,14 +221,14 @@ def _reads_parts(tree: jinja2.nodes.Template) -> bool:
         for arg in macro.args
     }
     for loop in tree.find_all(jinja2.nodes.For):
-        over = _bare(loop.iter)
+        over = _strip_node(loop.iter)
         if _is_content(over) or (id(loop), getattr(over, "name", None)) in of_macros:
             return True
     return False
 
 
-def _bare(node: Any) -> Any:
-    """A node without the filters, tests and slices around it."""
+def _strip_node(node: Any) -> Any:
+    """Strip a node of the filters, tests and slices around it."""
     while isinstance(node, jinja2.nodes.Filter | jinja2.nodes.Test) or (
         isinstance(node, jinja2.nodes.Getitem) and isinstance(node.arg, jinja2.nodes.Slice)
     ):

@@ -1,4 +1,4 @@
-"""Examples and golden items as rows of token ids. What cannot be rendered is counted, never cut."""
+"""Rows of token ids from examples and golden items. Unusable ones are counted, never cut."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -6,20 +6,19 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from adaptd.daemon.dataset.example import Example
 from adaptd.daemon.dataset.groups import Split
 from adaptd.daemon.dataset.render import Renderer, RenderError
-from adaptd.daemon.dataset.select import Example
 from adaptd.daemon.dataset.snapshot import Contents, SuiteRow, TrainRow, train_row
 from adaptd.daemon.policy.golden import Golden, GoldenItem
 from adaptd.daemon.wire.errors import PolicyError
 
-_NO_DAY = datetime(
-    2000, 1, 1, 12, tzinfo=UTC
-)  # for templates that print one: golden items have none
+# Golden items have no day of their own, and templates may print one.
+_NO_DAY = datetime(2000, 1, 1, 12, tzinfo=UTC)
 
 
 class Rendered(msgspec.Struct, frozen=True):
-    """The snapshot's rows, and how many examples gave none, by reason."""
+    """The snapshot's rows, and the number of examples without one, by reason."""
 
     train: list[TrainRow]
     fresh: list[SuiteRow]
@@ -32,7 +31,7 @@ class Rendered(msgspec.Struct, frozen=True):
 
     @property
     def groups(self) -> int:
-        """Clusters of the fresh suite."""
+        """Number of clusters in the fresh suite."""
         return len({row.cluster for row in self.fresh})
 
 
@@ -42,28 +41,28 @@ def render(
     """Render both sides; `version` is the holdout version to measure on.
 
     Raises:
-        PolicyError: a golden item cannot be rendered: the file is the operator's own.
+        PolicyError: a golden item cannot be rendered: the operator's own file is wrong.
     """
     refused: Counter[str] = Counter()
     train = [
         train_row(*ids, interaction=one.interaction, feedback=one.feedback, group=group)
         for one, group in split.train
-        for ids in _ids(renderer, one, max_tokens, refused)
+        for ids in _render_example(renderer, one, max_tokens, refused)
     ]
     fresh = [
         SuiteRow(one.feedback, group, *ids, one.answer)
         for one, group, of in split.holdout
         if of == version
-        for ids in _ids(renderer, one, max_tokens, refused)
+        for ids in _render_example(renderer, one, max_tokens, refused)
     ]
-    rows = [_golden(renderer, golden, item) for item in golden.items] if golden else []
+    rows = [_render_golden(renderer, golden, item) for item in golden.items] if golden else []
     return Rendered(train, fresh, rows, dict(sorted(refused.items())))
 
 
-def _ids(
+def _render_example(
     renderer: Renderer, example: Example, max_tokens: int, refused: Counter[str]
 ) -> Iterable[tuple[list[int], list[int]]]:
-    """The prompt's and the answer's ids, once; nothing where they cannot be used."""
+    """Yield the ids of prompt and answer once, or nothing where they cannot be used."""
     try:
         prompt = renderer.prompt_ids(
             example.messages,
@@ -82,7 +81,7 @@ def _ids(
     yield prompt, answer
 
 
-def _golden(renderer: Renderer, golden: Golden, item: GoldenItem) -> SuiteRow:
+def _render_golden(renderer: Renderer, golden: Golden, item: GoldenItem) -> SuiteRow:
     try:
         prompt = renderer.prompt_ids(item.messages, tools=item.tools, at=_NO_DAY)
         return SuiteRow(

@@ -1,4 +1,7 @@
-"""Seals the examples of every alias that has a policy, one ended day at a time."""
+"""Seals the examples of every alias that has a policy, one ended day at a time.
+
+It stands alone because it is a service of its own: no run waits for it.
+"""
 
 import asyncio
 from datetime import UTC, datetime
@@ -13,10 +16,10 @@ _log = structlog.get_logger(__name__)
 
 
 class SealingService:
-    """Keeps the tail, which every selection has to export anew, no longer than a day and a bit."""
+    """Keeps the tail, which every selection exports again, no longer than about a day."""
 
     def __init__(self, files: ExampleFiles, book: PolicyBook, *, seals: bool) -> None:
-        """`seals` False: no file is kept, and every selection exports all of its alias."""
+        """`seals` False: no file is kept, and every selection exports all examples of its alias."""
         self._files = files
         self._book = book
         self._seals = seals
@@ -27,10 +30,10 @@ class SealingService:
             await self._files.sweep()
             if self._seals:
                 for version in self._book.all():
-                    await self._seal(version.model)
+                    await self._seal_days(version.model)
             await asyncio.sleep(_LOOK_S)
 
-    async def _seal(self, model: str) -> None:
+    async def _seal_days(self, model: str) -> None:
         days = 0
         while await self._files.seal(model, now=datetime.now(UTC)):
             days += 1

@@ -1,4 +1,7 @@
-"""Builds the snapshots of queued runs, oldest first."""
+"""The loop of the dataset stage: builds the snapshots of queued runs, oldest first.
+
+It stands alone as the only part that moves a run from state to state.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -18,7 +21,7 @@ _ACTOR = "dataset"
 
 
 class DatasetService:
-    """Takes queued runs to a stored snapshot; the training service goes on from there."""
+    """Takes queued runs to a stored snapshot. The training service goes on from there."""
 
     def __init__(
         self,
@@ -36,10 +39,10 @@ class DatasetService:
         self._clock = clock
 
     async def run(self) -> None:
-        """Work until cancelled. A run found half built is built again: that is safe."""
+        """Work until cancelled. A run that was half built is built again, which is safe."""
         await asyncio.to_thread(self._builder.clean)
         while True:
-            if (run := await self._next()) is None:
+            if (run := await self._next_run()) is None:
                 await asyncio.sleep(self._tick_s)
             else:
                 await self.build(run)
@@ -50,27 +53,27 @@ class DatasetService:
             version = self._book.version(run.model, run.policy_version)
             snapshot = await self._builder.build(run.run_id, version, as_of=run.created_at)
         except AdaptdError as error:
-            await self._fail(run, FailureCause.DATA, str(error))
+            await self._fail_run(run, FailureCause.DATA, str(error))
             return
         except OSError as error:
-            await self._fail(run, FailureCause.DISK, error.strerror or type(error).__name__)
+            await self._fail_run(run, FailureCause.DISK, error.strerror or type(error).__name__)
             return
         except Exception as error:  # noqa: BLE001 - one run must not keep the others waiting
             _log.exception("snapshot_broke", run=run.run_id)
-            await self._fail(run, FailureCause.ERROR, f"{type(error).__name__}; see the log")
+            await self._fail_run(run, FailureCause.ERROR, f"{type(error).__name__}; see the log")
             return
         await self._runs.set_snapshot(run.run_id, snapshot.snapshot_id)
         _log.info("snapshot_built", run=run.run_id, train=snapshot.train_rows)
 
-    async def _fail(self, run: Run, cause: FailureCause, why: str) -> None:
+    async def _fail_run(self, run: Run, cause: FailureCause, why: str) -> None:
         reason, now = f"{cause}: {why}", self._clock()
         _log.warning("snapshot_failed", run=run.run_id, cause=cause, reason=why)
         try:
             await self._runs.move(run.run_id, RunState.FAILED, actor=_ACTOR, reason=reason, now=now)
-        except RefusedError:  # it was cancelled meanwhile
+        except RefusedError:  # an operator has cancelled the run since
             _log.info("run_over_already", run=run.run_id)
 
-    async def _next(self) -> Run | None:
+    async def _next_run(self) -> Run | None:
         for run in await self._runs.in_state(RunState.BUILDING):
             if run.snapshot_id is None:
                 return run

@@ -1,4 +1,4 @@
-"""Writes a snapshot's directory: byte-equal for equal input, whole or not there at all."""
+"""Writer of a snapshot's directory: byte-equal for equal input, whole or not there at all."""
 
 import hashlib
 import json
@@ -59,7 +59,7 @@ class SuiteRow(msgspec.Struct, frozen=True):
 
 
 class Contents(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that goes into the files, in its final order."""
+    """Content of the files, in its final order."""
 
     train: list[TrainRow]
     fresh: list[SuiteRow]
@@ -69,7 +69,7 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
 def train_row(
     prompt: Sequence[int], answer: Sequence[int], *, interaction: str, feedback: str, group: str
 ) -> TrainRow:
-    """A row with loss on the answer and its stop token only (D14)."""
+    """Make a row with loss on the answer and its stop token only (D14)."""
     return TrainRow(
         input_ids=[*prompt, *answer],
         loss_mask=[0] * len(prompt) + [1] * len(answer),
@@ -84,16 +84,17 @@ def write_snapshot(directory: Path, contents: Contents, facts: Mapping[str, Any]
 
     Returns the manifest: `facts`, row counts, a SHA-256 per file and `content_hash` over them.
     """
+    # A dot in front: `SnapshotBuilder.clean` removes what a killed build leaves.
     work = directory.with_name(f".{directory.name}.{os.getpid()}")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     tables = {
-        "train": _table(contents.train, _TRAIN),
-        "fresh": _table(contents.fresh, _SUITE),
-        "golden": _table(contents.golden, _SUITE),
+        "train": _make_table(contents.train, _TRAIN),
+        "fresh": _make_table(contents.fresh, _SUITE),
+        "golden": _make_table(contents.golden, _SUITE),
         "probes": pa.Table.from_pylist(probes(contents), schema=_PROBES),
     }
-    files = {name: _write(work / f"{name}.parquet", table) for name, table in tables.items()}
+    files = {name: _write_table(work / f"{name}.parquet", table) for name, table in tables.items()}
     counts = {name: table.num_rows for name, table in tables.items()}
     digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
     manifest = {**facts, "rows": counts, "files": files, "content_hash": digest}
@@ -103,7 +104,7 @@ def write_snapshot(directory: Path, contents: Contents, facts: Mapping[str, Any]
 
 
 def probes(contents: Contents) -> list[dict[str, Any]]:
-    """The contexts that a swap receipt compares: golden prompts first, then training ones."""
+    """Choose contexts that a swap receipt compares: golden prompts first, then training ones."""
     prompts = [row.prompt_ids for row in contents.golden]
     prompts += [row.input_ids[: row.loss_mask.index(1)] for row in contents.train]
     cut = [ids[:PROBE_TOKENS] for ids in prompts if len(ids) > 1]
@@ -112,19 +113,19 @@ def probes(contents: Contents) -> list[dict[str, Any]]:
     return [{"ids": ids, "context_tokens": len(ids)} for ids in chosen]
 
 
-def _table(rows: Sequence[Any], schema: pa.Schema) -> pa.Table:
+def _make_table(rows: Sequence[Any], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pylist([msgspec.structs.asdict(row) for row in rows], schema=schema)
 
 
-def _write(path: Path, table: pa.Table) -> str:
+def _write_table(path: Path, table: pa.Table) -> str:
+    # As plain as Parquet can be: equal rows must give equal bytes.
     pq.write_table(table, path, compression="zstd", use_dictionary=False, write_statistics=False)
     with path.open("rb") as file:
-        os.fsync(file.fileno())
+        os.fsync(file.fileno())  # before the rename, which would else outlive the content
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _put_in_place(work: Path, directory: Path) -> None:
-    """Rename; what an interrupted build left there goes away first."""
-    if directory.exists():
+    if directory.exists():  # left by an interrupted build
         shutil.rmtree(directory)
     work.rename(directory)

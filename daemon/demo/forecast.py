@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from adaptd.daemon.domain.calibration import Calibration
 
-# Of one core, as calibrated. The times below are of two such cores with AVX-512 in float32: 3.4 s a
-# training step of 16 rows and 5.1 requests a second.
-REFERENCE_GFLOPS = 54.0
+# Of one core, as calibrated. The times below are of two such cores (AMD EPYC with AVX2, float32):
+# 12 s a training step of 16 rows beside vLLM, 2.9 requests a second. With AVX-512 a step takes
+# 3.4 s: the demo ends sooner there than forecast, and the time left follows what was measured.
+REFERENCE_GFLOPS = 36.0
 _REFERENCE_CORES = 2
 # More cores count for nothing here; nothing was timed on them. Two thirds of the computing is
 # decoding, which gains little beyond 4 with 135 M parameters. Training gains up to about 8, so the
@@ -26,7 +27,7 @@ class Part:
     """A stretch of one kind. `fixed_s` are timers, people's delays and waits for disks.
 
     `computing_s` is what it takes beside that on the reference machine. Most of a process start is
-    computing: 45 of vLLM's 60 s on two AVX2 cores (slowness 1.5) are imports on one of them.
+    computing: 45 of vLLM's 60 s on two AVX2 cores are imports on one of them.
     """
 
     key: str
@@ -49,40 +50,40 @@ def _make_stage(key: str, title: str, **parts: tuple[float, float]) -> Stage:
 
 
 STAGES = (
-    _make_stage("setup", "set up: broker, daemon, vLLM", start=(30, 28)),
-    _make_stage("before", "measure the base model on fresh messages", ask=(0, 24)),
-    _make_stage("ask", "customers ask, agents correct; the daemon is killed once", ask=(5, 118)),
+    _make_stage("setup", "set up: broker, daemon, vLLM", start=(30, 108)),
+    _make_stage("before", "measure the base model on fresh messages", ask=(0, 33)),
+    _make_stage("ask", "customers ask, agents correct; the daemon is killed once", ask=(5, 205)),
     _make_stage(
         "train",
         "train the first adapter; the trainer is killed once",
-        wait=(30, 0),
-        train=(10, 132),
-        evaluate=(5, 85),
+        wait=(20, 0),
+        train=(10, 480),
+        evaluate=(5, 227),
     ),
-    _make_stage("canary", "canary of the first adapter, then live", roll_out=(45, 90)),
+    _make_stage("canary", "canary of the first adapter, then live", roll_out=(45, 200)),
     _make_stage(
         "poison",
         "poisoned corrections: trained, then stopped by the gate",
-        ask=(25, 63),
+        ask=(25, 107),
         wait=(10, 0),
-        train=(6, 128),
-        evaluate=(5, 55),
+        train=(6, 414),
+        evaluate=(5, 132),
     ),
     _make_stage(
         "forced",
         "an operator forces the bad adapter; the guard takes it back",
-        roll_out=(40, 60),
+        roll_out=(40, 110),
     ),
     _make_stage(
         "again",
         "two new queues open: corrections, training, evaluation",
-        ask=(25, 53),
+        ask=(25, 80),
         wait=(10, 0),
-        train=(6, 128),
-        evaluate=(5, 55),
-        roll_out=(45, 90),
+        train=(6, 414),
+        evaluate=(5, 150),
+        roll_out=(45, 200),
     ),
-    _make_stage("after", "measure again, count every event", ask=(5, 32)),
+    _make_stage("after", "measure again, count every event", ask=(5, 55)),
 )
 
 

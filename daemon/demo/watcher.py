@@ -9,11 +9,11 @@ from adaptd.daemon.demo.waits import Waits
 from adaptd.daemon.demo.world import ALIAS, DemoError, DemoWorld
 from adaptd.daemon.domain.patience import Patience, Peak
 from adaptd.daemon.domain.processes import group_members, work_of
+from adaptd.daemon.domain.states import RunState
 from adaptd.daemon.policy.load import load_policy
-from adaptd.serving.host.launch import lines_said, problem_of, stage_of
+from adaptd.serving.host.launch import count_distinct_lines, problem_of, stage_of
 from adaptd.serving.host.server_process import work_done
 
-_FINAL = {"accepted", "rejected", "inconclusive", "failed", "cancelled"}
 _TIMES = re.compile(r"\d+:\d\d:\d\d")  # a cooldown that runs down is no movement
 _STARTS = 2  # of vLLM; the first may have lost its port or its memory to another process
 
@@ -52,7 +52,7 @@ class Watcher:
         patience.saw(
             work_of_daemon=daemon and daemon.units(still_s),
             work_of_vllm=engine and engine.units(still_s),
-            lines_of_vllm=lines_said(self._engine_log()),
+            lines_of_vllm=count_distinct_lines(self._engine_log()),
             parts=sorted(part["part"] for part in status.get("not_ready", [])) or None,
         )
         older = sorted(self._world.engine_log.parent.glob("vllm.log.*"))
@@ -124,7 +124,7 @@ class Watcher:
 
         async def found(patience: Patience) -> Row | None:
             run = await self._seen_run(run_id, patience)
-            return run if run is not None and run["state"] in _FINAL else None
+            return run if run is not None and RunState(run["state"]).is_final else None
 
         run = await self._waits.until("waiting for the verdict", found)
         if run["state"] != wanted:

@@ -7,8 +7,8 @@ import msgspec
 
 from adaptd.daemon.doctor.traffic import Seen, duration, hours_to_notice
 from adaptd.daemon.evaluation.criteria import Gate
-from adaptd.daemon.evaluation.pairs import Suite
 from adaptd.daemon.evaluation.power import Need, gate_needs, gate_problems
+from adaptd.daemon.evaluation.suites import Suite
 from adaptd.daemon.policy.golden import Unreadable, read_golden
 from adaptd.daemon.policy.load import Limits, Loaded, line_of, load_policy
 from adaptd.daemon.policy.model import Policy

@@ -1,1 +1,1 @@
-"""Pure types shared by every process: events, states, routes, ports, errors. No I/O."""
+"""Types shared by the stages: states, facts, ports; and facts about machine, base and processes."""

@@ -1,4 +1,4 @@
-"""What a base model is: digests over its files, so that an adapter never meets another base."""
+"""Digests over a base model's files, so that an adapter never meets another base."""
 
 import hashlib
 import json
@@ -16,34 +16,34 @@ _Stamp = tuple[str, int, int]  # file name, bytes, mtime in ns
 
 
 def base_digest(directory: Path) -> str:
-    """SHA-256 over config.json and every safetensors file, names included, in hex.
+    """Return the SHA-256 over config.json and every safetensors file, names included, in hex.
 
     Reads all weights (about a second a GB) unless the conversion left its digest beside them and
-    the files have not changed since; remembered within the process.
+    the files have not changed since. The process remembers the result.
 
     Raises:
         SettingsError: the directory holds no such model.
     """
-    stamps = _stamps(directory, ["config.json", *_weights(directory)])
-    return _cached_digest(directory, stamps) or _digest(directory, stamps)
+    stamps = _stat_files(directory, ["config.json", *_list_weights(directory)])
+    return _read_cached_digest(directory, stamps) or _hash_files(directory, stamps)
 
 
 def template_digest(directory: Path) -> str:
-    """SHA-256 over the chat template and tokenizer.json, in hex: what turns messages into ids.
+    """Return the SHA-256 over the chat template and tokenizer.json, which make ids, in hex.
 
     Raises:
         SettingsError: the directory has no template or no tokenizer.
     """
     template = hashlib.sha256(chat_template(directory).encode()).digest()
-    tokenizer = _digest(directory, _stamps(directory, ["tokenizer.json"]))
+    tokenizer = _hash_files(directory, _stat_files(directory, ["tokenizer.json"]))
     return hashlib.sha256(template + bytes.fromhex(tokenizer)).hexdigest()
 
 
 def chat_template(directory: Path) -> str:
-    """The template vLLM renders messages with: chat_template.jinja, else the tokenizer's own.
+    """Read the template vLLM renders messages with: chat_template.jinja, else the tokenizer's.
 
     Raises:
-        SettingsError: there is neither.
+        SettingsError: the directory has neither.
     """
     own_file = directory / "chat_template.jinja"
     config = directory / "tokenizer_config.json"
@@ -52,7 +52,7 @@ def chat_template(directory: Path) -> str:
             return read_regular(own_file).decode()
         text = json.loads(read_regular(config)) if config.exists() else {}
     except (OSError, ValueError) as error:  # ValueError: no JSON, or not UTF-8
-        raise _no_model(directory, error) from error
+        raise _refuse_directory(directory, error) from error
     template = text.get("chat_template") if isinstance(text, dict) else None
     if isinstance(template, str):
         return template
@@ -60,39 +60,39 @@ def chat_template(directory: Path) -> str:
 
 
 def write_digest(directory: Path) -> str:
-    """Compute the base's digest and leave it beside the weights. Returns it."""
-    stamps = _stamps(directory, ["config.json", *_weights(directory)])
-    digest = _digest(directory, stamps)
+    """Compute the base's digest, store it beside the weights and return it."""
+    stamps = _stat_files(directory, ["config.json", *_list_weights(directory)])
+    digest = _hash_files(directory, stamps)
     content = {"base": digest, "template": template_digest(directory), "files": stamps}
     (directory / DIGEST_FILE).write_text(json.dumps(content, indent=1))
     return digest
 
 
-def _weights(directory: Path) -> list[str]:
+def _list_weights(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.glob("*.safetensors")) or ["model.safetensors"]
 
 
-def _stamps(directory: Path, names: list[str]) -> tuple[_Stamp, ...]:
+def _stat_files(directory: Path, names: list[str]) -> tuple[_Stamp, ...]:
     try:
-        found = [(name, _status_of(directory / name)) for name in names]
+        found = [(name, _stat_regular(directory / name)) for name in names]
     except OSError as error:
-        raise _no_model(directory, error) from error
+        raise _refuse_directory(directory, error) from error
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in found)
 
 
-def _status_of(path: Path) -> os.stat_result:
+def _stat_regular(path: Path) -> os.stat_result:
     with open_regular(path) as file:
         return os.fstat(file.fileno())
 
 
-def _no_model(directory: Path, error: OSError | ValueError) -> SettingsError:
+def _refuse_directory(directory: Path, error: OSError | ValueError) -> SettingsError:
     reason = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
     problem = f"it is not a model directory ({reason})"
     remedy = "Give a directory with config.json, *.safetensors and a tokenizer"
     return SettingsError(str(directory), problem, remedy)
 
 
-def _cached_digest(directory: Path, stamps: tuple[_Stamp, ...]) -> str | None:
+def _read_cached_digest(directory: Path, stamps: tuple[_Stamp, ...]) -> str | None:
     try:
         content: dict[str, Any] = json.loads(read_regular(directory / DIGEST_FILE))
     except (OSError, ValueError):
@@ -102,8 +102,8 @@ def _cached_digest(directory: Path, stamps: tuple[_Stamp, ...]) -> str | None:
 
 
 @lru_cache(maxsize=32)
-def _digest(directory: Path, stamps: tuple[_Stamp, ...]) -> str:
-    """The stamps are part of the cache's key: a changed file is read again."""
+def _hash_files(directory: Path, stamps: tuple[_Stamp, ...]) -> str:
+    # The stamps are part of the cache's key: a changed file is read again.
     digest = hashlib.sha256()
     for name, size, _ in stamps:
         digest.update(f"{name}\0{size}\0".encode())

@@ -1,4 +1,4 @@
-"""How fast a machine computes in each number format, measured with a base model's own shapes."""
+"""Speed of a machine in each number format, measured with a base model's own shapes."""
 
 from datetime import datetime
 
@@ -12,8 +12,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
     `speeds` are GFLOP/s of one core by number format, over the matrix products of one training step
     and of decoding with a few customers. On a GPU nothing is timed and `speeds` is empty.
-    `dtype` is the format to serve and train in, `reason` says why in words. `took_s` is what the
-    measurement cost.
+    `dtype` is the format to serve and train in, `reason` says why in words. `took_s` is the time
+    that the measurement took.
     """
 
     fingerprint: str
@@ -26,7 +26,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     measured_at: datetime
 
     def slower(self, dtype: str) -> float | None:
-        """How many times slower a format is than the fastest one; None where it was not timed."""
+        """Return the factor from a format to the fastest one; None where it was not timed."""
         if dtype not in self.speeds:
             return None
         return max(self.speeds.values()) / self.speeds[dtype]

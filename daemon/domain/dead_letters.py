@@ -1,20 +1,20 @@
-"""Events that could not be used: what is kept of one, and where they are kept. No I/O."""
+"""Dead letters: events that could not be used, and choices among them. No I/O."""
 
 import builtins
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Protocol
 
 import msgspec
 
-ERASED = "erased"  # the reason of a letter whose person was: its bytes go
+ERASED = "erased"  # reason of a letter whose person was erased: its bytes go
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """`position`: Kafka's offset, or the number of the HTTP item or of the file's line.
+    """One event that could not be used.
 
-    `bytes` None: it had none. `sender`: who vouched for it, JSON of `consumers.decoding`'s Sender.
-    `redriven_at`: when its event was stored after all. `published_at`: in Kafka's topic.
+    `position`: Kafka's offset, or the number of the HTTP item or of the file's line. `bytes` None:
+    the event had none. `sender`: the one who vouched for it, JSON of `consumers.decoding`'s Sender.
+    `redriven_at`: when its event was stored after all. `published_at`: when it came into Kafka's
+    topic.
     """
 
     id: str
@@ -34,7 +34,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LetterCursor(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a walk over letters goes on: after this one, up to those received at `until`."""
+    """Place at which a walk over letters goes on: after this one, until those of `until`."""
 
     received_at: datetime
     id: str
@@ -42,7 +42,7 @@ class LetterCursor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LetterChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which letters to redrive: by id, by reason, or (neither) all that wait."""
+    """Letters to redrive: by id, by reason, or (neither) all that wait."""
 
     ids: list[str] = []
     reason: str | None = None
@@ -50,30 +50,10 @@ class LetterChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Redriven(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a letter: stored, duplicate (stored before), dead (again), or skipped."""
+    """Outcome for one letter: stored, duplicate (stored before), dead (again), or skipped."""
 
     id: str
     received_at: datetime
     result: str
     reason: str | None = None
     detail: str | None = None
-
-
-class LetterBook(Protocol):
-    """Where letters are kept."""
-
-    async def waiting(
-        self, choice: LetterChoice, *, limit: int, max_bytes: int
-    ) -> tuple[Sequence[DeadLetter], LetterCursor | None]:
-        """Letters with their bytes, oldest first, less those redriven; and where to go on."""
-        ...
-
-    async def settle(self, results: Sequence[Redriven], *, dead_again: Sequence[str]) -> None:
-        """Keep what became of letters; drop the copies that the sink made of `dead_again`."""
-        ...
-
-    async def unpublished(self, *, limit: int, max_bytes: int) -> Sequence[DeadLetter]:
-        """Those not in Kafka's topic, with their bytes, oldest first."""
-        ...
-
-    async def mark_published(self, letters: Sequence[DeadLetter]) -> None: ...

@@ -1,4 +1,4 @@
-"""What passes between a source of events (Kafka, HTTP) and the store. No I/O.
+"""Values between a source of events (Kafka, HTTP) and the store. No I/O.
 
 An event's address is (source, topic, partition, position, index): index counts within a batch
 message. Offsets of a source and the rows read up to them are stored in one transaction (D4).
@@ -31,7 +31,7 @@ HTTP_PARTITION = Partition("", 0)  # the HTTP door counts its requests here
 
 @dataclass(frozen=True, slots=True, order=True)
 class Address:
-    """Where an event stood: `position` is Kafka's offset or the HTTP request's number."""
+    """Place of one event: `position` is Kafka's offset or the HTTP request's number."""
 
     topic: str
     partition: int
@@ -39,9 +39,19 @@ class Address:
     index: int
 
 
+# The columns of an address, in the order of its fields, in every table of events and dead letters.
+ADDRESS_COLUMNS = ("topic", "partition", "position", "batch_index")
+
+
+def addresses_of(table: pa.Table) -> list[Address]:
+    """List the address of every row of a table of events or dead letters."""
+    columns = (table[name].to_pylist() for name in ADDRESS_COLUMNS)
+    return [Address(*values) for values in zip(*columns, strict=True)]
+
+
 @dataclass(frozen=True, slots=True)
 class StoredOffset:
-    """How far a partition is stored: everything before `next_offset`, nothing from it on."""
+    """Progress of a partition: everything before `next_offset` is stored, nothing from it on."""
 
     next_offset: int
     cluster_id: str | None = None
@@ -52,7 +62,7 @@ class StoredOffset:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One chunk's place: from `start`, where the chunk before it ended, up to `end` (excluded).
+    """Offsets of one chunk: from `start`, the end of the chunk before, up to `end` (excluded).
 
     The offsets of its records may have gaps: compaction and transaction markers leave them.
     """
@@ -79,7 +89,7 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a transaction did. Duplicates and fenced rows were stored before: no error."""
+    """Result of one transaction. Duplicates and fenced rows were stored before: no error."""
 
     interactions: int = 0
     feedback: int = 0
@@ -87,13 +97,13 @@ class Written:
     fenced: int = 0  # rows before the stored offset: read again after a rewind
     duplicates: frozenset[Address] = frozenset()
     unstorable: frozenset[Address] = frozenset()  # became dead letters at the store
-    barred: frozenset[Address] = frozenset()  # of erased people: only that they came is kept
+    barred: frozenset[Address] = frozenset()  # of erased people: only their number is kept
     next_offsets: Mapping[Partition, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class LogRange:
-    """What the broker still has of a partition: from `earliest` up to `end` (excluded)."""
+    """Offsets that the broker still has of a partition: `earliest` up to `end` (excluded)."""
 
     topic_id: str | None
     earliest: int
@@ -102,14 +112,14 @@ class LogRange:
 
 
 def is_same_log(stored: StoredOffset, found: LogRange) -> bool:
-    """Whether what is found may be read on from what is stored."""
+    """Say whether reading may go on in the log that was found."""
     return not (
         is_other(stored.cluster_id, found.cluster_id) or is_other(stored.topic_id, found.topic_id)
     )
 
 
 def is_other(stored: str | None, found: str | None) -> bool:
-    """Two ids that are both known and not the same. A broker that gives none says nothing."""
+    """Say whether two ids differ. An id that one side does not know tells nothing."""
     return stored is not None and found is not None and stored != found
 
 

@@ -1,25 +1,25 @@
 """Memory that serving and training a base take together on one machine."""
 
 DEMO_WEIGHTS_BYTES = 269_000_000  # of the demo's base, 135 M parameters in 16 bits
-# Daemon, broker, vLLM and trainer without weights, the trainer's activations included. All of them
-# together had 7.8 GiB at most in `make demo` in float32 (PSS), 7.1 while the first adapter trained;
-# some of it are pages of libraries and weights that the kernel reads again where it is short.
+# Daemon, broker, vLLM and trainer without weights, the trainer's activations included. In
+# `make demo` in float32 all of them together had at most 7.2 GiB of anonymous memory; 7.8 GiB (PSS)
+# with pages of libraries and weights, which the kernel drops and reads again.
 _FIXED_BYTES = int(5.9 * 2**30)
 _COPIES = 3  # of the weights: served, trained, and read while either loads
 
 
 def needed_bytes(weights_bytes: int, dtype: str) -> int:
-    """Memory that a base needs in a number format, about; `weights_bytes` is its size in 16 bits.
+    """Estimate the memory that a base needs; `weights_bytes` is its size in 16 bits.
 
-    For `auto` the least of all: a format that does not fit is not chosen.
+    `auto` needs what the smallest format needs: a format that does not fit is not chosen.
     """
     return _FIXED_BYTES + _COPIES * weights_bytes * (2 if dtype == "float32" else 1)
 
 
 def memory_problem(needed: int, *, limit: int, available: int) -> str | None:
-    """Why there is too little memory, with the numbers; None where there is enough.
+    """Explain a shortage of memory in numbers; None where there is enough.
 
-    `limit` is what may be used at most, `available` what of it is free now.
+    `limit` is the memory that may be used at most, `available` the part of it that is free now.
     """
     if limit < needed:
         return f"{gib(needed)} of memory are needed, and {gib(limit)} is all there is"
@@ -29,5 +29,5 @@ def memory_problem(needed: int, *, limit: int, available: int) -> str | None:
 
 
 def gib(size: int) -> str:
-    """A size as people read it."""
+    """Write a size as people read it."""
     return f"{size / 2**30:.1f} GiB"

@@ -1,4 +1,4 @@
-"""Measurements that a running source of events keeps of itself, since the process started."""
+"""Measurements of a running source of events, since the process started."""
 
 import time
 from bisect import bisect_left
@@ -11,7 +11,7 @@ EVENTS = (1.0, 10.0, 100.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0, 25_000.0, 50_00
 
 
 class Distribution:
-    """How often values fell into which bucket; a bucket holds what is at most its bound."""
+    """Counts of values by bucket; a bucket holds values up to its bound."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = tuple(bounds)
@@ -27,15 +27,16 @@ class Distribution:
         return sum(self._counts)
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Bound and how many values are at most that, as Prometheus has them."""
-        running, found = 0, []
+        """List each bound with the number of values up to it, as Prometheus does."""
+        running = 0
+        found: list[tuple[str, float]] = []
         for bound, count in zip((*self._bounds, float("inf")), self._counts, strict=True):
             running += count
             found.append(("+Inf" if bound == float("inf") else str(bound), float(running)))
         return found
 
     def quantile(self, share: float) -> float | None:
-        """About the value that `share` (0 to 1) of all are at most; None before the first."""
+        """Estimate the value that `share` (0 to 1) of all stay below; None before the first."""
         wanted, running = share * self.count, 0
         if not self.count:
             return None
@@ -49,7 +50,7 @@ class Distribution:
 
 
 class Meter:
-    """Of one way in: `commit` a transaction, `delay` from append at the broker to its commit."""
+    """One source's times: `commit` of a transaction, `delay` from the broker's append to it."""
 
     def __init__(self) -> None:
         self.commit = Distribution(SECONDS)
@@ -57,7 +58,7 @@ class Meter:
         self.batch = Distribution(EVENTS)
 
     def note(self, decoded: Decoded, commit_s: float) -> None:
-        """One transaction is committed just now."""
+        """Count a transaction that was committed just now."""
         self.commit.add(commit_s)
         tables = (decoded.interactions, decoded.feedback, decoded.dead_letters)
         self.batch.add(sum(table.num_rows for table in tables))
@@ -67,7 +68,7 @@ class Meter:
                 self.delay.add(max(0.0, now_s - span.record_at.timestamp()))
 
     def summary(self) -> dict[str, float | None]:
-        """For people: milliseconds and events, since the process started."""
+        """Return milliseconds and events for the status, since the process started."""
         in_ms = {
             "commit_p50_ms": self.commit.quantile(0.5),
             "commit_p99_ms": self.commit.quantile(0.99),

@@ -1,4 +1,7 @@
-"""Ports: what the stages need from outside. `daemon.wiring` fills them in."""
+"""Ports of the domain: needs that one stage has of another. `daemon.wiring` fills them in.
+
+A Protocol that only one room needs stands in that room.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,15 +9,19 @@ from typing import Any, Protocol
 
 import msgspec
 
+from adaptd.daemon.domain.dead_letters import DeadLetter, LetterChoice, LetterCursor, Redriven
+from adaptd.daemon.domain.erasures import Erasure, Person
 from adaptd.daemon.domain.ingest import Decoded, Halt, LogRange, Partition, StoredOffset, Written
 from adaptd.daemon.domain.receipts import Receipt
+from adaptd.daemon.domain.replays import Replay, ReplayRequest, ReplayState
 from adaptd.daemon.wire.routes import GatewayState, RouteTable
+from adaptd.daemon.wire.tokens import Principal
 
 
 class HostInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host is. `instance` changes with its process, so receipts do not outlive it.
+    """Identity of a host. `instance` changes with its process, so receipts do not outlive it.
 
-    `dtype` is the number format it computes in, None where it does not say.
+    `dtype` is the number format that the host computes in, None where it does not say.
     """
 
     instance: str
@@ -41,18 +48,18 @@ class AdapterHost(Protocol):
     async def generate(
         self, model: str | None, prompts: Sequence[Sequence[int]], *, max_tokens: int
     ) -> list[str]:
-        """Greedy continuations of token-id prompts, in order, without special tokens."""
+        """Return greedy continuations of token-id prompts, in order, without special tokens."""
         ...
 
     async def logprobs(
         self, model: str | None, sequences: Sequence[Sequence[int]]
     ) -> list[list[float]]:
-        """Natural-log probability of each token given those before it; the first is 0.0."""
+        """Return each token's natural-log probability given those before; the first is 0.0."""
         ...
 
 
 class RoutePublisher(Protocol):
-    """Every gateway, each asked even where another does not answer."""
+    """All gateways. One that does not answer does not keep the others from being asked."""
 
     async def publish(self, table: RouteTable) -> Sequence[GatewayState]:
         """Put the table in force everywhere. Safe to repeat: it is the heartbeat.
@@ -64,14 +71,14 @@ class RoutePublisher(Protocol):
         ...
 
     async def states(self) -> Sequence[GatewayState]:
-        """Raises HostError where one does not answer."""
+        """Ask every gateway how it is. Raises HostError where one does not answer."""
         ...
 
     async def tables(self) -> Sequence[RouteTable]:
-        """What the gateways follow; one without a table is left out.
+        """Read the tables that the gateways follow; one without a table is left out.
 
         Raises:
-            HostError: one does not answer.
+            HostError: a gateway does not answer.
         """
         ...
 
@@ -91,12 +98,12 @@ class ReceiptCheck(Protocol):
 
 
 class EventSink(Protocol):
-    """Where decoded events go: rows and the offsets they were read up to, at once (D4)."""
+    """Store of decoded events: rows and the offsets read so far, in one transaction (D4)."""
 
     async def offsets(self, source: str) -> Mapping[Partition, StoredOffset]: ...
 
     async def pin(self, source: str, starts: Mapping[Partition, LogRange]) -> None:
-        """Store where reading of new partitions begins (`earliest`), before their first read.
+        """Store the beginning of new partitions (`earliest`) before their first read.
 
         Safe to repeat: a partition that has an offset keeps it, and learns the ids it lacked.
         """
@@ -121,12 +128,12 @@ class EventSink(Protocol):
         reason: str,
         evidence: Any,
     ) -> None:
-        """Accept a gap: go on from what the broker has, and forget partitions it no longer has."""
+        """Accept a gap: go on with the broker's offsets, and drop partitions that it lost."""
         ...
 
 
 class HaltBook(Protocol):
-    """Whether ingestion is halted. At most one halt is in force."""
+    """Halts of ingestion. At most one is in force."""
 
     async def current(self) -> Halt | None: ...
 
@@ -135,9 +142,99 @@ class HaltBook(Protocol):
         ...
 
     async def note_end(self, reason: str) -> None:
-        """Put on record why the process ends, without a halt: the next one reads on."""
+        """Record why the process ends, without a halt: the next process reads on."""
         ...
 
     async def clear(self, *, actor: str, reason: str) -> bool:
         """Lift the halt in force; False where there is none."""
+        ...
+
+
+class LetterBook(Protocol):
+    """Store of dead letters."""
+
+    async def waiting(
+        self, choice: LetterChoice, *, limit: int, max_bytes: int
+    ) -> tuple[Sequence[DeadLetter], LetterCursor | None]:
+        """Read letters with their bytes, oldest first, less those redriven; and where to go on."""
+        ...
+
+    async def settle(self, results: Sequence[Redriven], *, dead_again: Sequence[str]) -> None:
+        """Record the outcomes; drop the copies that the sink made of `dead_again`."""
+        ...
+
+    async def unpublished(self, *, limit: int, max_bytes: int) -> Sequence[DeadLetter]:
+        """Read those not in Kafka's topic, with their bytes, oldest first."""
+        ...
+
+    async def mark_published(self, letters: Sequence[DeadLetter]) -> None: ...
+
+
+class ReplayBook(Protocol):
+    """Store of replays. Their progress is in the offsets of their source."""
+
+    async def add(self, replay: Replay) -> None: ...
+
+    async def next_running(self) -> Replay | None:
+        """Return the oldest that is not finished."""
+        ...
+
+    async def get(self, replay_id: str) -> Replay:
+        """Return one. Raises RefusedError where there is none."""
+        ...
+
+    async def list(self, *, limit: int = 50) -> list[Replay]:
+        """Return the newest first."""
+        ...
+
+    async def note(self, replay_id: str, problem: str | None) -> None:
+        """Record why a replay waits; None: it goes on."""
+        ...
+
+    async def finish(
+        self, replay_id: str, state: ReplayState, *, actor: str, problem: str | None = None
+    ) -> bool:
+        """End a running one; False where it has ended already."""
+        ...
+
+
+class RereadingPort(Protocol):
+    """Events brought again. Every method raises RefusedError where the request makes no sense."""
+
+    async def begin_replay(self, asked: ReplayRequest, *, actor: str, reason: str) -> Replay: ...
+
+    async def cancel_replay(self, replay_id: str, *, actor: str, reason: str) -> Replay: ...
+
+    async def replay(self, replay_id: str) -> Replay: ...
+
+    async def replays(self, *, limit: int) -> Sequence[Replay]: ...
+
+    async def import_lines(self, digest: str, body: bytes, principal: Principal) -> Any: ...
+
+    async def redrive(
+        self, choice: LetterChoice
+    ) -> tuple[Sequence[Redriven], LetterCursor | None]: ...
+
+
+class ErasurePort(Protocol):
+    """Erasures that an operator asks for. `actor` is the name that the history keeps."""
+
+    async def begin(self, person: Person, *, reason: str, actor: str) -> Erasure:
+        """Erase a person. Safe to repeat: one that is under way is returned as it is."""
+        ...
+
+    async def preview(self, person: Person) -> dict[str, Any]:
+        """Report what would be erased and what is outside our reach; changes nothing."""
+        ...
+
+    async def lift(self, person: Person, *, reason: str, actor: str) -> int:
+        """Store events of the person again from now on. Returns the number of erasures lifted."""
+        ...
+
+    async def list(self, limit: int = 50) -> "list[Erasure]":
+        """Return the newest first."""
+        ...
+
+    async def get(self, erasure_id: str) -> Erasure:
+        """Return one. Raises RefusedError where there is none."""
         ...

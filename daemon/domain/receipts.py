@@ -1,4 +1,4 @@
-"""The swap receipt (design D3): proof that a serving host really applies an adapter version."""
+"""The swap receipt (D3): proof that a serving host really applies an adapter version."""
 
 from datetime import datetime
 from typing import Any
@@ -7,13 +7,13 @@ import msgspec
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """One version measured once on one process of a host; it does not outlive that `instance`.
+    """One version measured once on one process of a host. Valid as long as that `instance`.
 
     All figures are over context tokens. `slope`: the host's log-prob change (adapter - base) on the
     trainer's, 1 where the adapter is applied exactly. `residual_ratio`: rmse of host - trainer with
     the adapter over the same without. `effect_ratio`: rms of the host's change over the noise of
     scoring the base twice. A figure is None where an earlier check already refused. `reason` says
-    in words why it did not pass, and is None where it did.
+    why the version did not pass, and is None where it did.
     """
 
     adapter: str

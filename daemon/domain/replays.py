@@ -1,8 +1,7 @@
-"""Reading a part of the log again: what is asked, what is read, and how far it is. No I/O."""
+"""Replays: requests to read a part of the log again, and their progress. No I/O."""
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
 
 import msgspec
 
@@ -17,10 +16,10 @@ class ReplayState(StrEnum):
 
 
 class ReplayRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which part of the log: offsets or the broker's record times, not both.
+    """A part of the log, by offsets or by the broker's record times, not both.
 
-    The beginnings are included and the ends excluded; None reads from the first record, or up to
-    where the live consumer is. `partition` None: all of them.
+    The beginnings are included and the ends excluded. None reads from the first record, or up to
+    the place of the live consumer. `partition` None: all of them.
     """
 
     topics: list[str]
@@ -34,8 +33,8 @@ class ReplayRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class ReplayRange(msgspec.Struct, frozen=True, kw_only=True):
     """From `start` up to `end` (excluded) of one partition, under one topic id.
 
-    `gone` counts offsets that were asked for and that the broker no longer has. `left_to_live`
-    counts those that the live consumer has yet to read: it will, a replay must not be first.
+    `gone` counts wanted offsets that the broker no longer has. `left_to_live` counts those that the
+    live consumer has yet to read: a replay must not be first.
     """
 
     topic: str
@@ -54,7 +53,7 @@ class ReplayRange(msgspec.Struct, frozen=True, kw_only=True):
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
     """One replay. `read` of `size` offsets are stored; `problem`: why it waits or failed.
 
-    `duplicates` were stored before, `dead_letters` are those not buried before.
+    `duplicates` were stored before; `dead_letters` counts those that are new.
     """
 
     replay_id: str
@@ -75,33 +74,5 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def source_of(replay_id: str) -> str:
-    """The source of its rows and of its offsets."""
+    """Name the source of a replay's rows and offsets."""
     return f"replay:{replay_id}"
-
-
-class ReplayBook(Protocol):
-    """Where replays are kept. Their progress is in the offsets of their source."""
-
-    async def add(self, replay: Replay) -> None: ...
-
-    async def next_running(self) -> Replay | None:
-        """The oldest that is not finished."""
-        ...
-
-    async def get(self, replay_id: str) -> Replay:
-        """Raises RefusedError where there is none."""
-        ...
-
-    async def list(self, *, limit: int = 50) -> list[Replay]:
-        """The newest first."""
-        ...
-
-    async def note(self, replay_id: str, problem: str | None) -> None:
-        """Why it waits; None: it goes on."""
-        ...
-
-    async def finish(
-        self, replay_id: str, state: ReplayState, *, actor: str, problem: str | None = None
-    ) -> bool:
-        """End a running one; False where it has ended already."""
-        ...

@@ -1,4 +1,4 @@
-"""A rollout and the facts its guard looks at: what the store keeps and the pure rules read."""
+"""A rollout and the facts of its guard, which the store keeps and the pure rules read."""
 
 import secrets
 from datetime import datetime
@@ -11,7 +11,7 @@ from adaptd.daemon.domain.states import RolloutState
 
 
 class GuardMetric(StrEnum):
-    """What is counted per arm, at most once a unit (D8, D12)."""
+    """Events counted for each arm, at most once a unit (D8, D12)."""
 
     NEGATIVE = "negative"  # a rating below zero, or a correction
     ERROR = "error"  # status error or timeout
@@ -20,7 +20,7 @@ class GuardMetric(StrEnum):
 
 
 class Waiver(StrEnum):
-    """What an operator took on himself for one rollout."""
+    """A check that an operator waived for one rollout."""
 
     EVIDENCE = "evidence"  # `promote`: go on though the promotion test has not decided
     SAMPLE_RATIO = "sample_ratio"  # `resume` after the sample-ratio check paused
@@ -29,7 +29,7 @@ class Waiver(StrEnum):
 class LatencyLimit(msgspec.Struct, frozen=True):
     """Live's p95 of milliseconds per output token, among answers of one length class.
 
-    Class `bucket` has 2^bucket tokens up to twice that. A mean over few tokens scatters more:
+    Class `bucket` has 2^bucket tokens up to twice that. A mean over few tokens scatters more, so
     without classes a canary with shorter answers would seem slower.
     """
 
@@ -38,23 +38,23 @@ class LatencyLimit(msgspec.Struct, frozen=True):
 
 
 class Frozen(msgspec.Struct, frozen=True, kw_only=True):
-    """Fixed before the first unit reaches the canary, so that no choice can follow the data."""
+    """Limits fixed before the first unit reaches the canary, so that no choice follows the data."""
 
     latency_limits: list[LatencyLimit] = []
 
 
 def new_rollout_id() -> str:
-    """Also the salt of its assignment of units (D8): random, so that no two rollouts share one."""
+    # Also the salt of the assignment of units (D8): random, so that no two rollouts share one.
     return f"rollout-{secrets.token_hex(5)}"
 
 
 class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     """One version on its way to live, and afterwards the record of how it got there.
 
-    `previous` was live when it began; None is the base. `step` counts from 1; 0 is before the
-    first. `paused` says why it does not advance; the guard still watches. `withdrawn`: its traffic
-    goes to live. `approved_by` is who let it begin ("policy" where approval is automatic), None
-    while it waits for that.
+    `previous` was live when the rollout began; None is the base. `step` counts from 1; 0 is before
+    the first. `paused` says why the rollout does not advance; the guard still watches. `withdrawn`:
+    its traffic goes to live. `approved_by` is the person who let it begin ("policy" where approval
+    is automatic), None while it waits for that.
     """
 
     rollout_id: str = msgspec.field(default_factory=new_rollout_id)
@@ -88,7 +88,7 @@ class ArmTally(msgspec.Struct, frozen=True):
 
 
 class GuardFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the guard knows of one rollout, as of one moment.
+    """All facts the guard has of one rollout, as of one moment.
 
     `units` are distinct units per arm over the whole rollout, `units_this_step` those that the
     canary answered since the step began. `canary_errors_in_a_row` counts back from the canary's

@@ -1,12 +1,12 @@
-"""What one adapter version scored on one item of a suite. Pure."""
+"""The score of one adapter version on one item of a suite. Pure."""
 
 import msgspec
 
 
 class Score(msgspec.Struct, frozen=True):
-    """`exact`: the greedy answer was the reference. `nll`: nats over the whole reference.
+    """One score. `exact`: the greedy answer was the reference.
 
-    The reference's stop token is part of it.
+    `nll`: nats over the whole reference, its stop token included.
     """
 
     exact: bool

@@ -1,4 +1,4 @@
-"""States and the words for them. Every change of one is a row in `transitions`."""
+"""States and their words. Every change of a state is a row in `transitions`."""
 
 from enum import StrEnum
 
@@ -32,10 +32,10 @@ _FINAL_RUNS = frozenset(
 
 
 class FailureCause(StrEnum):
-    """Why a run failed. OOM is retried once with half the micro-batch, killed resumes; killed twice
-    at the same step is OOM.
+    """Cause of a failed run.
 
-    ERROR is the trainer's own: a missing package, a base that is not there, a job it cannot do.
+    OOM is retried once with half the micro-batch. KILLED resumes; killed twice at the same step
+    counts as OOM. ERROR is the trainer's own: a missing package, a missing base, an unknown job.
     """
 
     OOM = "oom"
@@ -50,7 +50,7 @@ class FailureCause(StrEnum):
 class RolloutState(StrEnum):
     LOADING = "loading"
     VERIFIED = "verified"
-    STEP = "step"  # which one is in the `step` column, counted from 1
+    STEP = "step"  # its number is in the `step` column, counted from 1
     LIVE = "live"
     SUPERSEDED = "superseded"
     ROLLED_BACK = "rolled_back"

@@ -1,4 +1,4 @@
-"""Which change of state is legal. Pure; the stores ask before they write."""
+"""Legal changes of state. Pure; the stores ask before they write."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -40,15 +40,15 @@ ADAPTER_MOVES: Mapping[AdapterState, frozenset[AdapterState]] = {
 
 def check_run_move(run_id: str, before: RunState, after: RunState) -> None:
     """Raises RefusedError where a run in `before` may not become `after`."""
-    _check(f"run {run_id}", RUN_MOVES, before, after)
+    _check_move(f"run {run_id}", RUN_MOVES, before, after)
 
 
 def check_adapter_move(name: str, before: AdapterState, after: AdapterState) -> None:
     """Raises RefusedError where a version in `before` may not become `after`."""
-    _check(f"adapter {name}", ADAPTER_MOVES, before, after)
+    _check_move(f"adapter {name}", ADAPTER_MOVES, before, after)
 
 
-def _check(where: str, moves: Mapping[S, frozenset[S]], before: S, after: S) -> None:
+def _check_move(where: str, moves: Mapping[S, frozenset[S]], before: S, after: S) -> None:
     if after in moves[before]:
         return
     allowed = ", ".join(sorted(moves[before])) or "nothing: this state is final"

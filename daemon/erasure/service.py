@@ -80,7 +80,7 @@ class ErasureStores(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ErasureService:
-    """Implements `Forgetting`, and does the work in one loop."""
+    """Implements `ErasurePort`, and does the work in one loop."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class ErasureService:
         self._rewritten = -float("inf")
 
     async def begin(self, person: Person, *, reason: str, actor: str) -> Erasure:
-        """See `Forgetting`."""
+        """See `ErasurePort`."""
         if matcher_of([], person.user).finds(reason.encode()):
             remedy = "Give one that does not: it is kept for good"
             raise RefusedError("reason", "it names the person", remedy)
@@ -115,24 +115,24 @@ class ErasureService:
         return erasure
 
     async def preview(self, person: Person) -> dict[str, Any]:
-        """See `Forgetting`."""
+        """See `ErasurePort`."""
         found = await self._stores.people.preview(person)
         golden = matcher_of([], person.user)
         found["golden"] = await asyncio.to_thread(search_folder, self._places.policies_dir, golden)
         return found | {"outside": self._describe_outside(found)}
 
     async def lift(self, person: Person, *, reason: str, actor: str) -> int:
-        """See `Forgetting`."""
+        """See `ErasurePort`."""
         return await self._stores.erasures.lift(
             person, reason=reason, actor=actor, now=self._clock()
         )
 
     async def list(self, limit: int = 50) -> list[Erasure]:
-        """See `Forgetting`."""
+        """See `ErasurePort`."""
         return await self._stores.erasures.list(limit)
 
     async def get(self, erasure_id: str) -> Erasure:
-        """See `Forgetting`."""
+        """See `ErasurePort`."""
         return await self._stores.erasures.get(erasure_id)
 
     async def run(self) -> None:

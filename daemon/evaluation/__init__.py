@@ -1,1 +1,1 @@
-"""Candidate against live on vLLM itself, and the verdict."""
+"""The evaluation of a candidate against live, on vLLM itself, and its verdict."""

@@ -1,14 +1,14 @@
-"""What a policy asks of a candidate, and what was found. Pure."""
+"""The criteria of a policy's gate, and the results of a candidate. Pure."""
 
 from typing import Literal, Self
 
 import msgspec
 
 from adaptd.daemon.domain.states import Verdict
-from adaptd.daemon.evaluation.pairs import Metric, Suite
+from adaptd.daemon.evaluation.metrics import Metric, find_metric
+from adaptd.daemon.evaluation.suites import Suite
 from adaptd.daemon.policy.model import Policy
 
-FEWEST_CLUSTERS = 30  # below it no interval over clusters holds (research: statistics, §2)
 Role = Literal["must_improve", "must_not_drop"]
 
 
@@ -42,13 +42,14 @@ class Gate(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, policy: Policy) -> Self:
-        """The gate that a policy asks for."""
+        """The gate of a policy."""
         return cls(
             must_improve=tuple(
-                Criterion(Metric(line.metric), Suite(line.on)) for line in policy.gate.must_improve
+                Criterion(find_metric(line.metric), Suite(line.on))
+                for line in policy.gate.must_improve
             ),
             must_not_drop=tuple(
-                Criterion(Metric(line.metric), Suite(line.on), line.by)
+                Criterion(find_metric(line.metric), Suite(line.on), line.by)
                 for line in policy.gate.must_not_drop
             ),
             alpha=policy.gate.alpha,
@@ -59,14 +60,15 @@ class Gate(msgspec.Struct, frozen=True):
 class CriterionResult(msgspec.Struct, frozen=True, kw_only=True):
     """One criterion against its evidence. Figures are None where nothing was measured.
 
-    `estimate` is the candidate's mean gain, above 0 better; `low` and `high` bound it at `alpha`
-    each side. `candidate` and `live` are the metric itself. `p` is for the criterion, `p_worse` for
-    its opposite; each is compared with `alpha`, which is what is left of the policy's after `k`
-    candidates and Holm; where p and interval differ by a hair, p decides. `items_needed` more items
-    of this kind would decide, either way, with 80 % chance if the estimate holds.
+    `metric` is the metric's name; `candidate` and `live` are its means. `estimate` is the
+    candidate's mean gain, above 0 better; `low` and `high` bound it at `alpha` each side. `p` is
+    for the criterion, `p_worse` for its opposite; each is compared with `alpha`, which is what is
+    left of the policy's after `k` candidates and Holm. Where p and interval differ by a hair, p
+    decides. `items_needed` more items of this kind would decide, either way, with 80 % chance if
+    the estimate holds.
     """
 
-    metric: Metric
+    metric: str
     suite: Suite
     role: Role
     margin: float | None
@@ -88,7 +90,7 @@ class CriterionResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Judgement(msgspec.Struct, frozen=True):
-    """The verdict on a candidate, why in one line, and every criterion with its evidence."""
+    """The verdict on a candidate, its reason in one line, and every criterion with its evidence."""
 
     verdict: Verdict
     reason: str

@@ -1,26 +1,13 @@
-"""The same items, measured with the candidate and with live: what the judge is given. Pure."""
+"""The same items, measured with the candidate and with live, and the candidate's gains. Pure."""
 
 from collections.abc import Sequence
-from enum import StrEnum
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from adaptd.daemon.domain.scores import Score
+from adaptd.daemon.evaluation.metrics import Metric
 from adaptd.daemon.stats.gains import Floats, Gains
-
-Ints = NDArray[np.int64]
-
-
-class Metric(StrEnum):
-    EXACT_MATCH = "exact_match"
-    NLL = "nll"
-
-
-class Suite(StrEnum):
-    FRESH = "fresh"  # the current holdout version
-    GOLDEN = "golden"  # the policy's own file
 
 
 class Pair(msgspec.Struct, frozen=True):
@@ -32,15 +19,9 @@ class Pair(msgspec.Struct, frozen=True):
     live: Score
 
 
-def value(score: Score, metric: Metric) -> float:
-    """The metric itself: 1 or 0 for exact match, nats per reference token for NLL."""
-    return float(score.exact) if metric is Metric.EXACT_MATCH else score.nll_per_token
-
-
 def item_gains(pairs: Sequence[Pair], metric: Metric) -> Floats:
-    """The candidate's gain on every item, in order."""
-    sign = 1.0 if metric is Metric.EXACT_MATCH else -1.0
-    gains = [sign * (value(p.candidate, metric) - value(p.live, metric)) for p in pairs]
+    """The candidate's gain on every item, in order: above 0 is better."""
+    gains = [metric.direction * (metric.value(p.candidate) - metric.value(p.live)) for p in pairs]
     return np.array(gains, dtype=np.float64)
 
 

@@ -1,4 +1,4 @@
-"""Takes trained runs to their verdict: candidate against live, on the serving host itself."""
+"""The service that takes trained runs to their verdict, on the serving host itself."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -8,13 +8,12 @@ import structlog
 from adaptd.daemon.domain.ports import ReceiptCheck
 from adaptd.daemon.domain.receipts import Receipt
 from adaptd.daemon.domain.states import AdapterState, RunState, Verdict
-from adaptd.daemon.evaluation.comparison import Case, Comparison, MeasuredCandidate, items_of
+from adaptd.daemon.evaluation.comparison import Case, Comparison, MeasuredCandidate, count_items
 from adaptd.daemon.evaluation.criteria import Judgement
 from adaptd.daemon.evaluation.judge import judge
-from adaptd.daemon.evaluation.pairs import Suite
 from adaptd.daemon.evaluation.progress import EvaluationProgress, RunStoppedError
-from adaptd.daemon.evaluation.report import report
-from adaptd.daemon.evaluation.suites import SuiteError
+from adaptd.daemon.evaluation.report import make_report
+from adaptd.daemon.evaluation.suites import Suite, SuiteError
 from adaptd.daemon.stats.alpha_spending import alpha_for
 from adaptd.daemon.store.lifecycle.adapters import AdapterRow, AdapterStore
 from adaptd.daemon.store.lifecycle.evaluations import (
@@ -38,10 +37,16 @@ _log = structlog.get_logger(__name__)
 
 
 class EvaluationService:
-    """Judges one candidate at a time. All state is in the store, so a restart continues it.
+    """Judges one candidate at a time. All state is in the store, so a restart continues.
 
-    What the host refuses or cannot do now is tried again, never judged. A candidate that does not
-    pass is retired; whoever keeps the host unloads what is out of use.
+    1. Retire candidates whose run was stopped.
+    2. Check that the host applies the candidate (its swap receipt).
+    3. Read the suites, and spend the candidate's part of alpha.
+    4. Measure candidate and live on every item.
+    5. Judge, check the receipt again, and write verdict, run and adapter in one transaction.
+
+    A request that the host refuses or cannot answer now is tried again, never judged. A candidate
+    that does not pass is retired; the rollout unloads versions that are out of use.
     """
 
     def __init__(
@@ -68,27 +73,27 @@ class EvaluationService:
             await asyncio.sleep(RETRY_S if is_waiting else self._tick_s)
 
     async def tick(self) -> bool:
-        """Go on with what was begun, then take the oldest trained run. Safe to repeat.
+        """Continue the runs in evaluation, then take the oldest trained one. Safe to repeat.
 
-        True where a run has to wait for the host.
+        Returns True where a run has to wait for the host.
         """
         await self._retire_abandoned()
         begun = await self._runs.in_state(RunState.EVALUATING)
-        waiting = [run.run_id for run in begun if not await self._attempt(run)]
+        waiting = [run.run_id for run in begun if not await self._try_run(run)]
         now = datetime.now(UTC)
         run = await self._runs.claim(RunState.TRAINED, RunState.EVALUATING, actor=ACTOR, now=now)
-        if run is not None and not await self._attempt(run):
+        if run is not None and not await self._try_run(run):
             waiting.append(run.run_id)
         return bool(waiting)
 
-    async def _attempt(self, run: Run) -> bool:
-        """Evaluate. False where the run stays as it is, with what it waits for."""
+    async def _try_run(self, run: Run) -> bool:
+        """Evaluate. False where the run stays in its state and waits for the host."""
         try:
             await self._evaluate_or_fail(run)
         except RunStoppedError:
-            _log.info("evaluation stopped", run_id=run.run_id)
+            _log.info("evaluation_stopped", run_id=run.run_id)
         except (HostError, RefusedError) as error:
-            _log.warning("evaluation waits", run_id=run.run_id, error=str(error))
+            _log.warning("evaluation_waits", run_id=run.run_id, error=str(error))
             waiting = {"stage": "evaluating", "waits_for": str(error)}
             await self._runs.set_progress(run.run_id, waiting)
             return False
@@ -96,36 +101,38 @@ class EvaluationService:
 
     async def _evaluate_or_fail(self, run: Run) -> None:
         try:
-            await self._evaluate(run)
+            await self._evaluate_run(run)
         except SuiteError as error:
-            await self._end(run, RunState.FAILED, AdapterState.RETIRED, reason=f"data: {error}")
+            await self._end_run(run, RunState.FAILED, AdapterState.RETIRED, reason=f"data: {error}")
 
-    async def _evaluate(self, run: Run) -> None:
+    async def _evaluate_run(self, run: Run) -> None:
         adapter = await self._adapters.get(run.adapter or "")
         if adapter.state is not AdapterState.CANDIDATE:
             reason = f"not judged: {adapter.name} is {adapter.state} already"
-            await self._end(run, RunState.CANCELLED, None, reason=reason)
+            await self._end_run(run, RunState.CANCELLED, None, reason=reason)
             return
-        if await self._receipt(run, adapter) is None:
+        if await self._check_receipt(run, adapter) is None:
             return
         case = await self._comparison.prepare(run, adapter)
-        progress = EvaluationProgress(self._runs, run.run_id, items_of(case), every_s=self._tick_s)
+        progress = EvaluationProgress(
+            self._runs, run.run_id, count_items(case), every_s=self._tick_s
+        )
         measured = await self._comparison.measure(case, progress)
         judgement = await asyncio.to_thread(judge, case.gate, measured.pairs, case.candidates)
-        # Asked again: the scores may come from a process that was started after the first receipt.
-        if (receipt := await self._receipt(run, adapter)) is not None:
-            await self._settle(case, measured, judgement, receipt)
+        # Checked again: the scores may come from a process that started after the first receipt.
+        if (receipt := await self._check_receipt(run, adapter)) is not None:
+            await self._settle_verdict(case, measured, judgement, receipt)
 
-    async def _receipt(self, run: Run, adapter: AdapterRow) -> Receipt | None:
-        """The receipt that passed; None where it did not, and then the run is over."""
+    async def _check_receipt(self, run: Run, adapter: AdapterRow) -> Receipt | None:
+        """The receipt that passed. None where it did not: the run is over then."""
         receipt = await self._receipts.check(adapter.name)
         if receipt.passed:
             return receipt
         reason = f"no swap receipt: {receipt.reason}"
-        await self._end(run, RunState.REJECTED, AdapterState.QUARANTINED, reason=reason)
+        await self._end_run(run, RunState.REJECTED, AdapterState.QUARANTINED, reason=reason)
         return None
 
-    async def _settle(
+    async def _settle_verdict(
         self, case: Case, measured: MeasuredCandidate, judgement: Judgement, receipt: Receipt
     ) -> None:
         verdict, now = judgement.verdict, datetime.now(UTC)
@@ -140,7 +147,7 @@ class EvaluationService:
             k=k,
             alpha=alpha_for(k, case.gate.alpha),
             verdict=verdict,
-            report=report(judgement, measured.pairs, left_out=case.left_out, receipt=receipt),
+            report=make_report(judgement, measured.pairs, left_out=case.left_out, receipt=receipt),
             policy_version=case.run.policy_version,
             created_at=now,
         )
@@ -153,9 +160,11 @@ class EvaluationService:
             evidence={"evaluation_id": evaluation.evaluation_id, "live": measured.live, "k": k},
         )
         await self._evaluations.settle(outcome, evaluation, actor=ACTOR, now=now)
-        _log.info("judged", run_id=outcome.run_id, adapter=outcome.adapter, verdict=verdict, k=k)
+        _log.info(
+            "candidate_judged", run_id=outcome.run_id, adapter=outcome.adapter, verdict=verdict, k=k
+        )
 
-    async def _end(
+    async def _end_run(
         self, run: Run, to: RunState, adapter_to: AdapterState | None, *, reason: str
     ) -> None:
         """Close a run without a verdict on its candidate."""
@@ -167,7 +176,7 @@ class EvaluationService:
             reason=reason,
         )
         await self._evaluations.settle(outcome, actor=ACTOR, now=datetime.now(UTC))
-        _log.warning("not judged", run_id=run.run_id, state=to, reason=reason)
+        _log.warning("evaluation_ended_unjudged", run_id=run.run_id, state=to, reason=reason)
 
     async def _retire_abandoned(self) -> None:
         for name in await self._evaluations.abandoned():

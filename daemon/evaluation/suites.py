@@ -1,17 +1,25 @@
-"""The items of a snapshot that candidates are measured on."""
+"""The items of a snapshot that candidates are measured on.
+
+No statistics here: erasure reads suites too, and scipy takes a second to import.
+"""
 
 import hashlib
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from adaptd.daemon.evaluation.pairs import Suite
 from adaptd.daemon.wire.errors import AdaptdError
 
 _COLUMNS = ["item", "cluster", "prompt_ids", "reference_ids", "reference"]
+
+
+class Suite(StrEnum):
+    FRESH = "fresh"  # the current holdout version
+    GOLDEN = "golden"  # the policy's own file
 
 
 class SuiteError(AdaptdError):
@@ -19,7 +27,7 @@ class SuiteError(AdaptdError):
 
 
 class Item(msgspec.Struct, frozen=True):
-    """A prompt and what its answer should be. `reference_ids` end with the stop token."""
+    """A prompt and the answer it should have. `reference_ids` end with the stop token."""
 
     item: str
     cluster: str
@@ -29,7 +37,8 @@ class Item(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """What is measured, whatever the item is called: the same text is scored once, for good."""
+        """The digest of the measured content, without the item's name."""
+        # Items of the same text have the same key, so they are scored once, for good.
         content = msgspec.msgpack.encode((self.prompt_ids, self.reference_ids, self.reference))
         return hashlib.sha256(content).hexdigest()[:32]
 
@@ -39,7 +48,7 @@ class Item(msgspec.Struct, frozen=True):
 
 
 def read_suites(snapshot: Path) -> dict[Suite, list[Item]]:
-    """Every suite of a snapshot. A policy without a golden file has none to read.
+    """Read every suite of a snapshot; the golden one is empty where the policy has no golden file.
 
     Raises:
         SuiteError: a file is damaged, or the fresh one is missing.
@@ -64,6 +73,6 @@ def read_suite(path: Path) -> list[Item]:
 
 
 def suite_digest(items: Sequence[Item]) -> str:
-    """What a suite holds, in 16 hex digits, whatever its order."""
+    """The digest of a suite's items, in 16 hex digits, whatever their order."""
     keys = "\n".join(sorted(item.key for item in items))
     return hashlib.sha256(keys.encode()).hexdigest()[:16]

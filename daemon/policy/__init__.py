@@ -1,1 +1,1 @@
-"""Policy files: what operations people may decide, checked and versioned."""
+"""Policy files: the decisions of operations people, checked and versioned."""

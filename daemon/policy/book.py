@@ -1,4 +1,7 @@
-"""Which policy versions there are and which are in force: a view in memory, kept by the watcher."""
+"""Policy versions and those in force, in memory. PolicyService fills them in.
+
+It stands alone because every stage reads it, and only the watcher of files writes it.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,12 +41,12 @@ class PolicyVersion:
         )
 
     def where(self, *path: str | int) -> str:
-        """`file:line` of one of its keys."""
+        """Return `file:line` of one of its keys."""
         return f"{self.path}:{line_of(self.yaml, *path)}"
 
 
 class PolicyBook:
-    """Read by every stage; written by PolicyService alone. Safe on the loop's thread only."""
+    """Policy versions that every stage reads. Safe on the loop's thread only."""
 
     def __init__(self) -> None:
         self._versions: dict[tuple[str, int], PolicyVersion] = {}
@@ -52,14 +55,14 @@ class PolicyBook:
         self._failure: PolicyError | None = None
 
     def current(self, model: str) -> PolicyVersion | None:
-        """The version in force of an alias; None where it has no usable policy file."""
+        """Return an alias's version in force; None where it has no usable policy file."""
         return self._in_force.get(model)
 
     def version(self, model: str, number: int) -> PolicyVersion:
-        """Any version, in force or not: what a run or a rollout began with.
+        """Return any version, in force or not, such as the one that a run began with.
 
         Raises:
-            RefusedError: there is none, or it was written for another release of adaptd.
+            RefusedError: there is none, or this release cannot read it.
         """
         if (found := self._versions.get((model, number))) is not None:
             return found
@@ -70,17 +73,17 @@ class PolicyBook:
         )
 
     def all(self) -> list[PolicyVersion]:
-        """The versions in force, by alias."""
+        """Return the versions in force, in the order of their aliases."""
         return [self._in_force[model] for model in sorted(self._in_force)]
 
     def problems(self) -> list[PolicyError]:
-        """What is wrong with the files as they are now. The last good versions stay in force."""
+        """Return the problems of the present files. The last good versions stay in force."""
         failure = self._failure
         return [*self._problems, *([failure] if failure not in (None, *self._problems) else [])]
 
     @property
     def failure(self) -> PolicyError | None:
-        """Why the folder, or a file of it, could not be checked at all; None where all was.
+        """Error of the last check of the folder or of a file; None where all were checked.
 
         Edits are not applied meanwhile, so the daemon is not ready.
         """
@@ -102,11 +105,11 @@ class PolicyBook:
         *,
         failure: PolicyError | None = None,
     ) -> None:
-        """Replace what is in force, all aliases at once. `failure`: a file could not be checked."""
+        """Replace the versions in force, all aliases at once. `failure`: an unchecked file."""
         self._in_force = dict(in_force)
         self._problems = tuple(problems)
         self._failure = failure
 
     def fail(self, failure: PolicyError) -> None:
-        """Keep what is in force, and say why the folder could not be checked."""
+        """Keep the versions in force, and record why the folder could not be checked."""
         self._failure = failure

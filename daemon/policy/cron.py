@@ -1,4 +1,4 @@
-"""Cron expressions as cron means them, on APScheduler's triggers, which mean something else.
+"""Cron expressions with cron's meaning, on APScheduler's triggers, which differ in two points.
 
 APScheduler counts Monday as 0 and wants both day fields to match; cron counts Sunday as 0 and 7
 and, where both are restricted, takes either.
@@ -17,16 +17,17 @@ _FIELDS = ("minute", "hour", "day", "month", "day_of_week")
 
 
 def cron_trigger(expression: str, timezone: str) -> BaseTrigger:
-    """When a cron expression fires, in an IANA time zone.
+    """Make the trigger of a cron expression in an IANA time zone.
 
     Raises:
-        ValueError: it is not five fields, or one of them cannot be.
+        ValueError: the expression has not five fields, or a field is invalid.
     """
     fields = dict(zip(_FIELDS, expression.split(), strict=False))
     if len(expression.split()) != len(_FIELDS):
         raise ValueError(f"it has {len(expression.split())} fields, not five")
-    fields["day_of_week"] = _weekdays(fields["day_of_week"])
+    fields["day_of_week"] = _name_weekdays(fields["day_of_week"])
     zone = ZoneInfo(timezone)
+    # Where one of the day fields is open, the other decides, as APScheduler does by itself.
     if "*" in (fields["day"][0], fields["day_of_week"]):
         return CronTrigger(**fields, timezone=zone)
     by_day = CronTrigger(**fields | {"day_of_week": "*"}, timezone=zone)
@@ -34,24 +35,25 @@ def cron_trigger(expression: str, timezone: str) -> BaseTrigger:
 
 
 def check_cron(expression: str) -> None:
-    """Raises ValueError where it is no cron expression, or one that never fires."""
+    """Raise ValueError where an expression is no cron expression, or never fires."""
     trigger = cron_trigger(expression, "UTC")
-    if next_fire(trigger, datetime.now(ZoneInfo("UTC"))) is None:
+    if next_fire(trigger, datetime.now(ZoneInfo("UTC"))) is None:  # such as 30 February
         raise ValueError("it never fires")
 
 
 def next_fire(trigger: BaseTrigger, after: datetime) -> datetime | None:
-    """The first fire strictly after a time, or None."""
+    """Return the first fire strictly after a time, or None."""
+    # APScheduler counts the time itself as a fire.
     return trigger.get_next_fire_time(None, after + timedelta(microseconds=1))
 
 
-def _weekdays(field: str) -> str:
-    """Cron's weekday field as names, which mean the same everywhere."""
-    days = {day for part in field.split(",") for day in _weekday_part(part.lower())}
+def _name_weekdays(field: str) -> str:
+    """Write cron's weekday field as names, which mean the same to both."""
+    days = {day for part in field.split(",") for day in _expand_weekdays(part.lower())}
     return "*" if len(days) == len(_DAYS) else ",".join(_DAYS[day] for day in sorted(days))
 
 
-def _weekday_part(part: str) -> list[int]:
+def _expand_weekdays(part: str) -> list[int]:
     spread, _, step_text = part.partition("/")
     first, dash, last = spread.partition("-")
     step = int(step_text) if step_text else 1
@@ -60,15 +62,15 @@ def _weekday_part(part: str) -> list[int]:
     if spread == "*":
         start, end = 0, 6
     else:
-        start = _weekday(first)
-        end = _weekday(last) if dash else (6 if step_text else start)
+        start = _read_weekday(first)
+        end = _read_weekday(last) if dash else (6 if step_text else start)
         end += 7 if end < start and end == 0 else 0  # sat-sun
     if end < start:
         raise ValueError(f"{part!r} ends before it starts")
     return [day % 7 for day in range(start, end + 1, step)]
 
 
-def _weekday(text: str) -> int:
+def _read_weekday(text: str) -> int:
     if text in _DAYS:
         return _DAYS.index(text)
     digits = "".join(takewhile(str.isdigit, text))

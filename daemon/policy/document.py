@@ -1,6 +1,6 @@
-"""YAML with the line of every value, so that a problem can be shown where it stands.
+"""YAML with the line of every value, so that each problem is shown at its line.
 
-Read into plain values by this module: no tags, no anchors, no duplicate keys; all problems at once.
+The reader makes plain values: no tags, no anchors, no duplicate keys; all problems at once.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ _TRUE = ("true", "True", "TRUE")
 
 @dataclass(frozen=True)
 class PolicyProblem:
-    """What is wrong at a line, and what to write instead."""
+    """A problem at a line, and what to write instead."""
 
     line: int
     what: str
@@ -30,49 +30,51 @@ class PolicyProblem:
 
 @dataclass(frozen=True)
 class Document:
-    """The values of a file, and the line (from 1) where each stands or its key does."""
+    """Values of a file, and the line (from 1) of each or of its key."""
 
     data: Any
     lines: Mapping[Path, int]
     problems: list[PolicyProblem] = field(default_factory=list)
 
     def line_of(self, path: Path) -> int:
-        """The line of a value, or of the nearest thing around it that is there."""
+        """Return the line of a value, or of the nearest value around it."""
         while path not in self.lines and path:
             path = path[:-1]
         return self.lines.get(path, 1)
 
 
 def read_document(text: str) -> Document:
-    """Read one YAML document. Never raises: what cannot be read is a problem."""
+    """Read one YAML document. Never raises: unreadable text is a problem."""
     try:
         node = YAML(typ="safe", pure=True).compose(text)  # type: ignore[arg-type] - text is allowed
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        problem = PolicyProblem(line, f"it is not YAML ({_words(error)})", "Correct the syntax")
+        problem = PolicyProblem(
+            line, f"it is not YAML ({_describe_error(error)})", "Correct the syntax"
+        )
         return Document(None, {}, [problem])
     except (YAMLError, RecursionError, ValueError) as error:
         problem = PolicyProblem(1, f"it is not YAML ({type(error).__name__})", "Correct the syntax")
         return Document(None, {}, [problem])
     if node is None:
-        return _nothing(1)
+        return _refuse_empty(1)
     reader = _Reader()
     try:
-        data = reader.value(node, ())
+        data = reader.read_value(node, ())
     except RecursionError:
         problem = PolicyProblem(1, "it is nested too deeply", "Write it flatter")
         return Document(None, {}, [problem])
-    if data is None and not reader.problems:  # it says null: nothing, in other words
-        return _nothing(node.start_mark.line + 1)
+    if data is None and not reader.problems:  # the whole file says null
+        return _refuse_empty(node.start_mark.line + 1)
     return Document(data, reader.lines, reader.problems)
 
 
-def _nothing(line: int) -> Document:
+def _refuse_empty(line: int) -> Document:
     return Document(None, {}, [PolicyProblem(line, "it is empty", "Write a policy, or remove it")])
 
 
-def _words(error: MarkedYAMLError) -> str:
+def _describe_error(error: MarkedYAMLError) -> str:
     return " ".join(filter(None, (error.context, error.problem))) or "syntax error"
 
 
@@ -84,33 +86,34 @@ class _Reader:
         self.problems: list[PolicyProblem] = []
         self._seen: set[int] = set()
 
-    def value(self, node: Node, path: Path) -> Any:
+    def read_value(self, node: Node, path: Path) -> Any:
+        # A key has set its own line before: its value may begin lines below.
         self.lines.setdefault(path, node.start_mark.line + 1)
-        if id(node) in self._seen:
-            self._problem(node, "an anchor is used again", "Write the value out a second time")
+        if id(node) in self._seen:  # anchors could make a small file huge
+            self._note_problem(node, "an anchor is used again", "Write the value out a second time")
             return None
         self._seen.add(id(node))
         tag = str(node.tag).removeprefix(_TAG)
         if isinstance(node, MappingNode) and tag == "map":
-            return dict(self._items(node, path))
+            return dict(self._read_items(node, path))
         if isinstance(node, SequenceNode) and tag == "seq":
-            return [self.value(item, (*path, n)) for n, item in enumerate(node.value)]
+            return [self.read_value(item, (*path, n)) for n, item in enumerate(node.value)]
         if isinstance(node, ScalarNode) and tag in _SCALARS:
-            return self._scalar(node, tag)
-        self._problem(node, f"the tag {node.tag} is not known here", "Remove the tag")
+            return self._read_scalar(node, tag)
+        self._note_problem(node, f"the tag {node.tag} is not known here", "Remove the tag")
         return None
 
-    def _items(self, node: MappingNode, path: Path) -> Iterator[tuple[str, Any]]:
+    def _read_items(self, node: MappingNode, path: Path) -> Iterator[tuple[str, Any]]:
         first_lines: dict[str, int] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             key = key_node.value
             if not isinstance(key_node, ScalarNode):
-                self._problem(key_node, "a key is not a word", "Write one word, then a colon")
+                self._note_problem(key_node, "a key is not a word", "Write one word, then a colon")
             elif not is_encodable(key):
                 self._refuse_surrogate(key_node, f"the key {encodable(key)}")
             elif key in first_lines:
-                self._problem(
+                self._note_problem(
                     key_node,
                     f"{key} is given again, first in line {first_lines[key]}",
                     "Keep one of them",
@@ -118,26 +121,26 @@ class _Reader:
             else:
                 first_lines[key] = line
                 self.lines[(*path, key)] = line
-                yield key, self.value(value_node, (*path, key))
+                yield key, self.read_value(value_node, (*path, key))
 
-    def _scalar(self, node: ScalarNode, tag: str) -> Any:
+    def _read_scalar(self, node: ScalarNode, tag: str) -> Any:
         text: str = node.value
         if not is_encodable(text):
             self._refuse_surrogate(node, "a text")
             return encodable(text)
         try:
             if tag == "int":
-                return int(text.replace("_", ""), 0)
+                return int(text.replace("_", ""), 0)  # 0: hexadecimal and octal as well
             if tag == "float":
                 return float(text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan"))
         except ValueError:
-            self._problem(node, "a number cannot be read", "Write a plain number")
+            self._note_problem(node, "a number cannot be read", "Write a plain number")
             return None
         return {"null": None, "bool": text in _TRUE}.get(tag, text)
 
     def _refuse_surrogate(self, node: Node, which: str) -> None:
         remedy = "Write the letter itself, or its whole code as in \\U0001F600"
-        self._problem(node, f"{which} holds half a letter (a lone surrogate)", remedy)
+        self._note_problem(node, f"{which} holds half a letter (a lone surrogate)", remedy)
 
-    def _problem(self, node: Node, what: str, remedy: str) -> None:
+    def _note_problem(self, node: Node, what: str, remedy: str) -> None:
         self.problems.append(PolicyProblem(node.start_mark.line + 1, what, remedy))

@@ -1,4 +1,4 @@
-"""Reading what lies in the policy folder, and nothing else (design invariant 9)."""
+"""Reads of files inside the policy folder, and of no other file (invariant 9)."""
 
 from pathlib import Path, PurePosixPath
 
@@ -9,14 +9,14 @@ _SUFFIXES = (".yaml", ".yml")
 
 
 class Unreadable(Exception):  # noqa: N818 - it says what a file is, and is always caught here
-    """A file that is not read. Two arguments: what it is, and what to do."""
+    """A file that is not read. Two arguments: the problem and the remedy."""
 
 
 def inside(folder: Path, name: str) -> Path:
-    """A relative name as a path that lies in the folder, links followed.
+    """Resolve a relative name to a path inside the folder, links followed.
 
     Raises:
-        Unreadable: it leads out of the folder.
+        Unreadable: the name leads out of the folder.
     """
     pure = PurePosixPath(name)
     if pure.is_absolute() or ".." in pure.parts or "\\" in name or "\0" in name:
@@ -25,7 +25,7 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def resolved_inside(folder: Path, path: Path) -> Path:
-    """A path with its links followed. Raises Unreadable where that leads out of the folder."""
+    """Follow the links of a path. Raises Unreadable where they lead out of the folder."""
     try:
         found = path.resolve()
         if found.is_relative_to(folder.resolve()):
@@ -38,10 +38,10 @@ def resolved_inside(folder: Path, path: Path) -> Path:
 
 
 def read_regular(path: Path, *, limit_bytes: int) -> bytes:
-    """A regular file's content. Never blocks on a pipe and never reads a device.
+    """Read a regular file. Never blocks on a pipe and never reads a device.
 
     Raises:
-        Unreadable: it is missing, something else, or larger than the limit.
+        Unreadable: the file is missing, not regular, or larger than the limit.
     """
     try:
         with open_regular(path, follow_links=False) as file:
@@ -59,7 +59,7 @@ def read_regular(path: Path, *, limit_bytes: int) -> bytes:
 
 
 def policy_paths(folder: Path) -> list[Path]:
-    """The paths in a policy folder that are named like policies, sorted. None in a missing folder.
+    """List the paths in a folder that are named like policies; none in a missing folder.
 
     Raises:
         PolicyError: the folder cannot be listed.

@@ -1,4 +1,4 @@
-"""The golden file: reviewed prompts with the answers they should get, one JSON object a line."""
+"""The golden file: reviewed prompts with their right answers, one JSON object a line."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ _EXAMPLE = 'Write {"messages": [{"role": "user", "content": "…"}], "reference"
 
 
 class GoldenItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One line. Without an `id` it is named by its content."""
+    """One line. Without an `id` its content names it."""
 
     messages: list[dict[str, Any]]
     reference: str
@@ -32,7 +32,7 @@ class GoldenItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def content(self) -> bytes:
-        """What makes two items the same."""
+        """Bytes that are equal for equal items."""
         return msgspec.json.encode([self.messages, self.tools], order="sorted")
 
 
@@ -45,7 +45,7 @@ class GoldenProblem:
 
 @dataclass(frozen=True)
 class Golden:
-    """A golden file as read: usable where there are no problems."""
+    """A golden file as read: usable where it has no problems."""
 
     path: Path
     content: bytes
@@ -58,10 +58,10 @@ class Golden:
 
 
 def read_golden(folder: Path, name: str) -> Golden:
-    """Read a golden file of the policy folder, with all problems (the first twenty are kept).
+    """Read a golden file of the policy folder, with its first twenty problems.
 
     Raises:
-        Unreadable: there is no such file inside the folder.
+        Unreadable: the folder holds no such file.
     """
     path = inside(folder, name)
     content = read_regular(path, limit_bytes=_LIMIT_BYTES)
@@ -69,7 +69,7 @@ def read_golden(folder: Path, name: str) -> Golden:
 
 
 def parse_golden(path: Path, content: bytes) -> Golden:
-    """The items of a golden file's content."""
+    """Read the items of a golden file's content."""
     items: list[GoldenItem] = []
     problems: list[GoldenProblem] = []
     known: dict[bytes | str, int] = {}
@@ -77,7 +77,7 @@ def parse_golden(path: Path, content: bytes) -> Golden:
         if not line.strip():
             continue
         item = _read_line(line)
-        trouble = item if isinstance(item, tuple) else _repeated(item, known, number)
+        trouble = item if isinstance(item, tuple) else _find_repeat(item, known, number)
         if trouble is not None:
             problems.append(GoldenProblem(number, *trouble))
         elif isinstance(item, GoldenItem):
@@ -93,11 +93,11 @@ def _read_line(line: bytes) -> GoldenItem | tuple[str, str]:
     except msgspec.ValidationError as error:
         return f"the item is wrong ({error})", _EXAMPLE
     except NOT_DECODED:
-        return _undecoded(line)
-    return _trouble(item) or item
+        return _explain_undecoded(line)
+    return _find_trouble(item) or item
 
 
-def _undecoded(line: bytes) -> tuple[str, str]:
+def _explain_undecoded(line: bytes) -> tuple[str, str]:
     """Tell a lone surrogate, which Python's own reader takes, from what is no JSON at all."""
     try:
         half = unencodable_in(json.loads(line))
@@ -108,7 +108,7 @@ def _undecoded(line: bytes) -> tuple[str, str]:
     return "a text holds half a letter (a lone surrogate)", "Write the letter itself"
 
 
-def _trouble(item: GoldenItem) -> tuple[str, str] | None:
+def _find_trouble(item: GoldenItem) -> tuple[str, str] | None:
     if not item.messages or any(not isinstance(m.get("role"), str) for m in item.messages):
         return "its messages have no roles", _EXAMPLE
     if not all(_is_text(message.get("content")) for message in item.messages):
@@ -126,7 +126,7 @@ def _is_text(content: Any) -> bool:
     return content is None or isinstance(content, str)
 
 
-def _repeated(
+def _find_repeat(
     item: GoldenItem, known: dict[bytes | str, int], number: int
 ) -> tuple[str, str] | None:
     for key, what in ((item.content, "messages"), (item.name, "id")):

@@ -1,4 +1,4 @@
-"""From a file to a policy, or to every problem in it at once as `file:line: what. what to do.`"""
+"""Loading of a policy file, or all its problems at once as `file:line: problem. remedy.`"""
 
 import hashlib
 from collections.abc import Iterable
@@ -16,12 +16,12 @@ from adaptd.daemon.wire.errors import PolicyError
 from adaptd.daemon.wire.files import shown_path
 from adaptd.daemon.wire.texts import is_encodable
 
-_LIMIT_BYTES = 256 * 1024
+_LIMIT_BYTES = 256 * 1024  # a policy with every key has about 1 kB
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the settings allow. None: unknown, not checked."""
+    """Limits of the settings. None: unknown, not checked."""
 
     bases: frozenset[str] | None = None
     max_rank: int | None = None
@@ -31,7 +31,7 @@ class Limits:
 class Loaded:
     """A file as read. `policy` is None where there are problems.
 
-    `error` is what kept the check itself from ending: the file may be right, try it again.
+    `error` ended the check itself: the file may be right, so it is tried again.
     """
 
     path: Path
@@ -46,13 +46,14 @@ class Loaded:
 
 
 def text_sha256(text: str) -> str:
+    """Return the hash that tells two texts of a policy apart."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_policy(path: Path, *, folder: Path, limits: Limits = Limits()) -> Loaded:
     """Read and check a policy file of the policy folder, its golden file included. Never raises."""
     name = shown_path(path)
-    if not is_encodable(str(path)):  # it could be neither stored nor told
+    if not is_encodable(str(path)):  # neither the store nor a message could hold it
         problem = PolicyError(f"{name}:1", "its name or folder is not UTF-8", "Rename it")
         return Loaded(path, None, "", (problem,))
     try:
@@ -69,7 +70,7 @@ def load_policy(path: Path, *, folder: Path, limits: Limits = Limits()) -> Loade
 
 
 def parse_policy(text: str, *, name: str) -> tuple[Policy | None, list[PolicyError], Document]:
-    """Check a policy's text alone: no other file is looked at. `name` opens every problem."""
+    """Check a policy's text alone, without other files. `name` opens every problem."""
     document = read_document(text)
     found = [(p.line, p.what, p.remedy) for p in document.problems]
     policy = None
@@ -84,7 +85,7 @@ def parse_policy(text: str, *, name: str) -> tuple[Policy | None, list[PolicyErr
 
 
 def named_base(path: Path, *, folder: Path) -> str | None:
-    """The base that a policy file names, whatever else is wrong with it. None where it has none."""
+    """Return the base that a policy file names, also in a wrong one. None where it names none."""
     try:
         data = read_document(_read_text(path, folder)).data
     except Unreadable:
@@ -94,12 +95,12 @@ def named_base(path: Path, *, folder: Path) -> str | None:
 
 
 def line_of(text: str, *path: str | int) -> int:
-    """The line where a key of a policy's text stands."""
+    """Return the line of a key in a policy's text."""
     return read_document(text).line_of(path)
 
 
 def _read_text(path: Path, folder: Path) -> str:
-    """Raises Unreadable where the file cannot be read, or is not UTF-8 by name or content."""
+    """Read a file. Raises Unreadable where it cannot be read, or name or content is not UTF-8."""
     try:
         str(path).encode()
     except UnicodeEncodeError as error:  # neither the store nor an answer in JSON can hold it
@@ -114,7 +115,7 @@ def _read_text(path: Path, folder: Path) -> str:
 def _golden_problems(
     policy: Policy, document: Document, *, name: str, folder: Path
 ) -> Iterable[PolicyError]:
-    """`name` is the policy file's; problems inside the golden file stand at its own lines."""
+    # `name` is the policy file's; problems inside the golden file stand at its own lines.
     golden_name = policy.curate.holdout.golden
     if golden_name is None:
         return

@@ -1,28 +1,30 @@
 """The policy of one alias: every key operations people may write, its meaning and its default.
 
-What a key of the design cannot do yet is in waiting.py, and refused with those words.
+Keys and values that do not work yet stand in explain.py, which refuses them with a remedy.
 """
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationInfo,
+    create_model,
     field_validator,
     model_validator,
 )
 
+from adaptd.daemon.policy.trigger import Trigger
+from adaptd.daemon.policy.triggers import TRIGGERS
 from adaptd.daemon.policy.values import (
     MARGIN_SCHEMA,
-    Cron,
     Duration,
     Share,
+    Strict,
     Timezone,
     read_duration,
     read_nats,
@@ -30,28 +32,21 @@ from adaptd.daemon.policy.values import (
     refused,
     wrong,
 )
+from adaptd.daemon.wire.events import JudgingKind
 
-MAX_WITHOUT_EVIDENCE = 0.5  # where evidence comes quickest; past it the guard sees less (D11)
-MIN_HOLDOUT_GROUPS = 30  # a cluster-robust interval on fewer clusters is wrong (statistics)
+MAX_WITHOUT_EVIDENCE = 0.5  # evidence comes quickest here; past it the guard sees less (D11)
+MIN_HOLDOUT_GROUPS = 30  # a cluster-robust interval on fewer clusters is wrong
 
 Metric = Literal["exact_match", "nll"]
 Suite = Literal["fresh", "golden"]
 Watched = Literal["negative", "error", "latency"]
-AtLeastOne = Field(min_length=1, strict=False)
-
-
-class Strict(BaseModel):
-    """A misspelt key is an error, never a silent default; nothing changes after it is checked."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
+AtLeastOne = Field(min_length=1, strict=False)  # strict would refuse YAML's list for a tuple
 
 
 class Caps(Strict):
-    """How much of what is learnt may come from one person, and how old it has to be.
+    """Limits on examples of one person, and the least age of feedback.
 
-    Who left no user counts as one person with everybody else who used the same API token.
+    Feedback without a user counts as one person's for each API token.
     """
 
     per_user: PositiveInt = 20
@@ -63,24 +58,21 @@ class Caps(Strict):
 
 
 class Select(Strict):
-    """Which answers are learnt from."""
+    """Answers that a run may learn from."""
 
     where: str = Field(default="true", min_length=1, max_length=10_000)
     """One SQL expression over the columns of `examples`; now() is the snapshot's time, in UTC.
 
-    Where several tenants judge answers of the alias it has to name `tenant`, or nothing is trained.
-    What one of them writes trains what all who use the alias are served.
+    It has to name `tenant` where several tenants judge answers of the alias, or no run starts: the
+    feedback of one tenant trains the answers that all of them get.
     """
-    use: Annotated[tuple[Literal["correction", "rating"], ...], AtLeastOne] = (
-        "correction",
-        "rating",
-    )
+    use: Annotated[tuple[JudgingKind, ...], AtLeastOne] = get_args(JudgingKind)
     """correction: the corrected text. rating: answers rated well and corrected by nobody."""
     caps: Caps = Caps()
 
 
 class Holdout(Strict):
-    """What is kept back to judge candidates on, and never trained on."""
+    """Examples kept back to judge candidates on, and never trained on."""
 
     share: Share = Field(default=0.2, ge=0.01, le=0.5)
     """Share of the groups of conversations kept back. A group stays on its side for good."""
@@ -93,53 +85,61 @@ class Holdout(Strict):
 
 
 class Curate(Strict):
-    """What becomes of the selected examples."""
+    """Treatment of the selected examples."""
 
     holdout: Holdout = Holdout()
 
 
-class NegativeShare(Strict):
-    """Starts a run when answers are judged badly too often."""
-
-    above: Share
-    """Share of the judged answers that were rated below zero or corrected."""
-    over: Duration
-    """How far back to look."""
-    at_least: PositiveInt = 100
-    """Judged answers needed before the share means anything."""
-
-
-class Trigger(Strict):
+class TriggerEntry(Strict):
     """One reason to train. Exactly one of its keys is given."""
 
-    new_examples: PositiveInt | None = None
-    """Usable examples that no version saw yet. Runs that failed on them are tried twice again."""
-    negative_share: NegativeShare | None = None
-    cron: Cron | None = None
-    """Minute hour day month weekday, in the policy's time zone; weekday 0 and 7 are Sunday."""
-
     @model_validator(mode="after")
-    def one_reason(self) -> Self:
+    def has_one_key(self) -> Self:
         given = [value for _, value in self if value is not None]
         if len(given) != 1 or len(self.model_fields_set) != 1:
+            known = ", ".join(type(self).model_fields)
             raise refused(
-                f"has {len(self.model_fields_set)} keys",
-                "Give each entry exactly one of new_examples, negative_share, cron",
+                f"has {len(self.model_fields_set)} keys", f"Give each entry exactly one of {known}"
             )
         return self
 
+    @property
+    def key(self) -> str:
+        return next(name for name, value in self if value is not None)
+
+    @property
+    def wanted(self) -> Any:
+        """The value given to the key."""
+        return getattr(self, self.key)
+
+
+def compose_entry(triggers: Iterable[Trigger[Any]]) -> type[TriggerEntry]:
+    """Make the model of one entry of `train_when.any`: a key for each trigger that has one."""
+    fields: dict[str, Any] = {
+        trigger.key: (trigger.value | None, Field(default=None, description=trigger.about))
+        for trigger in triggers
+        if trigger.value is not None
+    }
+    return create_model("Trigger", __base__=TriggerEntry, __doc__=TriggerEntry.__doc__, **fields)
+
+
+if TYPE_CHECKING:
+    _Entry = TriggerEntry
+else:
+    _Entry = compose_entry(TRIGGERS)
+
 
 class TrainWhen(Strict):
-    """When a run starts."""
+    """Conditions for the start of a run."""
 
-    any: Annotated[tuple[Trigger, ...], AtLeastOne] = (Trigger(new_examples=200),)
+    any: Annotated[tuple[_Entry, ...], AtLeastOne] = (_Entry.model_validate({"new_examples": 200}),)
     """A run starts when any of these holds."""
     cooldown: Duration = read_duration("6h")
     """Time between the end of a run and the start of the next."""
 
 
 class Train(Strict):
-    """How an adapter is trained."""
+    """Training of an adapter."""
 
     method: Literal["auto", "sft"] = "auto"
     """auto chooses by the data; this version always trains on corrections and approved answers."""
@@ -150,7 +150,7 @@ class Train(Strict):
     steps: PositiveInt | None = Field(default=None, le=1_000_000)
     """Optimizer steps. Without it, `epochs` decides."""
     epochs: PositiveFloat = Field(default=3.0, le=1000)
-    """How often every example is seen, where `steps` is not given."""
+    """Passes over all examples, where `steps` is not given."""
     batch: int = Field(default=16, ge=1, le=4096)
     """Examples a step."""
     learning_rate: float = Field(default=2e-4, gt=0, le=1)
@@ -183,7 +183,7 @@ class Limit(Strict):
 
 
 class GatePolicy(Strict):
-    """What a candidate must show before it sees traffic."""
+    """Evidence that a candidate needs before it gets traffic."""
 
     must_improve: Annotated[tuple[Improvement, ...], AtLeastOne] = (
         Improvement(metric="exact_match", on="fresh"),
@@ -217,16 +217,16 @@ class Step(Strict):
 
 
 class Guard(Strict):
-    """What takes a candidate back, and what lets it on."""
+    """Conditions that roll a candidate back, and evidence that lets it advance."""
 
     watch: Annotated[tuple[Watched, ...], AtLeastOne] = ("negative", "error", "latency")
     """Any of these rolls back."""
     promote_on: Annotated[tuple[Watched, ...], AtLeastOne] = ("negative",)
     """Evidence on one of these is needed for the steps past `evidence_above`."""
     alpha: float = Field(default=0.05, gt=0, le=0.5)
-    """Chance of rolling back a candidate that is as good as live, however often it is looked at."""
+    """Chance of rolling back a candidate that is as good as live, over all looks together."""
     ratio: float = Field(default=1.5, gt=1, le=10)
-    """How much worse than live, as a ratio of rates, must be ruled out."""
+    """Harm that must be ruled out: ratio of the candidate's rate to live's."""
     maturity: Duration = read_duration("24h")
     """Age at which a unit's feedback is counted; longer than most feedback takes to arrive."""
     evidence_above: Share = 0.25
@@ -251,22 +251,22 @@ class Guard(Strict):
 
 
 class RolloutPolicy(Strict):
-    """How traffic moves to an accepted candidate."""
+    """Move of traffic to an accepted candidate."""
 
     split: Literal["conversation", "user"] = "conversation"
-    """What stays on one arm. user only where applications send a `user` that means one person."""
+    """Unit that stays on one arm. user only where an application's `user` means one person."""
     steps: Annotated[tuple[Step, ...], AtLeastOne] = tuple(
         Step(weight=weight) for weight in (0.05, 0.25, 0.5, 0.95)
     )
     guard: Guard = Guard()
     holdback: Share = Field(default=0.05, le=0.5)
-    """Share kept on the version before, after promotion: what the guard compares with."""
+    """Share kept on the version before, after promotion: the guard compares with it."""
     when_inconclusive: Literal["hold", "ask"] = "hold"
     """hold waits for evidence. ask waits for a person."""
     approval: Literal["automatic", "manual"] = "automatic"
-    """manual: an accepted candidate waits until somebody starts its rollout."""
+    """manual: an accepted candidate waits until an operator starts its rollout."""
     keep_watching: Duration = read_duration("7d")
-    """How long the guard goes on after promotion."""
+    """Time that the guard goes on after promotion."""
 
     @field_validator("steps")
     @classmethod
@@ -287,15 +287,12 @@ class RolloutPolicy(Strict):
         return self
 
 
-def _alias(value: str) -> str:
-    if not _is_alias(value):
+def _check_alias(value: str) -> str:
+    # Same letters as in `wire.routes.VERSION_NAME`, of which the alias is a part.
+    allowed = set("abcdefghijklmnopqrstuvwxyz0123456789._-")
+    if not (0 < len(value) <= 63 and set(value) <= allowed and value[0].isalnum()):
         raise wrong(repr(value), "Use small letters, digits and . _ -, at most 63")
     return value
-
-
-def _is_alias(value: str) -> bool:
-    allowed = set("abcdefghijklmnopqrstuvwxyz0123456789._-")
-    return 0 < len(value) <= 63 and set(value) <= allowed and value[0].isalnum()
 
 
 class Policy(Strict):
@@ -303,7 +300,7 @@ class Policy(Strict):
 
     version: Literal[1]
     """Version of this file's format."""
-    model: Annotated[str, AfterValidator(_alias)]
+    model: Annotated[str, AfterValidator(_check_alias)]
     """The alias that applications use."""
     base: str = Field(min_length=1)
     """A name from the operator's [bases] settings."""
@@ -325,3 +322,10 @@ class Policy(Strict):
                 "Name the file in curate.holdout.golden",
             )
         return self
+
+
+def compose_policy(triggers: Iterable[Trigger[Any]]) -> type[Policy]:
+    """Make the policy model with other triggers than adaptd's own."""
+    entries: Any = Annotated[tuple[compose_entry(triggers), ...], AtLeastOne]  # pyright: ignore[reportInvalidTypeForm] - made at run time
+    when = create_model("TrainWhen", __base__=TrainWhen, any=(entries, ...))
+    return create_model("Policy", __base__=Policy, train_when=(when, ...))

@@ -1,6 +1,6 @@
 """The reference of policy keys, docs/policy-keys.md, made from the policy model.
 
-`python -m adaptd.daemon.policy.reference` writes it. Stands alone: nothing that runs needs it.
+`python -m adaptd.daemon.policy.reference` writes it. It stands alone: no other process needs it.
 """
 
 import json
@@ -20,14 +20,14 @@ Every key of a policy file. Made by `python -m adaptd.daemon.policy.reference`.
 
 
 def reference_text() -> str:
-    """Markdown: a table for each group of keys, in the order of the file."""
+    """Write Markdown: a table for each group of keys, in the order of the file."""
     schema = policy_schema()
     definitions = schema["$defs"]
-    groups = list(_groups("", schema, definitions))
+    groups = list(_walk_groups("", schema, definitions))
     return _HEAD + "\n".join(_render_group(path, group, definitions) for path, group in groups)
 
 
-def _groups(
+def _walk_groups(
     path: str, group: dict[str, Any], definitions: dict[str, Any]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     yield path, group
@@ -35,11 +35,11 @@ def _groups(
         name, repeated = _group_name(value)
         if name is not None:
             inner = f"{path}.{key}".lstrip(".") + ("[]" if repeated else "")
-            yield from _groups(inner, definitions[name], definitions)
+            yield from _walk_groups(inner, definitions[name], definitions)
 
 
 def _group_name(value: dict[str, Any]) -> tuple[str | None, bool]:
-    """The definition a key holds, and whether it holds a list of them."""
+    """Return the definition that a key holds, and True where it holds a list of them."""
     if "$ref" in value:
         return value["$ref"].rpartition("/")[2], False
     if "$ref" in value.get("items", {}):
@@ -61,24 +61,24 @@ def _render_group(path: str, group: dict[str, Any], definitions: dict[str, Any])
         described = value.get("description") or (
             definitions[name].get("description", "") if name else ""
         )
-        shown = "required" if key in required else _default(value, name)
-        cells = (f"`{key}`", shown, _values(value), _one_line(described))
+        shown = "required" if key in required else _show_default(value, name)
+        cells = (f"`{key}`", shown, _show_values(value), _one_line(described))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join([*lines, ""])
 
 
-def _default(value: dict[str, Any], name: str | None) -> str:
+def _show_default(value: dict[str, Any], name: str | None) -> str:
     if "default" in value:
         return f"`{json.dumps(value['default'])}`"
     return "see below" if name and "anyOf" not in value else "none"
 
 
-def _values(value: dict[str, Any]) -> str:
+def _show_values(value: dict[str, Any]) -> str:
     kinds = value.get("anyOf") or [value]
-    return " or ".join(dict.fromkeys(filter(None, map(_kind, kinds))))
+    return " or ".join(dict.fromkeys(filter(None, map(_show_kind, kinds))))
 
 
-def _kind(value: dict[str, Any]) -> str:
+def _show_kind(value: dict[str, Any]) -> str:
     if "$ref" in value:
         return "keys"
     if "enum" in value:
@@ -86,15 +86,15 @@ def _kind(value: dict[str, Any]) -> str:
     if "const" in value:
         return f"`{value['const']}`"
     if value.get("type") == "array":
-        return f"list of {_kind(value['items'])}"
+        return f"list of {_show_kind(value['items'])}"
     if value.get("type") == "null":
         return ""
     examples = value.get("examples")
     like = f" such as `{examples[0]}`" if examples else ""
-    return f"{value.get('type', 'value')}{like}{_bounds(value)}"
+    return f"{value.get('type', 'value')}{like}{_show_bounds(value)}"
 
 
-def _bounds(value: dict[str, Any]) -> str:
+def _show_bounds(value: dict[str, Any]) -> str:
     words = {
         "minimum": "from {}",
         "exclusiveMinimum": "above {}",

@@ -1,6 +1,6 @@
 """Writes policies/schema.json, with which editors complete and check policies.
 
-`python -m adaptd.daemon.policy.schema`
+It stands alone because it runs as a process: `python -m adaptd.daemon.policy.schema`.
 """
 
 import json
@@ -19,25 +19,25 @@ SCHEMA_PATH = Path("policies/schema.json")
 
 
 def policy_schema() -> dict[str, Any]:
-    """The JSON Schema of a policy file."""
+    """Return the JSON Schema of a policy file."""
     head = {"$schema": _DIALECT, "title": "adaptd policy"}
-    return head | _plain(Policy.model_json_schema(schema_generator=_Generator))
+    return head | _drop_noise(Policy.model_json_schema(schema_generator=_Generator))
 
 
 class _Generator(GenerateJsonSchema):
     def encode_default(self, dft: Any) -> Any:
-        """Durations as people write them."""
+        """Write durations as people do."""
         return write_duration(dft) if isinstance(dft, timedelta) else super().encode_default(dft)
 
 
-def _plain(value: Any) -> Any:
-    """Without titles made from names, and without defaults that are groups of keys."""
+def _drop_noise(value: Any) -> Any:
+    """Drop titles made from names, and defaults that are groups of keys."""
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [_drop_noise(item) for item in value]
     if not isinstance(value, dict):
         return value
     kept = {key: item for key, item in value.items() if not _is_noise(key, item)}
-    return {key: _plain(item) for key, item in kept.items()}
+    return {key: _drop_noise(item) for key, item in kept.items()}
 
 
 def _is_noise(key: str, value: Any) -> bool:
@@ -47,7 +47,7 @@ def _is_noise(key: str, value: Any) -> bool:
 
 
 def schema_text() -> str:
-    """The file's content."""
+    """Return the content of the schema file."""
     return json.dumps(policy_schema(), indent=2, ensure_ascii=False) + "\n"
 
 

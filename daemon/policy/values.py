@@ -1,33 +1,48 @@
-"""The values policies are written in: durations, shares, margins. Strings in, plain numbers out."""
+"""Values of a policy: durations, shares, margins. Strings in, plain numbers out."""
 
 import re
 from datetime import timedelta
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from adaptd.daemon.policy.cron import check_cron
 
-_DURATION = re.compile(r"(\d{1,6}) ?(s|m|h|d)")
+_DURATION = re.compile(r"(\d{1,6}) ?(s|m|h|d)")  # a timedelta holds six digits of days
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _PERCENT = re.compile(r"(-?\d{1,6}(?:\.\d{1,6})?) ?%")
 _POINTS = re.compile(r"(\d{1,3}(?:\.\d{1,6})?) points?")
 
 
+class Strict(BaseModel):
+    """Base of every part of a policy. A misspelt key is an error, never a silent default."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
 def wrong(value: Any, remedy: str) -> PydanticCustomError:
-    """A value that cannot be used, and what to write instead."""
+    """Refuse a value and say what to write instead."""
     return PydanticCustomError("wrong", "{problem}", {"problem": f"is {value}", "remedy": remedy})
 
 
 def refused(problem: str, remedy: str) -> PydanticCustomError:
-    """The same, where the value alone does not say what is wrong."""
+    """Refuse with a problem, where the value alone does not show it."""
     return PydanticCustomError("wrong", "{problem}", {"problem": problem, "remedy": remedy})
 
 
 def read_duration(value: Any) -> Any:
-    """`30s`, `30m`, `6h` or `7d` as a timedelta."""
+    """Read `30s`, `30m`, `6h` or `7d` as a timedelta."""
     if isinstance(value, timedelta):
         return value
     found = _DURATION.fullmatch(value) if isinstance(value, str) else None
@@ -37,7 +52,7 @@ def read_duration(value: Any) -> Any:
 
 
 def write_duration(value: timedelta) -> str:
-    """The shortest way to write it: `90s`, `30m`, `7d`."""
+    """Write a duration the shortest way: `90s`, `30m`, `7d`."""
     seconds = int(value.total_seconds())
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds and seconds % size == 0:
@@ -46,10 +61,11 @@ def write_duration(value: timedelta) -> str:
 
 
 def read_share(value: Any) -> Any:
-    """`5%` or 0.05 as a float from 0 to 1."""
+    """Read `5%` or 0.05 as a float from 0 to 1."""
     number = value
     if isinstance(value, str) and (found := _PERCENT.fullmatch(value)):
         number = float(found[1]) / 100
+    # YAML's true is an int to Python.
     is_number = isinstance(number, int | float) and not isinstance(number, bool)
     if not is_number or not 0 <= number <= 1:
         raise wrong(value, "Give a share from 0% to 100%, or from 0 to 1")
@@ -57,7 +73,7 @@ def read_share(value: Any) -> Any:
 
 
 def read_points(value: Any) -> float:
-    """`3 points`, `3%` or 0.03 of an exact-match rate, as a float."""
+    """Read `3 points`, `3%` or 0.03 of an exact-match rate as a float."""
     found = _POINTS.fullmatch(value) if isinstance(value, str) else None
     try:
         return read_share(float(found[1]) / 100 if found else value)
@@ -66,22 +82,23 @@ def read_points(value: Any) -> float:
 
 
 def read_nats(value: Any) -> float:
-    """A difference of log-likelihood in nats per reference token."""
+    """Read a difference of log-likelihood in nats per reference token."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise wrong(value, "Give nats per reference token, such as 0.05")
     return float(value)
 
 
 def check_timezone(value: str) -> str:
-    """An IANA name. ZoneInfo itself refuses paths that leave its folder."""
+    """Check an IANA name."""
     try:
-        ZoneInfo(value)
+        ZoneInfo(value)  # refuses paths that leave its folder
     except (ValueError, KeyError, OSError) as error:  # unknown, outside its folder, a directory
         raise wrong(repr(value), "Give an IANA name such as Europe/Madrid") from error
     return value
 
 
 def read_cron(value: str) -> str:
+    """Check a cron expression and return it as written."""
     try:
         check_cron(value)
     except ValueError as error:
@@ -92,7 +109,7 @@ def read_cron(value: str) -> str:
     return value
 
 
-def _schema(pattern: str, example: str) -> WithJsonSchema:
+def _text_schema(pattern: str, example: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": f"^{pattern}$", "examples": [example]})
 
 
@@ -108,7 +125,7 @@ Duration = Annotated[
     timedelta,
     BeforeValidator(read_duration),
     PlainSerializer(write_duration, when_used="json"),
-    _schema(r"\d+ ?[smhd]", "30m"),
+    _text_schema(r"\d+ ?[smhd]", "30m"),
 ]
 MARGIN_SCHEMA = WithJsonSchema(
     {

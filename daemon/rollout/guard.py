@@ -63,7 +63,7 @@ def judge(facts: GuardFacts, rules: GuardRules, latency_limits: Sequence[Latency
     worse = {m.value: _e_of_worse(facts.tallies, m, rules) for m in watch}
     better = {m.value: _e_of_better(facts.tallies, m, rules) for m in rules.promote_on}
     rollback_e, promotion_e = _mean_e(worse), _mean_e(better)
-    sample_ratio_e = e_value(
+    sample_ratio_e = _weigh_tallies(
         _of_metric(facts.tallies, GuardMetric.ASSIGNMENT), null_ratio=1.0, grid=TWO_SIDED_GRID
     )
     fuse = _fuse_blown(facts)
@@ -112,11 +112,13 @@ def _rule_on(
 
 def _e_of_worse(tallies: Sequence[ArmTally], metric: GuardMetric, rules: GuardRules) -> float:
     null_ratio = rules.ratio if metric == GuardMetric.LATENCY else 1.0
-    return e_value(_of_metric(tallies, metric), null_ratio=null_ratio, grid=worse_grid(null_ratio))
+    return _weigh_tallies(
+        _of_metric(tallies, metric), null_ratio=null_ratio, grid=worse_grid(null_ratio)
+    )
 
 
 def _e_of_better(tallies: Sequence[ArmTally], metric: GuardMetric, rules: GuardRules) -> float:
-    return e_value(
+    return _weigh_tallies(
         _of_metric(tallies, metric), null_ratio=rules.ratio, grid=better_grid(rules.ratio)
     )
 
@@ -132,6 +134,18 @@ def _fuse_blown(facts: GuardFacts) -> bool:
     """
     broken = facts.canary_errors_in_a_row >= FUSE_ERRORS
     return broken and facts.live_ok_since > 0 and facts.live_errors_since == 0
+
+
+def _weigh_tallies(
+    tallies: Sequence[ArmTally], *, null_ratio: float, grid: Sequence[float]
+) -> float:
+    return e_value(
+        [tally.weight for tally in tallies],
+        [tally.on_canary for tally in tallies],
+        [tally.events for tally in tallies],
+        null_ratio=null_ratio,
+        grid=grid,
+    )
 
 
 def _of_metric(tallies: Sequence[ArmTally], metric: GuardMetric) -> list[ArmTally]:

@@ -6,6 +6,7 @@ import msgspec
 
 from adaptd.daemon.domain.rollouts import Rollout
 from adaptd.daemon.domain.states import AdapterState, RolloutState
+from adaptd.daemon.domain.versions import find_version
 from adaptd.daemon.store.lifecycle.adapters import AdapterRow
 from adaptd.daemon.store.lifecycle.rollouts import Change, is_active
 
@@ -75,9 +76,8 @@ class RolloutFacts(msgspec.Struct, frozen=True):
         return RolloutFacts(adapters, rollouts)
 
     def _in_state(self, model: str, state: AdapterState) -> str | None:
-        found = (a for a in self.adapters.values() if a.model == model and a.state == state)
-        newest = max(found, key=lambda a: a.number, default=None)
-        return newest.name if newest else None
+        found = find_version(self.adapters.values(), model, state)
+        return found.name if found else None
 
     def _rollouts_of(self, model: str) -> list[Rollout]:
         return [r for r in self.rollouts.values() if r.model == model]

@@ -1,1 +1,1 @@
-"""When an alias trains."""
+"""The decision when an alias trains, and the start of its runs."""

@@ -1,4 +1,4 @@
-"""How much alpha one candidate may use, and how criteria share it. Pure."""
+"""The part of alpha that one candidate may use, and the share of each criterion. Pure."""
 
 from collections.abc import Sequence
 from math import pi
@@ -7,9 +7,9 @@ from math import pi
 def alpha_for(k: int, alpha: float) -> float:
     """The level for the `k`-th candidate scored on the same items, counted from 1.
 
-    6 alpha / (pi² k²) sums to alpha over all k (Euler's Σ 1/k² = pi²/6), so however many candidates
-    meet these items, the chance that any worthless one passes is at most alpha: a union bound.
-    Without it ten equal candidates have a chance of 36 to 38 % that one passes at 5 % (simulated).
+    6 alpha / (pi² k²) sums to alpha over all k (Euler's Σ 1/k² = pi²/6), so the chance that any
+    worthless candidate passes is at most alpha for any number of candidates: a union bound. Without
+    it ten equal candidates have a chance of 36 to 38 % that one passes at 5 % (simulated).
 
     Raises:
         ValueError: k is below 1.
@@ -20,7 +20,7 @@ def alpha_for(k: int, alpha: float) -> float:
 
 
 def holm_levels(p_values: Sequence[float], levels: Sequence[float]) -> list[float]:
-    """What each p-value has to meet so that the chance of any false pass stays within its level.
+    """The bar of each p-value, so that the chance of any false pass stays within its level.
 
     Holm 1979 (Scandinavian Journal of Statistics 6:65), with p / level in place of p where criteria
     have levels of their own: the most convincing of m criteria has to meet its level / m, the next

@@ -1,10 +1,10 @@
-"""Is a mean gain above a boundary? For gains on any scale, with clusters. Pure.
+"""Tests of a mean gain against a boundary, for gains on any scale, with clusters. Pure.
 
-Two tests must agree. The sign-flip test is exact where candidate and live do not differ, but a
-candidate a little better almost everywhere and very wrong on a few items fools it: with log-normal
-losses at 100 clusters it accepts 2.8 times alpha of .03, and 5.6 times alpha of .0076. Hall's
-skewness-corrected t brings that to 1.7 and 2.4 times and costs little otherwise. (Simulated; no
-test of a mean holds for losses of any size: Bahadur and Savage 1956, Annals of Mathematical
+Two tests must agree. The sign-flip test is exact where candidate and live do not differ, but it
+passes a candidate that is a little better almost everywhere and very wrong on a few items: with
+log-normal losses at 100 clusters it accepts 2.8 times alpha of .03, and 5.6 times alpha of .0076.
+Hall's skewness-corrected t brings that to 1.7 and 2.4 times and costs little otherwise. (Simulated;
+no test of a mean holds for losses of any size: Bahadur and Savage 1956, Annals of Mathematical
 Statistics 27:1115.)
 """
 
@@ -20,8 +20,8 @@ class Evidence(msgspec.Struct, frozen=True):
     """One-sided p-values that the mean gain is above and below a boundary, and its interval.
 
     `low` and `high` are one-sided bounds at the alpha asked for; together an interval of level
-    1 - 2 alpha. The verdict is decided by the p-values. `sd` is the standard deviation of an item's
-    gain, with the clusters' design effect in it.
+    1 - 2 alpha. The p-values decide. `sd` is the standard deviation of an item's gain, with the
+    clusters' design effect in it.
     """
 
     p_above: float
@@ -52,22 +52,22 @@ def item_sd(gains: Gains) -> float:
     """
     if gains.clusters < 2:
         return 0.0
-    return float(np.std(_influence(gains), ddof=1) * np.sqrt(gains.items / gains.clusters))
+    return float(np.std(_influence_values(gains), ddof=1) * np.sqrt(gains.items / gains.clusters))
 
 
-def _influence(gains: Gains) -> Floats:
-    """One value a cluster whose plain mean is the mean gain and whose spread is the ratio's."""
+def _influence_values(gains: Gains) -> Floats:
+    """One value a cluster, with the mean gain as plain mean and the ratio's spread."""
     mean = gains.mean
     return mean + (gains.sums - mean * gains.sizes) / gains.sizes.mean()
 
 
 def _p_above(gains: Gains, boundary: float) -> float:
     flipped = sign_flip_p(gains.sums - boundary * gains.sizes)
-    return max(flipped, hall_p(_influence(gains) - boundary))
+    return max(flipped, hall_p(_influence_values(gains) - boundary))
 
 
 def _lower_bound(gains: Gains, alpha: float) -> float:
-    return min(sign_flip_bound(gains, alpha), hall_bound(_influence(gains), alpha))
+    return min(sign_flip_bound(gains, alpha), hall_bound(_influence_values(gains), alpha))
 
 
 def hall_p(values: Floats) -> float:
@@ -87,7 +87,7 @@ def hall_p(values: Floats) -> float:
 
 
 def hall_bound(values: Floats, alpha: float) -> float:
-    """The lower bound that belongs to `hall_p`: the transformation inverts exactly."""
+    """The lower bound of the mean that belongs to `hall_p`: its transformation inverts exactly."""
     count = len(values)
     sd, skewness = _sd_and_skewness(values)
     if sd == 0:

@@ -8,10 +8,9 @@ Floats = NDArray[np.float64]
 
 
 class Gains(msgspec.Struct, frozen=True):
-    """How much better the candidate did than live, summed by cluster.
+    """The candidate's gains over live, summed by cluster: above 0 is better.
 
-    A gain is +1, 0 or -1 for exact match, and live's nats per reference token less the candidate's
-    for NLL: above 0 is better in both. `sizes` counts the items of each cluster.
+    `sizes` counts the items of each cluster.
     """
 
     sums: Floats

@@ -11,7 +11,7 @@ from scipy import special, stats
 
 from adaptd.daemon.stats.gains import Floats
 
-_EXACT_UP_TO = 1000  # items: 0.1 s there, and the score test's error is below its last digit beyond
+EXACT_UP_TO = 1000  # items: 0.1 s; beyond it the score test's error is below its last digit
 _NUISANCE_STEPS = 100
 
 
@@ -50,17 +50,20 @@ def difference_p(wins: float, losses: float, items: float, difference: float) ->
     """One-sided p that the candidate's share less live's is above `difference`, from -1 to 0.
 
     Exact up to 1,000 items: the probability of a table whose score is as large, at the share of
-    losses that makes it largest (Hsueh, Liu and Chen 2001, Biometrics 57:478). There fractions are
-    rounded against the candidate. Beyond, the score test.
+    losses that makes it largest (Hsueh, Liu and Chen 2001, Biometrics 57:478). Fractions are
+    rounded against the candidate there. Beyond, the score test.
     """
-    if items > _EXACT_UP_TO:
+    if items > EXACT_UP_TO:
         return float(stats.norm.sf(score_z(wins, losses, items, difference)))
     return _exact_p(int(wins), int(np.ceil(losses)), int(items), difference, upper=True)
 
 
 def shortfall_p(wins: float, losses: float, items: float, difference: float) -> float:
-    """The same for a candidate whose share is further below live's than `difference` allows."""
-    if items > _EXACT_UP_TO:
+    """One-sided p that the candidate's share is further below live's than `difference` allows.
+
+    Exact or by the score test, as `difference_p`.
+    """
+    if items > EXACT_UP_TO:
         return float(stats.norm.cdf(score_z(wins, losses, items, difference)))
     return _exact_p(int(np.ceil(wins)), int(losses), int(items), difference, upper=False)
 
@@ -85,7 +88,7 @@ def _exact_p(wins: int, losses: int, items: int, difference: float, *, upper: bo
 
 
 @lru_cache(maxsize=4)  # up to 8 MB each
-def _scores(items: int, difference: float) -> Floats:
+def _table_scores(items: int, difference: float) -> Floats:
     """Every table's score, [wins, losses]; NaN where wins and losses exceed the items."""
     count = np.arange(items + 1)
     scores = score_z(count[:, None], count[None, :], items, difference)
@@ -94,7 +97,7 @@ def _scores(items: int, difference: float) -> Floats:
 
 def _extreme_losses(items: int, difference: float, observed: float, *, upper: bool) -> np.ndarray:
     """For every number of wins, the most losses that are as good (upper) or better (lower)."""
-    scores = _scores(items, difference)
+    scores = _table_scores(items, difference)
     with np.errstate(invalid="ignore"):
         kept = scores >= observed - 1e-9 if upper else scores > observed + 1e-9
     return kept.sum(axis=1) - 1

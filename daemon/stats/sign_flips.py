@@ -1,7 +1,7 @@
 """Sign-flip permutation tests by cluster, computed exactly. Pure; no random numbers.
 
 Under "no difference" the names candidate and live can be swapped within any cluster, so each
-cluster's summed gain is as likely to have either sign. (Fisher 1935, The Design of Experiments,
+cluster's summed gain has either sign with equal chance. (Fisher 1935, The Design of Experiments,
 §21; for clusters Gail et al. 1996, Statistics in Medicine 15:1069.)
 """
 
@@ -25,7 +25,7 @@ def sign_flip_p(sums: Floats) -> float:
     least 2^14 steps where the sums are not whole numbers: the rounded sums keep their signs'
     symmetry, so the test stays exact.
     """
-    steps = _in_steps(sums)
+    steps = _round_to_steps(sums)
     ways = _subset_shares(np.abs(steps))
     observed = int(steps[steps > 0].sum())
     return min(float(ways[observed + 1 :].sum() + ways[observed] / 2), 1.0)
@@ -35,12 +35,12 @@ def sign_flip_bound(gains: Gains, alpha: float) -> float:
     """The lower confidence bound of the mean gain: the smallest mean that the test does not refuse.
 
     Inverts the test of `sums - mean * sizes`, whose p only rises with `mean`. Minus infinity where
-    even the most extreme arrangement of signs is likelier than alpha.
+    even the most extreme arrangement of signs has a chance above alpha.
     """
     if 0.5 ** (gains.clusters + 1) > alpha:
         return -inf
     high = gains.mean
-    low = high - _spread(gains)
+    low = high - _mean_spread(gains)
     while sign_flip_p(gains.sums - low * gains.sizes) > alpha:
         low -= 2 * (high - low)
     for _ in range(22):  # a millionth of the spread is enough
@@ -52,12 +52,12 @@ def sign_flip_bound(gains: Gains, alpha: float) -> float:
     return low
 
 
-def _spread(gains: Gains) -> float:
+def _mean_spread(gains: Gains) -> float:
     means = gains.sums / gains.sizes
     return max(float(np.ptp(means)), 1e-9) / sqrt(gains.clusters)
 
 
-def _in_steps(sums: Floats) -> np.ndarray:
+def _round_to_steps(sums: Floats) -> np.ndarray:
     total = float(np.abs(sums).sum())
     if total == 0:
         return np.zeros(len(sums), dtype=np.int64)

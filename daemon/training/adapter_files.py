@@ -1,7 +1,8 @@
-"""An adapter's directory: what is in it, its content hash, and how it is finished and checked.
+"""An adapter's directory: its files, its content hash, its seal and its check.
 
-The child writes it in the run directory under a name made of its content hash; the daemon numbers
-it and moves it to where it stays (D1). Neither is ever seen half done: each is one rename.
+The child writes the directory in the run directory, under a name made of the content hash; the
+daemon numbers the adapter and moves the directory to its place for good (D1). Each of the two steps
+is one rename, so nobody sees it half done.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ CONFIG = "adapter_config.json"
 PROBES = "probes.json"
 MANIFEST = "manifest.json"
 _STAGED = re.compile(r"^adapter-[0-9a-f]{16}$")
-# What decides the adapter's effect together with the weights. The rest of the config is provenance.
+# Settings that decide the adapter's effect together with the weights; the others are provenance.
 _EFFECTIVE = (
     "r",
     "lora_alpha",
@@ -36,7 +37,7 @@ _EFFECTIVE = (
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What an adapter is and came from. `files` holds the SHA-256 of each other file."""
+    """The content and the origin of an adapter. `files` holds the SHA-256 of each other file."""
 
     content_hash: str
     base_digest: str
@@ -54,21 +55,25 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def content_hash(weights: bytes, config: Mapping[str, Any]) -> str:
-    """SHA-256 over the weights file and what the config says about their effect, in hex."""
+    """SHA-256 over the weights file and the settings that decide its effect, in hex."""
     effective = {key: config[key] for key in _EFFECTIVE if config.get(key)}
     effective["target_modules"] = sorted(effective.get("target_modules", ()))
     canonical = json.dumps(effective, sort_keys=True, separators=(",", ":")).encode()
     return hashlib.sha256(hashlib.sha256(weights).digest() + canonical).hexdigest()
 
 
-def staged_name(hash_: str) -> str:
-    return f"adapter-{hash_[:16]}"
+def staged_name(digest: str) -> str:
+    return f"adapter-{digest[:16]}"
 
 
-def finish(temporary: Path, manifest: Manifest) -> Path:
-    """Seal a complete directory: manifest, everything on disk, read-only, then one rename.
+def seal_adapter(temporary: Path, manifest: Manifest) -> Path:
+    """Seal a complete directory and return its new path, beside `temporary`.
 
-    Returns where it lies now, beside `temporary`. Safe to repeat with the same content.
+    1. Write the manifest.
+    2. Put every file on the disk and make it read-only.
+    3. Rename the directory to its staged name.
+
+    Safe to repeat with the same content.
     """
     (temporary / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
     for file in temporary.iterdir():
@@ -83,8 +88,8 @@ def finish(temporary: Path, manifest: Manifest) -> Path:
     return target
 
 
-def staged(run_directory: Path) -> Path | None:
-    """The finished adapter that waits in a run directory, if there is one."""
+def find_staged(run_directory: Path) -> Path | None:
+    """The finished adapter that waits in a run directory, or None."""
     if not run_directory.is_dir():
         return None
     found = sorted(path for path in run_directory.iterdir() if _STAGED.match(path.name))
@@ -95,7 +100,7 @@ def check_files(directory: Path) -> Manifest:
     """Read every file again and compare it with the manifest.
 
     Raises:
-        AdaptdError: one is missing or not what was written.
+        AdaptdError: a file is missing or is not what was written.
     """
     try:
         manifest = msgspec.json.decode(read_regular(directory / MANIFEST), type=Manifest)
@@ -103,15 +108,15 @@ def check_files(directory: Path) -> Manifest:
         config = json.loads(read_regular(directory / CONFIG))
         whole = content_hash(read_regular(directory / WEIGHTS), config)
     except (OSError, ValueError, msgspec.MsgspecError) as error:
-        raise _damaged(directory, f"it cannot be read ({error})") from error
+        raise _damage_error(directory, f"it cannot be read ({error})") from error
     wrong = sorted(name for name, digest in manifest.files.items() if found[name] != digest)
     if wrong or whole != manifest.content_hash:
-        raise _damaged(directory, f"{', '.join(wrong) or WEIGHTS} is not what was written")
+        raise _damage_error(directory, f"{', '.join(wrong) or WEIGHTS} is not what was written")
     return manifest
 
 
 def tensor_names(directory: Path) -> list[str]:
-    """The names in the weights file's header; the tensors themselves are not read."""
+    """The names in the weights file's header. The tensors themselves are not read."""
     with open_regular(directory / WEIGHTS) as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
@@ -132,16 +137,16 @@ def highest_number(adapters: Path, model: str) -> int:
     )
 
 
-def place(staged_directory: Path | None, target: Path) -> None:
+def place_adapter(staged_directory: Path | None, target: Path) -> None:
     """Move a finished adapter to its name for good. Safe to repeat after the move.
 
     Raises:
-        AdaptdError: it is neither here nor there, or was damaged.
+        AdaptdError: it is in neither place, or was damaged.
         OSError: the disk refused; nothing moved.
     """
     if not target.exists():
         if staged_directory is None:
-            raise _damaged(target, "its files are gone")
+            raise _damage_error(target, "its files are gone")
         check_files(staged_directory)
         target.parent.mkdir(parents=True, exist_ok=True)
         staged_directory.rename(target)
@@ -150,5 +155,5 @@ def place(staged_directory: Path | None, target: Path) -> None:
     target.chmod(0o555)
 
 
-def _damaged(directory: Path, problem: str) -> AdaptdError:
+def _damage_error(directory: Path, problem: str) -> AdaptdError:
     return AdaptdError(f"adapter {directory.name}", problem, "Train it again")

@@ -1,7 +1,8 @@
-"""Which rows each step learns from, and to what length they are padded. Pure.
+"""The plan of a training: the rows of each step, and the length they are padded to. Pure.
 
-On a CPU every new tensor shape costs seconds (a kernel is built for it): padding each batch to its
-own longest row took 12 s a step where one fixed length took 2. So a job uses a few lengths only.
+On a CPU every new tensor shape costs seconds, because a kernel is built for it: padding each batch
+to its own longest row took 12 s a step where one fixed length took 2. So a job uses a few lengths
+only.
 """
 
 import random
@@ -20,7 +21,7 @@ class MicroBatch(msgspec.Struct, frozen=True):
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """One row: how many tokens it has, and how many of them are learnt."""
+    """The tokens of one row, and how many of them are learnt."""
 
     tokens: int
     targets: int
@@ -38,10 +39,9 @@ def plan_batches(
 ) -> list[tuple[MicroBatch, ...]]:
     """The micro-batches of every step, the same for the same arguments.
 
-    Rows are shuffled anew each time all have been seen. The rows of a step are sorted by length
-    before they are cut, so that short ones are not padded to the longest; the order within a step
-    does not change what is learnt. The last micro-batch of a step holds what is left, where the
-    batch is no multiple of the others' size.
+    1. Shuffle the rows anew each time all have been seen, and cut the order into steps.
+    2. Sort each step by length and cut it into micro-batches; the last of a step holds the rest.
+    3. Choose a few lengths, and pad each micro-batch to the shortest that holds it.
 
     Raises:
         ValueError: there are no rows.
@@ -49,26 +49,27 @@ def plan_batches(
     if not rows:
         raise ValueError("there are no rows to train on")
     order = _endless_order(len(rows), steps * batch, seed)
+    # Sorted, so that short rows are not padded to the longest of the step. The order within a step
+    # does not change what is learnt.
     cut = [
-        _cut(
+        _cut_rows(
             sorted(order[k * batch : (k + 1) * batch], key=lambda r: (rows[r].tokens, r)),
             micro_batch,
         )
         for k in range(steps)
     ]
-    longest = [max(rows[row].tokens for row in rows_) for step in cut for rows_ in step]
-    lengths = pad_lengths(longest, at_most=at_most_lengths, multiple=multiple)
-    padded = [
-        [(_fit(max(rows[r].tokens for r in part), lengths), part) for part in step] for step in cut
-    ]
-    widths = _widths(rows, padded)
+    parts = [[(max(rows[row].tokens for row in part), part) for part in step] for step in cut]
+    needed = [longest for step in parts for longest, _ in step]
+    lengths = pad_lengths(needed, at_most=at_most_lengths, multiple=multiple)
+    padded = [[(_fitting_length(most, lengths), part) for most, part in step] for step in parts]
+    widths = _target_widths(rows, padded)
     return [
         tuple(MicroBatch(part, length, widths[length]) for length, part in step) for step in padded
     ]
 
 
 def pad_lengths(needed: Sequence[int], *, at_most: int, multiple: int = 16) -> list[int]:
-    """The lengths, at most so many, that hold all of `needed` with the least padding. Ascending."""
+    """The `at_most` lengths that hold all of `needed` with the least padding, ascending."""
     rounded = [_round_up(length, multiple) for length in needed]
     choices = sorted(set(rounded))
     counts = [rounded.count(choice) for choice in choices]
@@ -80,7 +81,7 @@ def pad_lengths(needed: Sequence[int], *, at_most: int, multiple: int = 16) -> l
             for start in range(end):
                 cost, chosen = best[allowed - 1][start]
                 if start and not chosen:
-                    continue  # nothing holds the shorter ones
+                    continue  # no length holds the shorter ones
                 whole = cost + choices[end - 1] * sum(counts[start:end])
                 options.append((whole, (*chosen, choices[end - 1])))
             row.append(min(options))
@@ -98,12 +99,12 @@ def _endless_order(rows: int, wanted: int, seed: int) -> list[int]:
     return order[:wanted]
 
 
-def _cut(rows: list[int], micro_batch: int) -> list[tuple[int, ...]]:
+def _cut_rows(rows: list[int], micro_batch: int) -> list[tuple[int, ...]]:
     cuts = [*range(0, len(rows), micro_batch), len(rows)]
     return [tuple(rows[start:end]) for start, end in pairwise(cuts)]
 
 
-def _widths(
+def _target_widths(
     rows: Sequence[Shape], padded: list[list[tuple[int, tuple[int, ...]]]]
 ) -> dict[int, int]:
     widths: dict[int, int] = {}
@@ -114,7 +115,7 @@ def _widths(
     return widths
 
 
-def _fit(tokens: int, lengths: Sequence[int]) -> int:
+def _fitting_length(tokens: int, lengths: Sequence[int]) -> int:
     return next(length for length in lengths if length >= tokens)
 
 

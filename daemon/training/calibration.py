@@ -1,4 +1,4 @@
-"""Which number format this machine serves and trains in: measured once, kept with the machine."""
+"""The number format that this machine serves and trains in, measured once and kept with it."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ FILE = "calibration.json"
 AUTO = "auto"
 _LIMIT_S = 300.0  # importing torch on one busy core took 40 s
 _WORTH = 1.2  # a format other than the base's own must be so much faster: less is noise
-# They change what the same processor is fast in.
+# Each of these variables changes the formats that the same processor is fast in.
 _MASKS = (
     "ATEN_CPU_CAPABILITY",
     "CUDA_VISIBLE_DEVICES",
@@ -47,10 +47,10 @@ _measuring = threading.Lock()
 
 
 class Calibrator:
-    """Answers with this machine's calibration, measured where none holds. Blocking, thread-safe.
+    """This machine's calibration, measured where none holds. Blocking, thread-safe.
 
-    `path` is where it is kept. `python` is the interpreter that serves, None for this one, and
-    `on_cpu` whether its vLLM computes on the CPU.
+    `path` is the file that keeps it. `python` is the interpreter that serves, None for this one;
+    `on_cpu` is true where its vLLM computes on the CPU.
     """
 
     def __init__(
@@ -62,17 +62,18 @@ class Calibrator:
         self._on_cpu = on_cpu
 
     def known(self) -> Calibration | None:
-        """The calibration that is kept, if it is of this machine, interpreter and base."""
+        """The kept calibration, if it is of this machine, interpreter and base."""
         try:
             found = msgspec.json.decode(read_regular(self._path), type=Calibration)
-            return found if found.fingerprint == self._fingerprint(this_machine()) else None
+            is_ours = found.fingerprint == self._compute_fingerprint(this_machine())
+            return found if is_ours else None
         except (OSError, *NOT_DECODED):
             return None
 
     def ensure(self) -> Calibration:
-        """The one that is kept, else a new one: a few seconds, a minute on a busy core.
+        """The kept calibration, else a new one: a few seconds, a minute on a busy core.
 
-        Where nothing can be measured the base's own format is the answer, and nothing is kept.
+        Where nothing can be measured, the answer is the base's own format and nothing is kept.
 
         Raises:
             OSError: the base's config.json cannot be read, or the answer cannot be kept.
@@ -87,19 +88,19 @@ class Calibrator:
             return calibration
 
     def measure(self) -> Calibration:
-        """A new one, not kept. It has no fingerprint where nothing could be measured.
+        """A new calibration, not kept. Its fingerprint is empty where nothing could be measured.
 
         Raises:
             OSError: the base's config.json cannot be read.
         """
         machine, began = this_machine(), time.monotonic()
         own, weights = own_format(self._base_dir), weights_bytes(self._base_dir)
-        found = self._ask()
+        found = self._ask_child()
         problem = found.get("problem")
         fits = needed_bytes(weights, "float32") <= machine.memory_bytes
         dtype, reason = (own, problem) if problem else choose_format(own, found, float32_fits=fits)
         calibration = Calibration(
-            fingerprint="" if problem else self._fingerprint(machine),
+            fingerprint="" if problem else self._compute_fingerprint(machine),
             machine=machine,
             torch=_torch_version(self._python),
             dtype=dtype,
@@ -111,8 +112,8 @@ class Calibrator:
         _log.info("machine_calibrated", dtype=dtype, reason=reason, speeds=calibration.speeds)
         return calibration
 
-    def _ask(self) -> dict[str, Any]:
-        """What the child measured; `problem` says in words why it could not."""
+    def _ask_child(self) -> dict[str, Any]:
+        """The child's measurements, or under `problem` the reason in words that there are none."""
         device = "cpu" if self._on_cpu else "gpu"
         line = [str(self._python), "-m", "adaptd.daemon.training.worker.calibrate", device]
         try:
@@ -122,7 +123,7 @@ class Calibrator:
                 text=True,
                 timeout=_LIMIT_S,
                 check=False,
-                env=_environment(self._python),
+                env=_child_environment(self._python),
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             return {"problem": f"{self._python} could not measure ({error})"}
@@ -132,7 +133,7 @@ class Calibrator:
             said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             return {"problem": f"{self._python} could not measure ({said[:200]})"}
 
-    def _fingerprint(self, machine: Machine) -> str:
+    def _compute_fingerprint(self, machine: Machine) -> str:
         facts = {
             "machine": msgspec.to_builtins(machine),
             "on_cpu": self._on_cpu,
@@ -144,7 +145,7 @@ class Calibrator:
 
 
 class ServedFormat:
-    """The number format that training and evaluation follow: the one that is served."""
+    """The served number format, which training and evaluation follow."""
 
     def __init__(
         self,
@@ -153,10 +154,10 @@ class ServedFormat:
         started: Callable[[], str | None] = lambda: None,
         planned: Callable[[], str],
     ) -> None:
-        """`started` tells how a running server of ours was started, `planned` how one would be.
+        """`started` returns the format of the daemon's own running server, `planned` of its next.
 
-        Both may block; the first is asked where the host does not answer or does not say, the
-        second where no server runs.
+        Both may block. `started` is for a host that does not answer or does not name its format,
+        `planned` for the case that no server runs.
         """
         self._host = host
         self._started = started
@@ -172,9 +173,9 @@ class ServedFormat:
 
 
 def planned_format(setting: str, base_dir: Path, calibrator: Calibrator | None) -> str:
-    """What a server is started with, or presumably was. Blocking: it may measure the machine.
+    """The format that a server is started with. Blocking: it may measure the machine.
 
-    `calibrator` is None for a server that somebody else starts, which follows the base's format.
+    `calibrator` is None for a server that the operator starts, which follows the base's format.
     """
     if setting != AUTO:
         return setting
@@ -182,11 +183,11 @@ def planned_format(setting: str, base_dir: Path, calibrator: Calibrator | None) 
 
 
 def choose_format(own: str, found: Mapping[str, Any], *, float32_fits: bool) -> tuple[str, str]:
-    """The format to serve and train in, and why. Pure.
+    """The format to serve and train in, and the reason. Pure.
 
     `own` is the base's 16-bit format, `found` the answer of the measurement. On a CPU another one
     wins where it is 1.2 × faster: bfloat16, or float32 where its weights fit in memory. float16 is
-    never chosen for a base that was not made for it: its range is too small for some of them.
+    never chosen for a base of another format: its range is too small for some of them.
     """
     if "native_bf16" in found:
         if found["native_bf16"] or own == "float16":
@@ -204,7 +205,7 @@ def choose_format(own: str, found: Mapping[str, Any], *, float32_fits: bool) -> 
 
 
 def own_format(base_dir: Path) -> str:
-    """The 16-bit format of a base: its own, bfloat16 where it is none.
+    """The 16-bit format of a base: its own, or bfloat16 where its own has another size.
 
     Raises:
         OSError: config.json cannot be read.
@@ -230,7 +231,7 @@ def _stored_format(config: Mapping[str, Any]) -> str | None:
 
 
 def weights_bytes(base_dir: Path) -> int:
-    """Size of a base's weights in 16 bits, whatever they are stored in."""
+    """Size of a base's weights in 16 bits, for any stored format."""
     files = [*base_dir.glob("*.safetensors"), *base_dir.glob("*.bin")]
     stored = sum(path.stat().st_size for path in files)
     kept_in = _stored_format(_read_config(base_dir))
@@ -238,7 +239,7 @@ def weights_bytes(base_dir: Path) -> int:
 
 
 def _torch_version(python: Path) -> str:
-    """Empty where it cannot be told: such an interpreter measures nothing either."""
+    # Empty for an interpreter that cannot tell: it measures nothing either.
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         line = [str(python), "-c", _TORCH]
         done = subprocess.run(line, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
@@ -246,9 +247,9 @@ def _torch_version(python: Path) -> str:
     return ""
 
 
-def _environment(python: Path) -> dict[str, str]:
-    """Ours without ADAPTD_*. Another interpreter has adaptd installed; this one may run a tree."""
+def _child_environment(python: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ADAPTD_")}
+    # Another interpreter has adaptd installed; this one may run from a source tree.
     if str(python) == sys.executable:
         kept["PYTHONPATH"] = os.pathsep.join(
             filter(None, (str(IMPORT_ROOT), kept.get("PYTHONPATH")))

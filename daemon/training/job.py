@@ -13,8 +13,9 @@ JOB_FILE = "job.json"
 LOCK_FILE = "lock"
 LOG_FILE = "trainer.log"
 CHECKPOINTS = "checkpoints"
-PARENT_PID = "ADAPTD_PARENT_PID"  # the environment variable that names the daemon to die with
-PAUSED_FD = "ADAPTD_PAUSED_FD"  # and the open file that holds for how long the child was stopped
+PARENT_PID = "ADAPTD_PARENT_PID"  # environment variable: the daemon whose death ends the child
+PAUSED_FD = "ADAPTD_PAUSED_FD"  # environment variable: an open file with the time of all pauses
+FIRST_METHOD = "sft"  # of a job that names no method: releases before methods wrote none
 
 
 class Parent(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,11 +28,12 @@ class Parent(msgspec.Struct, frozen=True, kw_only=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a training child needs. The same job gives the same adapter on the same machine.
 
-    `targets` are module names without their path; `alpha` is LoRA's, so a change is scaled by
-    alpha / rank. One step learns from `batch` rows, `micro_batch` at a time. Rows longer than
-    `max_length` tokens are left out. `max_time_s` bounds all attempts together, without the time
-    for which the child was stopped. `dtype` is what the server runs in: of the base while training,
-    of the saved adapter, and of the probes.
+    `method` is the name of a training method (training/worker/methods). `targets` are module names
+    without their path; `alpha` is LoRA's, so a change is scaled by alpha / rank. One step learns
+    from `batch` rows, `micro_batch` at a time. Rows longer than `max_length` tokens are left out.
+    `max_time_s` bounds all attempts together, without the time for which the child was stopped.
+    `dtype` is the number format of the server: of the base while training, of the saved adapter,
+    and of the probes.
     """
 
     run_id: str
@@ -44,6 +46,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     train_path: str
     probes_path: str
     directory: str
+    method: str = FIRST_METHOD
     parent: Parent | None = None
     rank: int
     alpha: int
@@ -64,7 +67,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 class TrainingProgress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
     """One line while a child works. `phase`: loading, training, probing or publishing.
 
-    `tokens_per_s` is of the time in which the child ran; `eta_s` is wall time, pauses included.
+    `tokens_per_s` is over the time in which the child ran; `eta_s` is wall time, pauses included.
     """
 
     phase: str
@@ -77,7 +80,7 @@ class TrainingProgress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
-    """The last line of a child that trained: where its adapter waits to be numbered."""
+    """The last line of a child that trained. `path` is where its adapter waits for a number."""
 
     path: str
     content_hash: str
@@ -85,7 +88,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
-    """The last line of a child that could not."""
+    """The last line of a child that failed."""
 
     cause: FailureCause
     message: str
@@ -119,8 +122,8 @@ def encode_line(line: Line) -> bytes:
 
 
 def decode_line(line: bytes) -> Line | None:
-    """None for a line that is not ours: a child's output is never trusted to be clean."""
+    """The line, or None for output that is not a child's line."""
     try:
         return msgspec.json.decode(line, type=Line)
     except NOT_DECODED:
-        return None
+        return None  # a library may print to stdout before the child has redirected it

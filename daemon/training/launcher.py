@@ -1,4 +1,4 @@
-"""Starts a training child, reads its lines, and never leaves it behind."""
+"""The start of a training child, the reading of its lines, and its certain end."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from adaptd import IMPORT_ROOT
 from adaptd.daemon.domain.patience import Patience
-from adaptd.daemon.domain.processes import Work, group_members, work_of
+from adaptd.daemon.domain.processes import group_members, work_of
 from adaptd.daemon.domain.states import FailureCause
 from adaptd.daemon.training.job import (
     EXIT_LOCKED,
@@ -30,15 +30,15 @@ from adaptd.daemon.training.job import (
 )
 from adaptd.daemon.training.pauses import Pauses, Waiting
 
-STILL_S = 180.0  # no line, below a twentieth of a core, below 10 kB/s for so long: it hangs
-_PACE_S = 0.25  # how often a child that gives way is looked at
-_WORK_LOOK_S = 1.0  # and how often its work is: that reads the fields of each process
+STILL_S = 180.0  # a child hangs after no line, below 1/20 of a core and 10 kB/s, for so long
+_PACE_S = 0.25  # between two decisions on a child that gives way
+_WORK_CHECK_S = 1.0  # between two measurements of its work, which read the fields of each process
 OnProgress = Callable[[TrainingProgress], Awaitable[None]]
 Wanted = Callable[[], Awaitable[bool]]
 
 
 class KilledAt(NamedTuple):
-    """What a child had reported last where SIGKILL ended it, by whatever hand."""
+    """The last report of a child that SIGKILL ended, whoever sent it."""
 
     phase: str
     step: int
@@ -48,7 +48,7 @@ class KilledAt(NamedTuple):
 
 
 class TrainingError(Exception):
-    """A child ended without an adapter: expected, it becomes the run's state."""
+    """A child ended without an adapter. Expected: the error becomes the run's state."""
 
     def __init__(
         self, cause: FailureCause, message: str, *, killed_at: KilledAt | None = None
@@ -68,7 +68,7 @@ class CancelledRunError(Exception):
 
 
 class TrainingChild:
-    """A running child. Made by `start`."""
+    """A running child. Made by `start_child`."""
 
     def __init__(
         self,
@@ -92,12 +92,12 @@ class TrainingChild:
 
     @property
     def returncode(self) -> int | None:
-        """As of subprocess; None while it runs."""
+        """The exit code, as subprocess has it; None while the child runs."""
         return self._process.returncode
 
     @property
     def paused_s(self) -> float:
-        """The time for which it was stopped, so that requests are answered sooner."""
+        """The time for which the child was stopped, so that requests are answered sooner."""
         return self._pauses.total_s if self._pauses else 0.0
 
     async def result(
@@ -108,24 +108,47 @@ class TrainingChild:
         wanted: Wanted,
         still_s: float = STILL_S,
     ) -> Done:
-        """Wait for the child's last line, passing on the others.
+        """Wait for the child's last line, and pass on the others.
 
-        It may take as long as it moves: says a line, computes, reads or writes. `limit_s` only
-        bounds one that spins for ever. Neither counts the time for which it is stopped.
+        1. Read lines to the end of the output, and report progress.
+        2. After each line, or without one for a while: pause or resume, then check limits and
+           `wanted` (every `poll_s`).
+        3. Resume the child for good, and wait for its exit code under the same checks.
+        4. Return a `done` line with exit code 0; raise everything else.
 
-        `wanted` is asked every `poll_s`; a child no longer wanted is given up. It gives way to
-        requests from its first line on: by then the kernel ends it with the daemon, stopped or not.
+        A child may take any time while it moves: reports a line, computes, reads or writes.
+        `limit_s` only bounds a child that spins for ever. Neither counts the time of pauses.
 
         Raises:
-            TrainingError: it failed, was killed, stood still for `still_s`, or took longer than
-                `limit_s`.
+            TrainingError: the child failed, was killed, stood still for `still_s`, or took longer
+                than `limit_s`.
             LockedError: another child holds the run directory.
-            CancelledRunError: it is no longer wanted.
+            CancelledRunError: the child is no longer wanted.
         """
+        patience = Patience(still_s, clock=self._measure_running_s)
+
+        async def check_limits() -> None:
+            await self._check_limits(patience, limit_s, wanted)
+
+        last, reached = await self._read_lines(patience, on_progress, check_limits)
+        self._resume_child()
+        while (code := await self._wait_for_exit()) is None:
+            await check_limits()
+        if isinstance(last, Done) and code == 0:
+            return last
+        raise _end_error(last, code, reached)
+
+    async def _read_lines(
+        self,
+        patience: Patience,
+        on_progress: OnProgress,
+        check_limits: Callable[[], Awaitable[None]],
+    ) -> tuple[Line | None, KilledAt | None]:
+        """Read to the end of the output. Return the last line, and the last progress."""
         last: Line | None = None
         reached: KilledAt | None = None
-        patience, lines = Patience(still_s, clock=self._running_s), 0
-        while (raw := await self._raw_line()) != b"":
+        lines = 0
+        while (raw := await self._read_line()) != b"":
             lines += raw is not None
             patience.saw(lines=lines)
             line = decode_line(raw) if raw else None
@@ -134,18 +157,15 @@ class TrainingChild:
                 await on_progress(line)
             elif line is not None:
                 last = line
+            # Only after its first line: from then on the kernel ends the child with the daemon,
+            # stopped or not.
             if reached and self._pauses:
                 self._pauses.decide(self.pid)
-            await self._check(patience, limit_s, wanted)
-        self._resume()
-        while (code := await self._exit_code()) is None:
-            await self._check(patience, limit_s, wanted)
-        if isinstance(last, Done) and code == 0:
-            return last
-        raise _failure(last, code, reached)
+            await check_limits()
+        return last, reached
 
-    async def _raw_line(self) -> bytes | None:
-        """A line; b"" at the end of the output; None where there was none for a while."""
+    async def _read_line(self) -> bytes | None:
+        """A line; b"" at the end of the output; None without a line for a while."""
         assert self._process.stdout
         try:
             async with asyncio.timeout(min(self._poll_s, _PACE_S)):
@@ -153,21 +173,21 @@ class TrainingChild:
         except TimeoutError:
             return None
 
-    async def _exit_code(self) -> int | None:
-        """None where it has not ended for a while."""
+    async def _wait_for_exit(self) -> int | None:
+        """The exit code; None where the child has not ended after a while."""
         try:
             return await asyncio.wait_for(self._process.wait(), min(self._poll_s, _PACE_S))
         except TimeoutError:
             return None
 
-    async def _check(self, patience: Patience, limit_s: float, wanted: Wanted) -> None:
+    async def _check_limits(self, patience: Patience, limit_s: float, wanted: Wanted) -> None:
         if patience.waited_s > limit_s:
             problem = f"it did not end by itself within {limit_s:.0f} s"
             raise TrainingError(FailureCause.TIMEOUT, problem)
         now = self._clock()
         if now >= self._look_at:
-            self._look_at = now + min(_WORK_LOOK_S, patience.still_s / 4)
-            work = await asyncio.to_thread(self._work)
+            self._look_at = now + min(_WORK_CHECK_S, patience.still_s / 4)
+            work = await asyncio.to_thread(lambda: work_of(group_members(self.pid)))
             patience.saw(work=work and work.units(patience.still_s))
         if patience.is_over:
             raise TrainingError(FailureCause.TIMEOUT, f"it hangs: {patience.words}")
@@ -176,41 +196,38 @@ class TrainingChild:
             if not await wanted():
                 raise CancelledRunError
 
-    def _running_s(self) -> float:
-        """A clock that stands still while the child is stopped."""
+    def _measure_running_s(self) -> float:
+        """The time of a clock that stands still while the child is stopped."""
         return self._clock() - self.paused_s
 
-    def _work(self) -> Work | None:
-        return work_of(group_members(self.pid))
-
     async def stop(self) -> None:
-        """End the child's whole process group, first politely. Safe to repeat.
+        """End the child's whole process group, with SIGTERM and then SIGKILL. Safe to repeat.
 
-        SIGKILL follows whatever goes wrong before it, a cancellation too.
+        SIGKILL follows any error before it, a cancellation too.
         """
         if self._process.returncode is not None:
             return
         try:
-            self._signal(signal.SIGTERM)
-            self._resume()  # else the signal waits for ever
+            self._signal_group(signal.SIGTERM)
+            self._resume_child()  # a stopped child would not receive the signal
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._process.wait(), self._grace_s)
         finally:
             if self._process.returncode is None:
-                self._signal(signal.SIGKILL)  # it ends a stopped child too
+                self._signal_group(signal.SIGKILL)  # ends a stopped child too
                 await self._process.wait()
 
-    def _signal(self, signal_: signal.Signals) -> None:
+    def _signal_group(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal_)
+            os.killpg(self.pid, number)
 
-    def _resume(self) -> None:
+    def _resume_child(self) -> None:
         if self._pauses:
             self._pauses.resume(self.pid)
 
 
 @asynccontextmanager
-async def start(
+async def start_child(
     job: Job,
     *,
     python: Path | None = None,
@@ -220,12 +237,11 @@ async def start(
     waiting: Waiting | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[TrainingChild]:
-    """Write the job and start a child on it; leaving the block ends it.
+    """Write the job and start a child on it. The end of the block ends the child.
 
     `python` is the interpreter of the environment that has torch, None for this one. `command`
     replaces `python -m adaptd.daemon.training.worker`; the job file is its last argument.
-    `grace_s` lies between asking the child to end and ending it. With `waiting` it gives way to
-    requests.
+    `grace_s` lies between SIGTERM and SIGKILL. With `waiting` the child gives way to requests.
 
     Raises:
         TrainingError: the interpreter cannot be started.
@@ -237,7 +253,7 @@ async def start(
         pauses = Pauses(waiting, clock=clock) if waiting else None
         if pauses:
             stack.enter_context(contextlib.closing(pauses))
-        process = await _spawn([*words, str(path)], job, python, pauses)
+        process = await _spawn_process([*words, str(path)], job, python, pauses)
         child = TrainingChild(process, poll_s=poll_s, grace_s=grace_s, pauses=pauses, clock=clock)
         try:
             yield child
@@ -245,7 +261,7 @@ async def start(
             await child.stop()
 
 
-async def _spawn(
+async def _spawn_process(
     words: list[str], job: Job, python: Path | None, pauses: Pauses | None
 ) -> asyncio.subprocess.Process:
     told = {PAUSED_FD: str(pauses.descriptor)} if pauses else {}
@@ -256,9 +272,9 @@ async def _spawn(
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
-            start_new_session=True,  # a group of its own: Ctrl-C on the daemon is not for it
+            start_new_session=True,  # a group of its own, which Ctrl-C on the daemon does not reach
             cwd=job.directory,
-            env=_environment(python) | told,
+            env=_child_environment(python) | told,
             pass_fds=(pauses.descriptor,) if pauses else (),
         )
     except OSError as error:
@@ -267,20 +283,18 @@ async def _spawn(
         log.close()
 
 
-def _environment(python: Path | None) -> dict[str, str]:
-    """Ours without ADAPTD_*: settings and secrets are not the child's. It is told whom to die with.
-
-    Another interpreter has adaptd installed; this one may run from a source tree.
-    """
+def _child_environment(python: Path | None) -> dict[str, str]:
+    """This process's environment without ADAPTD_*, and with the daemon that the child dies with."""
+    # ADAPTD_* holds settings and secrets of the daemon.
     kept = {key: value for key, value in os.environ.items() if not key.startswith("ADAPTD_")}
-    if python is None:
+    if python is None:  # it may run from a source tree; another interpreter has adaptd installed
         kept["PYTHONPATH"] = os.pathsep.join(
             filter(None, (str(IMPORT_ROOT), kept.get("PYTHONPATH")))
         )
     return kept | {PARENT_PID: str(os.getpid())}
 
 
-def _failure(last: Line | None, code: int, reached: KilledAt | None) -> Exception:
+def _end_error(last: Line | None, code: int, reached: KilledAt | None) -> Exception:
     if isinstance(last, Failed):
         return TrainingError(last.cause, last.message)
     if code == EXIT_LOCKED:

@@ -1,4 +1,4 @@
-"""What vLLM refuses in a LoRA adapter: checked before training, and before it is offered. Pure.
+"""The rules by which vLLM refuses a LoRA adapter, checked before training and publication. Pure.
 
 Read from vLLM 0.32 (`lora/peft_helper.py`, `lora/lora_model.py`, `config/lora.py`).
 """
@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 _SIDES = ("lora_A.weight", "lora_B.weight")
-# Each of these changes what the adapter computes and is refused or silently left out by vLLM.
+# Each of these changes the adapter's effect, and vLLM refuses it or silently leaves it out.
 _UNSUPPORTED = (
     "use_dora",
     "lora_bias",
@@ -20,19 +20,19 @@ _UNSUPPORTED = (
     "use_qalora",
     "trainable_token_indices",
 )
-# These only set the first weights; PiSSA and its kin change the base as well.
+# These only set the first weights. PiSSA and its kin change the base as well.
 _PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 
 
 class ServedLora(msgspec.Struct, frozen=True, kw_only=True):
-    """What the server was started with: it serves nothing larger and no other module."""
+    """The limits that the server was started with: no larger rank and no other module."""
 
     max_rank: int
     targets: Collection[str]
 
 
 def config_problems(config: Mapping[str, Any], served: ServedLora) -> list[str]:
-    """Why the server would refuse an adapter_config.json; empty where it would not."""
+    """The reasons for which the server would refuse an adapter_config.json."""
     problems = [f"{name} is not supported by vLLM" for name in _UNSUPPORTED if config.get(name)]
     if config.get("bias", "none") != "none":
         problems.append(f"bias is {config['bias']!r}, vLLM takes only 'none'")
@@ -43,7 +43,7 @@ def config_problems(config: Mapping[str, Any], served: ServedLora) -> list[str]:
 
 
 def key_problems(keys: Collection[str], served: ServedLora) -> list[str]:
-    """Why the server would refuse these tensor names, or silently serve the base for them."""
+    """The reasons for which the server would refuse these tensors, or serve the base for them."""
     if not keys:
         return ["it holds no tensor: vLLM would load it and serve the base"]
     problems = []

@@ -1,4 +1,4 @@
-"""When a training child gives way to requests, and its stop signals. ADR 12."""
+"""The pauses of a training child that gives way to requests: the decision, the signals (ADR 12)."""
 
 import contextlib
 import os
@@ -10,17 +10,17 @@ import msgspec
 import structlog
 
 _log = structlog.get_logger(__name__)
-# Traffic is told about once a second, so a shorter run would often pass unseen.
+# Gateways report traffic about once a second, so a shorter run would often pass unseen.
 SHORTEST_RUN_S = 1.0
 LONGEST_PAUSE_S = 3.0
 LEAST_SHARE = SHORTEST_RUN_S / (SHORTEST_RUN_S + LONGEST_PAUSE_S)
-Waiting = Callable[[], int | None]  # requests being answered now; None where nobody knows
+Waiting = Callable[[], int | None]  # requests being answered now; None where it is unknown
 
 
 class PauseFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """A child now. `waiting` None: no gateway has told lately.
+    """A child at one moment. `waiting` is None where no gateway has reported lately.
 
-    `paused_s` is the length of the pause it is in, or of the last one; `ran_s` the time since then.
+    `paused_s` is the length of the present pause, or of the last one; `ran_s` the time since then.
     """
 
     waiting: int | None
@@ -30,10 +30,10 @@ class PauseFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def should_pause(facts: PauseFacts) -> bool:
-    """Say whether a child gives way now: while requests wait, but never for long.
+    """True while requests wait, but never for long.
 
-    A pause ends after LONGEST_PAUSE_S, and the run after it lasts at least a third of it, so
-    whatever the traffic a child runs at least LEAST_SHARE of the time.
+    A pause ends after LONGEST_PAUSE_S, and the run after it lasts at least a third of it, so under
+    any traffic a child runs at least LEAST_SHARE of the time.
     """
     if not facts.waiting:
         return False
@@ -44,15 +44,15 @@ def should_pause(facts: PauseFacts) -> bool:
 
 
 class Pauses:
-    """Stops and continues one child's process group, and tells it for how long it was stopped.
+    """Stops and continues one child's process group, and tells the child the sum of its pauses.
 
-    SIGSTOP acts at once: between micro-batches, where a child could look itself, lie seconds.
+    SIGSTOP acts at once, while a child itself could stop only between micro-batches: seconds apart.
     """
 
     def __init__(self, waiting: Waiting, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._waiting = waiting
         self._clock = clock
-        # In memory: a full disk must not keep a child from going on.
+        # In memory: a full disk must not keep a child stopped.
         self._told = os.fdopen(os.memfd_create("adaptd-paused"), "wb", buffering=0)
         self._is_paused = False
         self._since = clock() - SHORTEST_RUN_S
@@ -61,7 +61,7 @@ class Pauses:
 
     @property
     def descriptor(self) -> int:
-        """The child's copy is where it reads `total_s`: see worker/process.py."""
+        """The file that holds `total_s` for the child, which reads its copy (worker/process.py)."""
         return self._told.fileno()
 
     @property
@@ -70,7 +70,7 @@ class Pauses:
         return self._before_s + (self._clock() - self._since if self._is_paused else 0.0)
 
     def decide(self, group: int) -> None:
-        """Stop or continue the group, as the traffic of now asks for."""
+        """Stop or continue the group, by the traffic of now."""
         in_state_s = self._clock() - self._since
         facts = PauseFacts(
             waiting=self._waiting(),
@@ -79,14 +79,14 @@ class Pauses:
             ran_s=0.0 if self._is_paused else in_state_s,
         )
         if should_pause(facts) and not self._is_paused:
-            self._switch(group, signal.SIGSTOP)
+            self._switch_state(group, signal.SIGSTOP)
         elif not should_pause(facts):
             self.resume(group)
 
     def resume(self, group: int) -> None:
-        """Continue the group where it is stopped. Safe to repeat, and for one that has ended.
+        """Continue the group where it is stopped. Safe to repeat, and for a group that has ended.
 
-        Where the child cannot be told of the pause it goes on all the same.
+        A child that cannot be told of the pause continues all the same.
         """
         if not self._is_paused:
             return
@@ -94,15 +94,15 @@ class Pauses:
         self._before_s += self._last_s
         try:
             os.pwrite(self.descriptor, f"{self._before_s:020.3f}".encode(), 0)
-        except OSError as error:  # its max_time counts this pause until the next one tells the sum
+        except OSError as error:  # max_time counts this pause until the next one tells the sum
             _log.warning("pause_not_told", group=group, error=str(error))
         finally:
-            self._switch(group, signal.SIGCONT)
+            self._switch_state(group, signal.SIGCONT)
 
     def close(self) -> None:
         self._told.close()
 
-    def _switch(self, group: int, to: signal.Signals) -> None:
+    def _switch_state(self, group: int, to: signal.Signals) -> None:
         self._is_paused = to is signal.SIGSTOP
         self._since = self._clock()
         with contextlib.suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""From policy, snapshot and server to a job. Pure."""
+"""From policy, snapshot and server to a job. Stands alone as the pure core of the preparation."""
 
 import hashlib
 import math
@@ -13,12 +13,12 @@ from adaptd.daemon.training.job import Job, Parent
 from adaptd.daemon.training.lora_rules import ServedLora, config_problems
 from adaptd.daemon.wire.errors import RefusedError
 
-_CHECKPOINTS = 8  # a kill costs an eighth of the run at most …
-_MOST_STEPS_BETWEEN = 50  # … and of a long one far less
+_CHECKPOINTS = 8  # a kill costs an eighth of the run at most
+_MOST_STEPS_BETWEEN = 50  # and far less of a long run
 
 
-class Ground(msgspec.Struct, frozen=True, kw_only=True):
-    """What the server and this machine dictate. `dtype` is the one served, never `auto`.
+class GroundFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The facts of server and machine that a job has to follow. `dtype` is the served one.
 
     `largest_micro_batch` bounds the rows that go through the model together.
     """
@@ -34,7 +34,7 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     largest_micro_batch: int
 
 
-class ParentShape(msgspec.Struct, frozen=True, kw_only=True):
+class ParentFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The version to continue from, as its own files describe it."""
 
     name: str
@@ -49,19 +49,19 @@ def plan_job(
     run: Run,
     train: Train,
     snapshot: Snapshot,
-    ground: Ground,
+    ground: GroundFacts,
     *,
     directory: Path,
-    parent: ParentShape | None,
+    parent: ParentFacts | None,
 ) -> Job:
     """The job of a run: the same for the same run, policy version, snapshot, server and machine.
 
     Raises:
-        RefusedError: the server would not serve the result, or it cannot continue from the parent.
+        RefusedError: the server would not serve the result, or the parent does not fit.
     """
     targets = sorted(ground.served.targets)
     alpha = parent.alpha if parent else 2 * train.rank
-    _check(run, train, ground, parent)
+    _check_servable(run, train, ground, parent)
     rows = Path(snapshot.path).absolute()  # the child works in its run directory
     steps = train.steps or max(1, math.ceil(snapshot.train_rows * train.epochs / train.batch))
     return Job(
@@ -87,7 +87,7 @@ def plan_job(
         max_length=min(train.max_tokens, ground.max_model_len),
         max_time_s=train.max_time.total_seconds(),
         checkpoint_every=min(_MOST_STEPS_BETWEEN, max(1, steps // _CHECKPOINTS)),
-        seed=_seed(snapshot.content_hash, parent),
+        seed=_derive_seed(snapshot.content_hash, parent),
         threads=ground.threads,
         niceness=ground.niceness,
         dtype=ground.dtype,
@@ -95,18 +95,20 @@ def plan_job(
 
 
 def default_micro_batch(batch: int, *, largest: int) -> int:
-    """How many rows of a batch go through the model together: `largest` at most.
+    """The number of rows that go through the model together: `largest` at most.
 
-    The largest divisor of the batch, as micro-batches of two sizes cost a CPU further tensor
+    The largest divisor of the batch, because micro-batches of two sizes cost a CPU further tensor
     shapes. Where it is below half of `largest`, the batch is cut into as few parts as possible, all
-    of a size but the last: 13 rows into 7 and 6 for 8 at most.
+    of one size but the last: 13 rows into 7 and 6 for 8 at most.
     """
     divisor = max(size for size in range(1, largest + 1) if batch % size == 0)
     fewest_parts = math.ceil(batch / largest)
     return divisor if 2 * divisor >= largest else math.ceil(batch / fewest_parts)
 
 
-def _check(run: Run, train: Train, ground: Ground, parent: ParentShape | None) -> None:
+def _check_servable(
+    run: Run, train: Train, ground: GroundFacts, parent: ParentFacts | None
+) -> None:
     config = {"r": train.rank, "target_modules": sorted(ground.served.targets)}
     if problems := config_problems(config, ground.served):
         remedy = "Change train.rank in the policy, or start vLLM for it"
@@ -123,7 +125,7 @@ def _check(run: Run, train: Train, ground: Ground, parent: ParentShape | None) -
         raise RefusedError(f"run {run.run_id}", problem, "Set train.start_from: base in the policy")
 
 
-def _seed(snapshot_hash: str, parent: ParentShape | None) -> int:
-    """From what is learnt, not from the run: the same training twice gives the same adapter."""
+def _derive_seed(snapshot_hash: str, parent: ParentFacts | None) -> int:
+    # From the data, not from the run: the same training twice gives the same adapter.
     text = f"{snapshot_hash}:{parent.name if parent else ''}"
     return int(hashlib.sha256(text.encode()).hexdigest()[:7], 16)

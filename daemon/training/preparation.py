@@ -1,4 +1,4 @@
-"""Gathers what a run's job is made of: policy, snapshot, base and parent."""
+"""The parts of a run's job: policy, snapshot, base and parent."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from adaptd.daemon.store.lifecycle.snapshots import SnapshotStore
 from adaptd.daemon.training import adapter_files
 from adaptd.daemon.training.job import Job
 from adaptd.daemon.training.lora_rules import ServedLora
-from adaptd.daemon.training.plan import Ground, ParentShape, plan_job
+from adaptd.daemon.training.plan import GroundFacts, ParentFacts, plan_job
 from adaptd.daemon.wire.errors import RefusedError
 
 # 16 rows of 80 tokens took 0.9 GiB more than 8 on a CPU, and no less time.
@@ -24,7 +24,7 @@ LARGEST_MICRO_BATCH_CPU, LARGEST_MICRO_BATCH_GPU = 8, 16
 
 
 class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the operator decides.
+    """The operator's settings for training.
 
     `python` is the interpreter with torch, None for this one. `command` replaces the child's.
     """
@@ -38,7 +38,7 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True):
     niceness: int = 5
     largest_micro_batch: int = LARGEST_MICRO_BATCH_CPU
     tick_s: float = 1.0
-    store_progress_s: float = 1.0  # a fast trainer says more than anybody reads
+    store_progress_s: float = 1.0  # a fast trainer reports more than anybody reads
     command: Sequence[str] = ()
 
     @property
@@ -50,7 +50,7 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Preparation:
-    """Makes the same job for a run whenever it is asked, so that a restart can resume."""
+    """Makes jobs. A run's job is the same every time, so a restart can resume."""
 
     def __init__(
         self,
@@ -67,8 +67,12 @@ class Preparation:
         self._snapshots = snapshots
         self._book = book
 
-    async def job(self, run: Run) -> Job:
-        """Raises AdaptdError where a part is missing or the server would not serve the result."""
+    async def make_job(self, run: Run) -> Job:
+        """The job of a run.
+
+        Raises:
+            AdaptdError: a part is missing, or the server would not serve the result.
+        """
         version = self._book.version(run.model, run.policy_version)
         if run.snapshot_id is None:
             raise RefusedError(f"run {run.run_id}", "it has no snapshot", "Start another run")
@@ -77,17 +81,17 @@ class Preparation:
             run,
             version.policy.train,
             snapshot,
-            await self._ground(version.policy.base),
+            await self._gather_ground(version.policy.base),
             directory=self._settings.directory(run),
-            parent=await self._parent(run.start_from) if run.start_from else None,
+            parent=await self._read_parent(run.start_from) if run.start_from else None,
         )
 
-    async def _ground(self, base: str) -> Ground:
+    async def _gather_ground(self, base: str) -> GroundFacts:
         settings = self._settings
         if (directory := settings.bases.get(base)) is None:
             remedy = "Name its directory in the setting bases"
             raise RefusedError(f"base {base}", "it is not known", remedy)
-        return Ground(
+        return GroundFacts(
             base=base,
             base_dir=str(directory.absolute()),
             base_digest=await asyncio.to_thread(base_digest, directory),
@@ -99,12 +103,12 @@ class Preparation:
             largest_micro_batch=settings.largest_micro_batch,
         )
 
-    async def _parent(self, name: str) -> ParentShape:
+    async def _read_parent(self, name: str) -> ParentFacts:
         row = await self._adapters.get(name)
         path = Path(row.path)  # absolute, as it was stored
         await asyncio.to_thread(adapter_files.check_files, path)
         config = await asyncio.to_thread(read_json, path / adapter_files.CONFIG)
-        return ParentShape(
+        return ParentFacts(
             name=name,
             path=row.path,
             base_digest=row.base_digest,

@@ -1,4 +1,4 @@
-"""From an adapter that waits in a run directory to a numbered version that stays."""
+"""The publication of a finished adapter: from the run directory to a numbered version."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,12 @@ _ACTOR = "training"
 
 
 class Publication:
-    """The row first, then the rename, then the run's state: a restart repeats what is left."""
+    """Publishes adapters in steps that a restart can repeat.
+
+    1. Check the adapter against the server's rules and write its row, with its number.
+    2. Move its directory to its place for good.
+    3. Move the run to `trained`.
+    """
 
     def __init__(
         self, settings: TrainerSettings, *, runs: RunStore, adapters: AdapterStore
@@ -32,36 +37,39 @@ class Publication:
         self._runs = runs
         self._adapters = adapters
 
-    async def waiting(self, run: Run) -> Path | None:
-        """The finished adapter in the run's directory."""
-        return await asyncio.to_thread(adapter_files.staged, self._settings.directory(run))
+    async def find_staged(self, run: Run) -> Path | None:
+        """The finished adapter in the run's directory, or None."""
+        return await asyncio.to_thread(adapter_files.find_staged, self._settings.directory(run))
 
     async def publish(self, run: Run) -> None:
-        """Number the adapter, move it where it stays, and the run to `trained`.
+        """Number the adapter, move it to its place, and move the run to `trained`.
 
         Raises:
-            AdaptdError: it is damaged, vLLM would refuse it, or the run was cancelled.
+            AdaptdError: the adapter is damaged, vLLM would refuse it, or the run was cancelled.
             OSError: the disk refused.
         """
-        staged = await self.waiting(run)
-        row = await (self._adapters.get(run.adapter) if run.adapter else self._number(run, staged))
+        staged = await self.find_staged(run)
+        if run.adapter:
+            row = await self._adapters.get(run.adapter)
+        else:
+            row = await self._add_version(run, staged)
         try:
-            await asyncio.to_thread(adapter_files.place, staged, Path(row.path))
-            await self._finish(run, row)
+            await asyncio.to_thread(adapter_files.place_adapter, staged, Path(row.path))
+            await self._finish_run(run, row)
         except (AdaptdError, OSError) as error:
-            await self._withdraw(row, str(error))
+            await self._retire_version(row, str(error))
             raise
 
     async def tidy(self, run: Run) -> None:
-        """Remove what a run that is over no longer needs. Its job and log stay."""
+        """Remove checkpoints and cache of a run that is over. Its job and log stay."""
         directory = self._settings.directory(run)
         for name in (CHECKPOINTS, "cache"):
             await asyncio.to_thread(shutil.rmtree, directory / name, ignore_errors=True)
 
-    async def _number(self, run: Run, staged: Path | None) -> AdapterRow:
+    async def _add_version(self, run: Run, staged: Path | None) -> AdapterRow:
         if staged is None:
             raise RefusedError(f"run {run.run_id}", "its adapter is gone", "Start another run")
-        manifest = await asyncio.to_thread(self._checked, staged)
+        manifest = await asyncio.to_thread(self._check_staged, staged)
         folder = self._settings.adapters
         found = await asyncio.to_thread(adapter_files.highest_number, folder, run.model)
         origin = Origin(
@@ -76,8 +84,8 @@ class Publication:
             run.model, origin, folder=folder, found=found, actor=_ACTOR, now=now
         )
 
-    def _checked(self, staged: Path) -> Manifest:
-        """What the child made, read again with the server's rules in hand."""
+    def _check_staged(self, staged: Path) -> Manifest:
+        """Read the child's adapter again, and check it against the server's rules."""
         manifest = adapter_files.check_files(staged)
         served = self._settings.served
         problems = config_problems(read_json(staged / adapter_files.CONFIG), served)
@@ -87,7 +95,7 @@ class Publication:
             raise RefusedError(f"adapter {staged.name}", problems[0], remedy)
         return manifest
 
-    async def _finish(self, run: Run, row: AdapterRow) -> None:
+    async def _finish_run(self, run: Run, row: AdapterRow) -> None:
         manifest = await asyncio.to_thread(adapter_files.check_files, Path(row.path))
         await self._runs.move(
             run.run_id,
@@ -99,6 +107,6 @@ class Publication:
         )
         _log.info("adapter_trained", run=run.run_id, adapter=row.name)
 
-    async def _withdraw(self, row: AdapterRow, reason: str) -> None:
-        with contextlib.suppress(RefusedError):  # already in use: then it is not ours to withdraw
+    async def _retire_version(self, row: AdapterRow, reason: str) -> None:
+        with contextlib.suppress(RefusedError):  # a version already in use stays in use
             await self._adapters.move(row.name, AdapterState.RETIRED, actor=_ACTOR, reason=reason)

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from adaptd.daemon.domain.erasures import Forgetting
-from adaptd.daemon.domain.reingestion import RereadingPort
+from adaptd.daemon.domain.ports import ErasurePort, RereadingPort
 from adaptd.daemon.store.ingest.dead_letters import DeadLetterStore
 from adaptd.daemon.store.lifecycle.adapters import AdapterStore
 from adaptd.daemon.store.lifecycle.rollouts import RolloutStore
@@ -32,4 +31,4 @@ class Backend:
     operator: Operator
     reingestion: RereadingPort
     upkeep: Upkeep
-    forgetting: Forgetting
+    forgetting: ErasurePort

@@ -1,1 +1,1 @@
-"""What travels between applications, gateway, daemon and trainer. Part of the base install."""
+"""Values that travel between applications, gateway, daemon and trainer; in the base install."""

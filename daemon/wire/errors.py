@@ -1,4 +1,4 @@
-"""Errors a person may see: where, what was found, what to do."""
+"""Errors that people may see: where, problem, remedy."""
 
 from adaptd.daemon.wire.texts import encodable
 
@@ -6,13 +6,13 @@ _SENTENCE_ENDS = (".", "?", "!", "…")
 
 
 def join_sentences(*parts: str) -> str:
-    """Parts as sentences, each exactly as given; one that ends already gets no full stop."""
+    """Join parts as sentences, each as given; one that ends already gets no full stop."""
     ended = (part if part.endswith(_SENTENCE_ENDS) else f"{part}." for part in parts if part)
     return " ".join(ended)
 
 
 class AdaptdError(Exception):
-    """Anything adaptd refuses or cannot do, told without a stack trace.
+    """Anything adaptd refuses or cannot do, shown without a stack trace.
 
     The message reads `where: problem. remedy.`; code reads the fields. All of them can be written
     as UTF-8, whatever they quote.
@@ -43,23 +43,23 @@ class StoreFullError(StoreError):
 
 
 class StoreShortError(StoreError):
-    """Memory was short, or somebody else wrote. Nothing was stored; soon tried again, it may be."""
+    """Out of memory or a write conflict. Nothing was stored; retried shortly."""
 
 
 class HaltError(AdaptdError):
-    """Ingestion met something only a person may decide. Stored as `halted`, exit code 70."""
+    """Ingestion met a case that a person must decide. Stored as `halted`, exit code 70."""
 
 
 class ChainError(HaltError):
-    """Chunks came out of order, so records between them would be lost. Reading again mends it."""
+    """Chunks came out of order, so records between them would be lost. Reading again helps."""
 
 
 class FreshStartError(HaltError):
-    """Only a new process helps, and it may read on: exit code 70, nothing is stored as halted."""
+    """Only a new process helps, and it may read on: exit code 70, without a stored halt."""
 
 
 class AwayError(AdaptdError):
-    """Somebody we need does not answer just now. Worth trying again."""
+    """A needed server does not answer just now. A retry may succeed."""
 
 
 class HostError(AdaptdError):
@@ -79,24 +79,24 @@ class RefusedError(AdaptdError):
 
 
 class NotPermittedError(RefusedError):
-    """The token does not reach so far. Over HTTP: 403."""
+    """The token lacks the right. Over HTTP: 403."""
 
 
 class TooLargeError(RefusedError):
-    """More was sent at once than is taken. Over HTTP: 413."""
+    """The body is larger than the limit. Over HTTP: 413."""
 
 
 class MalformedError(RefusedError):
-    """What was sent cannot be read at all. Over HTTP: 400."""
+    """The body cannot be read at all. Over HTTP: 400."""
 
 
 class UnknownEncodingError(RefusedError):
-    """It was sent in an encoding that is not taken. Over HTTP: 415."""
+    """The body has an unknown encoding. Over HTTP: 415."""
 
 
 class TooSlowError(RefusedError):
-    """It did not arrive in time. Over HTTP: 408."""
+    """The body did not arrive in time. Over HTTP: 408."""
 
 
 class BusyError(RefusedError):
-    """Too much waits already; the same may be sent again. Over HTTP: 429 with Retry-After."""
+    """Too much waits already; send the same again later. Over HTTP: 429 with Retry-After."""

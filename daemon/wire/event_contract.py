@@ -1,6 +1,6 @@
 """JSON Schemas and the AsyncAPI document of the events, made from their types.
 
-`python -m adaptd.daemon.wire.event_contract` writes docs/events/. Stands alone: nothing that runs
+`python -m adaptd.daemon.wire.event_contract` writes docs/events/. It stands alone: no other process
 needs it.
 """
 
@@ -25,7 +25,7 @@ from adaptd.daemon.wire.events import (
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "events"
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
-# The fields each kind needs beyond those of every piece of feedback; `daemon.wire.feedback` checks.
+# Fields that each kind needs beyond those of all feedback; `daemon.wire.feedback` checks them.
 _TEXT = {"type": "string", "pattern": r"\S"}
 _STRING = {"type": "string"}
 _FILLED = {"type": "object", "minProperties": 1}
@@ -55,14 +55,19 @@ _KINDS: dict[str, dict[str, Any]] = {
     "comment": {"required": ["text"], "properties": {"text": _TEXT}},
 }
 
+_TOPICS = {
+    "interactions": (INTERACTIONS_TOPIC, "interaction"),
+    "feedback": (FEEDBACK_TOPIC, "feedback"),
+}  # and the kind of event in each
+
 
 def interaction_schema() -> dict[str, Any]:
-    """JSON Schema of one interaction. Unknown fields are allowed and kept in `extra`."""
+    """Make the JSON Schema of one interaction. Unknown fields are kept in `extra`."""
     return _schema_of(Interaction)
 
 
 def feedback_schema() -> dict[str, Any]:
-    """JSON Schema of one piece of feedback, with what each kind needs."""
+    """Make the JSON Schema of one piece of feedback, with the fields that each kind needs."""
     schema = _schema_of(Feedback)
     schema["allOf"] = [
         {"if": {"properties": {"kind": {"const": kind}}, "required": ["kind"]}, "then": needs}
@@ -71,57 +76,55 @@ def feedback_schema() -> dict[str, Any]:
     return schema
 
 
-def asyncapi() -> dict[str, Any]:
-    """AsyncAPI 3 document of the topics."""
-    schemas = {"interaction": interaction_schema(), "feedback": feedback_schema()}
-    topics = {"interactions": INTERACTIONS_TOPIC, "feedback": FEEDBACK_TOPIC}
-    kinds = {"interactions": "interaction", "feedback": "feedback"}
-    channels = {
+def asyncapi_document() -> dict[str, Any]:
+    """Make the AsyncAPI 3 document of the topics."""
+    actions = dict.fromkeys(_TOPICS, "receive") | {"dead_letters": "send"}
+    return {
+        "asyncapi": "3.0.0",
+        "info": {"title": "adaptd events", "version": __version__},
+        "defaultContentType": "application/json",
+        "channels": _make_channels(),
+        "operations": {
+            f"{action}_{name}": {"action": action, "channel": {"$ref": f"#/channels/{name}"}}
+            for name, action in actions.items()
+        },
+        "components": {"messages": _make_messages()},
+    }
+
+
+def _make_channels() -> dict[str, Any]:
+    channels: dict[str, Any] = {
         name: {
             "address": topic,
             "messages": {
-                kinds[name]: {"$ref": f"#/components/messages/{kinds[name]}"},
-                f"{kinds[name]}_batch": {"$ref": f"#/components/messages/{kinds[name]}_batch"},
+                each: {"$ref": f"#/components/messages/{each}"} for each in (kind, f"{kind}_batch")
             },
         }
-        for name, topic in topics.items()
+        for name, (topic, kind) in _TOPICS.items()
     }
     channels["dead_letters"] = {
         "address": DEAD_LETTERS_TOPIC,
         "messages": {"dead_letter": {"$ref": "#/components/messages/dead_letter"}},
     }
+    return channels
+
+
+def _make_messages() -> dict[str, Any]:
     messages: dict[str, Any] = {
         "dead_letter": {
             "summary": "The bytes of a message that could not be used, as they came.",
             "payload": {},
         }
     }
+    schemas = {"interaction": interaction_schema(), "feedback": feedback_schema()}
     for kind, schema in schemas.items():
-        messages[kind] = _message({"$ref": f"{kind}.schema.json"}, schema["description"])
-        messages[f"{kind}_batch"] = _message(_batch_of(kind), f"Up to {MAX_BATCH} in one message.")
-    return {
-        "asyncapi": "3.0.0",
-        "info": {"title": "adaptd events", "version": __version__},
-        "defaultContentType": "application/json",
-        "channels": channels,
-        "operations": {
-            **{
-                f"receive_{name}": {
-                    "action": "receive",
-                    "channel": {"$ref": f"#/channels/{name}"},
-                }
-                for name in topics
-            },
-            "send_dead_letters": {
-                "action": "send",
-                "channel": {"$ref": "#/channels/dead_letters"},
-            },
-        },
-        "components": {"messages": messages},
-    }
+        messages[kind] = _make_message({"$ref": f"{kind}.schema.json"}, schema["description"])
+        batch = _make_message(_make_batch(kind), f"Up to {MAX_BATCH} in one message.")
+        messages[f"{kind}_batch"] = batch
+    return messages
 
 
-def _message(payload: dict[str, Any], summary: str) -> dict[str, Any]:
+def _make_message(payload: dict[str, Any], summary: str) -> dict[str, Any]:
     header = {"type": "string", "description": "hex HMAC-SHA256 of the value, set by a gateway"}
     return {
         "summary": summary.split("\n", maxsplit=1)[0],
@@ -130,7 +133,7 @@ def _message(payload: dict[str, Any], summary: str) -> dict[str, Any]:
     }
 
 
-def _batch_of(kind: str) -> dict[str, Any]:
+def _make_batch(kind: str) -> dict[str, Any]:
     items = {"$ref": f"{kind}.schema.json"}
     batch = {"type": "array", "minItems": 1, "maxItems": MAX_BATCH, "items": items}
     return {"type": "object", "required": ["batch"], "properties": {"batch": batch}}
@@ -144,17 +147,17 @@ def _schema_of(event: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def documents() -> dict[str, str]:
-    """Name → content of every file in docs/events/."""
+    """Make the content of every file in docs/events/, by name."""
     made = {
         "interaction.schema.json": interaction_schema(),
         "feedback.schema.json": feedback_schema(),
-        "asyncapi.json": asyncapi(),
+        "asyncapi.json": asyncapi_document(),
     }
     return {name: json.dumps(value, indent=2) + "\n" for name, value in made.items()}
 
 
 def main() -> None:
-    """Write them to the folder given, or to docs/events/."""
+    """Write the files to the folder given, or to docs/events/."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in documents().items():

@@ -1,4 +1,4 @@
-"""The event contract: what travels in Kafka and through POST /v1/events. See docs/events.md.
+"""The event contract: events in Kafka and in POST /v1/events. See docs/events.md.
 
 One JSON object an event, or `{"batch": [event, ...]}`. Times are RFC 3339 with an offset. Field
 names are also the column names that policies use.
@@ -18,7 +18,7 @@ MAX_BATCH = 10_000  # a 5 MB batch of `1,1,1…` would otherwise become 2.5 M de
 SIGNATURE_HEADER = "adaptd-signature"  # Kafka header: hex HMAC-SHA256 of the value, see signing.py
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
-ChoiceIndex = Annotated[int, msgspec.Meta(ge=0, lt=1024)]  # which of the answers of one request
+ChoiceIndex = Annotated[int, msgspec.Meta(ge=0, lt=1024)]  # of the answers to one request
 AwareTime = Annotated[datetime, msgspec.Meta(tz=True)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -27,6 +27,7 @@ ArmName = Literal["live", "canary", "holdback", "shadow"]
 UnitKind = Literal["conversation", "request", "user"]
 Source = Literal["user", "agent", "reviewer", "system"]
 FeedbackKind = Literal["rating", "correction", "preference", "label", "metric", "comment"]
+JudgingKind = Literal["correction", "rating"]  # they judge an answer: trained on, watched by guards
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -37,9 +38,9 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
 class Interaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One request and its answer, failed and aborted ones too.
 
-    `adapter` None means the base answered. `request` is as rendered: messages, prompt or input,
-    tools, response format, template arguments. `choices` are full messages with finish reasons.
-    `texts` is "dropped" where the gateway had to leave request and choices out.
+    `adapter` None means that the base answered. `request` is as rendered: messages, prompt or
+    input, tools, response format, template arguments. `choices` are full messages with finish
+    reasons. `texts` is "dropped" where the gateway had to leave request and choices out.
     """
 
     schema: Literal["adaptd.interaction/1"] = INTERACTION_SCHEMA
@@ -71,7 +72,7 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class Feedback(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What somebody thought of one answer.
+    """One judgement of one answer.
 
     rating: `value` -1 or 1, or a number with `scale` [min, max]. correction: `text` or a full
     `message`. preference: `chosen` and `rejected`. label, metric: `name` and `value`. comment:
@@ -98,5 +99,5 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def encode_event(event: Interaction | Feedback) -> bytes:
-    """JSON of an event with its schema, which msgspec leaves out because it is a default."""
+    """Encode an event as JSON with its schema, a default that msgspec leaves out."""
     return b'{"schema":"%b",%b' % (event.schema.encode(), msgspec.json.encode(event)[1:])

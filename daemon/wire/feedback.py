@@ -1,4 +1,4 @@
-"""What a piece of feedback must hold, by kind, and a rating's place on -1 to 1. Pure.
+"""Rules of feedback: contents by kind, a rating's place on -1 to 1, negative feedback. Pure.
 
 The one definition for every door: the gateway, POST /v1/events, Kafka, and imported files.
 """
@@ -12,24 +12,24 @@ RATING_OUT_OF_RANGE = "rating_out_of_range"
 
 
 class Unusable(NamedTuple):
-    """Why feedback says nothing that can be used: a word to count by, and more of it."""
+    """Reason why feedback cannot be used, as a word to count by, and its detail."""
 
     reason: str
     detail: str
 
 
 def problem_with(feedback: Any) -> Unusable | None:
-    """Why it says nothing that can be used, or None where it does.
+    """Explain why feedback cannot be used; None where it can.
 
     `feedback` is a `Feedback`, or has its fields.
     """
-    if (missing := _missing(feedback)) is not None:
+    if (missing := _name_missing(feedback)) is not None:
         return Unusable(INCOMPLETE, f"a {feedback.kind} needs {missing}")
-    return _rating_problem(feedback) if feedback.kind == "rating" else None
+    return _check_rating(feedback) if feedback.kind == "rating" else None
 
 
 def scaled_rating(feedback: Any) -> float:
-    """The place from -1 to 1 of a rating without a problem: where its scale puts it."""
+    """Return the place from -1 to 1 of a rating without a problem, by its scale."""
     if feedback.scale is None:
         return feedback.value
     low, high = feedback.scale
@@ -38,25 +38,34 @@ def scaled_rating(feedback: Any) -> float:
     return min(max(2 * share - 1, -1.0), 1.0)
 
 
-def _missing(feedback: Any) -> str | None:
+def is_negative(kind: str, value: float | None) -> bool:
+    """Say whether feedback judges an answer badly: a correction, or a rating below 0.
+
+    `value` is a rating's place from -1 to 1. SQL counts by the same rule, for guard and triggers.
+    """
+    return kind == "correction" or (kind == "rating" and value is not None and value < 0)
+
+
+def _name_missing(feedback: Any) -> str | None:
+    missing: str | None = None
     match feedback.kind:
         case "rating" if not isinstance(feedback.value, float):
-            return "a number as value"
+            missing = "a number as value"
         case "correction" if not (feedback.text or "").strip() and not feedback.message:
-            return "text or message"
+            missing = "text or message"
         case "preference" if feedback.chosen is None or feedback.rejected is None:
-            return "chosen and rejected"
+            missing = "chosen and rejected"
         case "label" if feedback.name is None or feedback.value is None:
-            return "name and value"
+            missing = "name and value"
         case "metric" if feedback.name is None or not isinstance(feedback.value, float):
-            return "name and a number as value"
+            missing = "name and a number as value"
         case "comment" if not (feedback.text or "").strip():
-            return "text"
-    return None
+            missing = "text"
+    return missing
 
 
-def _rating_problem(feedback: Any) -> Unusable | None:
-    """Without a scale a rating is -1 or 1; with one it lies on it."""
+def _check_rating(feedback: Any) -> Unusable | None:
+    # Without a scale a rating is -1 or 1; with one it lies on the scale.
     value: float = feedback.value
     if feedback.scale is None:
         if value in (-1, 1):

@@ -1,4 +1,4 @@
-"""Names that callers choose, made safe to keep beside those of other tenants."""
+"""Names chosen by callers, made safe to store beside those of other tenants."""
 
 import hashlib
 
@@ -6,11 +6,11 @@ MAX_NAME = 128  # letters of an id in an event
 
 
 def own_name(tenant: str, name: str) -> str:
-    """A name of a tenant's choice that no other tenant can choose: `tenant:name`.
+    """Qualify a tenant's name as `tenant:name`, which no other tenant can choose.
 
     The same name gives the same result; one that gets too long ends in a hash of all of it.
-    Tenants hold no colon, so the first one always divides.
     """
+    # A tenant's name holds no colon, so the first colon always divides.
     whole = f"{tenant}:{name}"
     if len(whole) <= MAX_NAME:
         return whole

@@ -1,4 +1,4 @@
-"""Decompression with a hard limit on what comes out: a few kB may hold gigabytes of nothing."""
+"""Decompression with a hard limit on the output: a few kB may hold gigabytes of nothing."""
 
 import zlib
 from collections.abc import Callable, Iterator
@@ -8,13 +8,13 @@ import zstandard
 
 from adaptd.daemon.wire.errors import MalformedError, TooLargeError
 
-_STEP_BYTES = 256 << 10  # gzip: at most this much comes out at once
-_GZIP_PIECE_BYTES = 64 << 10  # so much goes in at once
-_ZSTD_PIECE_BYTES = 1 << 10  # 4 bytes become 128 KiB at the worst
-# Empty ones take 9 to 20 bytes and tens of µs each, so that 1 MB of them would take seconds.
+_STEP_BYTES = 256 << 10  # gzip: output at once, at most
+_GZIP_PIECE_BYTES = 64 << 10  # input at once
+_ZSTD_PIECE_BYTES = 1 << 10  # input at once: 4 bytes become 128 KiB at the worst
+# Empty members take 9 to 20 bytes and tens of µs each, so 1 MB of them would take seconds.
 _MOST_MEMBERS = 4_096
 _GZIP_WINDOW = 31  # zlib: a gzip header is expected
-_ZSTD_WINDOW_BYTES = 8 << 20  # a frame may ask for gigabytes; this is what RFC 8878 wants supported
+_ZSTD_WINDOW_BYTES = 8 << 20  # a frame may ask for gigabytes; RFC 8878 wants this much supported
 
 ENCODINGS = ("gzip", "zstd")
 _Make = Callable[[], Any]
@@ -23,11 +23,11 @@ BROKEN = (zlib.error, zstandard.ZstdError, EOFError)
 
 
 def inflate(body: bytes, encoding: str, *, limit_bytes: int) -> bytes:
-    """The content of a body, of one of `ENCODINGS`.
+    """Decompress a body in one of `ENCODINGS`.
 
     Raises:
-        TooLargeError: there is more than `limit_bytes` of it.
-        MalformedError: it is no such stream, or ends too early.
+        TooLargeError: the content has more than `limit_bytes`.
+        MalformedError: the body is no such stream, or ends too early.
     """
     out = bytearray()
     try:
@@ -45,11 +45,11 @@ def inflate(body: bytes, encoding: str, *, limit_bytes: int) -> bytes:
 
 
 def pieces(body: bytes, encoding: str) -> Iterator[bytes]:
-    """The content part by part, a few MiB at the most at once. Raises one of `BROKEN`."""
-    return _gzip_parts(body) if encoding == "gzip" else _zstd_parts(body)
+    """Yield the content part by part, a few MiB at most at once. Raises one of `BROKEN`."""
+    return _split_gzip(body) if encoding == "gzip" else _split_zstd(body)
 
 
-def _gzip_parts(body: bytes) -> Iterator[bytes]:
+def _split_gzip(body: bytes) -> Iterator[bytes]:
     def take(stream: Any, piece: memoryview | bytes) -> Iterator[bytes]:
         while True:
             part = stream.decompress(piece, _STEP_BYTES)
@@ -58,12 +58,12 @@ def _gzip_parts(body: bytes) -> Iterator[bytes]:
             if stream.eof or (not piece and len(part) < _STEP_BYTES):  # else more may be inside
                 return
 
-    return _parts(body, lambda: zlib.decompressobj(_GZIP_WINDOW), take, _GZIP_PIECE_BYTES)
+    return _split_streams(body, lambda: zlib.decompressobj(_GZIP_WINDOW), take, _GZIP_PIECE_BYTES)
 
 
-def _zstd_parts(body: bytes) -> Iterator[bytes]:
-    """zstandard itself takes a cut frame for the end of the stream."""
-    return _parts(
+def _split_zstd(body: bytes) -> Iterator[bytes]:
+    # One frame at a time, because zstandard itself takes a cut frame for the end of the stream.
+    return _split_streams(
         body,
         lambda: zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).decompressobj(),
         lambda stream, piece: iter((stream.decompress(piece),)),
@@ -71,8 +71,8 @@ def _zstd_parts(body: bytes) -> Iterator[bytes]:
     )
 
 
-def _parts(body: bytes, make: _Make, take: _Take, piece_bytes: int) -> Iterator[bytes]:
-    """One gzip member or zstd frame after the other, each with a stream of its own."""
+def _split_streams(body: bytes, make: _Make, take: _Take, piece_bytes: int) -> Iterator[bytes]:
+    """Yield the output of one gzip member or zstd frame after the other, each by its own stream."""
     view, at = memoryview(body), 0
     for _ in range(_MOST_MEMBERS):
         if at == len(view):

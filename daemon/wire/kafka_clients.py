@@ -1,8 +1,8 @@
-"""kafka-python's clients, without the open files that they forget.
+"""kafka-python's clients, without the open files that they leave behind.
 
-kafka-python 3.0.12 leaves the socket of a connection that failed, and all of a client that found no
-broker, to the garbage collector, and ours looks seldom: 150 tries at a broker that is away held up
-to 672 open files, where many systems allow 1,024. A contract test tells when that has changed.
+kafka-python 3.0.12 leaves the socket of a failed connection, and all of a client that found no
+broker, to the garbage collector, which runs seldom: 150 tries at an absent broker held up to 672
+open files, where many systems allow 1,024. A contract test tells when that has changed.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ _Step = Callable[..., Any]  # of coroutines
 
 
 def connect(make: Callable[..., T], *topics: str, **options: Any) -> T:
-    """A KafkaProducer, KafkaConsumer or KafkaAdminClient, or nothing that stays open.
+    """Make a KafkaProducer, KafkaConsumer or KafkaAdminClient; after an error nothing stays open.
 
     Raises:
         KafkaError, OSError, ValueError: as `make` does, for instance where no broker answers.
@@ -36,8 +36,8 @@ def connect(make: Callable[..., T], *topics: str, **options: Any) -> T:
         raise
 
 
-def _closing(step: _Step, close: Callable[..., Any]) -> _Step:
-    """`step`, and where it fails `close` of the same arguments."""
+def _close_on_failure(step: _Step, close: Callable[..., Any]) -> _Step:
+    """Wrap `step` so that a failure calls `close` with the same arguments."""
 
     async def closing(*args: Any, **named: Any) -> Any:
         try:
@@ -54,9 +54,9 @@ def _close_socket(_self: Any, _net: Any, sock: Any, *_: Any) -> None:
 
 
 def _close_transport(transport: Any) -> None:
-    transport._sock.close()  # noqa: SLF001 - `close` wants a protocol, which it has not yet
+    transport._sock.close()  # noqa: SLF001 - `close` needs a protocol, which it lacks as yet
 
 
-# For all clients of the process: a retry in the background has no caller of ours.
-KafkaNetSocket.sock_connect = _closing(KafkaNetSocket.sock_connect, _close_socket)
-KafkaSSLTransport.handshake = _closing(KafkaSSLTransport.handshake, _close_transport)
+# Patched for all clients of the process: a retry in the background has no caller of adaptd's.
+KafkaNetSocket.sock_connect = _close_on_failure(KafkaNetSocket.sock_connect, _close_socket)
+KafkaSSLTransport.handshake = _close_on_failure(KafkaSSLTransport.handshake, _close_transport)

@@ -1,4 +1,4 @@
-"""The route table: all a gateway knows. Pure; the gateway and the daemon share it."""
+"""The route table, which is all a gateway knows. Pure; gateway and daemon share it."""
 
 import hashlib
 import re
@@ -11,7 +11,7 @@ from adaptd.daemon.wire.events import AwareTime
 
 
 class Arm(StrEnum):
-    """Which arm of a rollout answered, as logged at serving."""
+    """Arm of a rollout that answered, as logged at serving."""
 
     LIVE = "live"
     CANARY = "canary"
@@ -25,18 +25,18 @@ VERSION_NAME = re.compile(
 
 
 def version_name(alias: str, number: int, content_hash: str) -> str:
-    """The name of an immutable adapter version (D1), e.g. `support@v3-1f00ba42`."""
+    """Name an immutable adapter version (D1), e.g. `support@v3-1f00ba42`."""
     return f"{alias}@v{number}-{content_hash[:8]}"
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """Where one alias goes. An adapter name of None is the base model.
+    """Route of one alias. An adapter name of None is the base model.
 
     `weight` is the canary's share of units, from 0 to 1; it counts only while `canary_on`.
     `holdback` is the share kept on `last_good` after promotion. `salt` (the rollout's id) makes
     the assignment of units independent between rollouts. `canary_on` tells a canary of weight 0
-    from no canary, since None names the base. Not `ready`: the host has restarted and live has not
-    proved itself on it yet, so requests are answered 503 until it has.
+    from no canary, since None names the base. Not `ready`: the host has restarted and live has no
+    receipt on it yet, so requests are answered 503 until then.
     """
 
     alias: str
@@ -55,10 +55,10 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RouteTable(msgspec.Struct, frozen=True, kw_only=True):
-    """Every route, under one epoch that only rises. `base` is the name vLLM serves the base under.
+    """All routes, under one epoch that only rises. `base` is vLLM's name of the base.
 
-    `paths` are the directories of the versions named: a gateway whose server starts while the
-    daemon is away loads live and last-good from them.
+    `paths` are the directories of the versions. A gateway whose server starts while the daemon is
+    away loads live and last-good from them.
     """
 
     epoch: int
@@ -69,7 +69,7 @@ class RouteTable(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """What one request was assigned: logged with it, never shown to the client."""
+    """Assignment of one request: logged with it, never shown to the client."""
 
     adapter: str | None
     arm: Arm
@@ -78,7 +78,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def share_of(salt: str, unit: str) -> float:
-    """Where a unit falls, from 0 (included) to 1 (excluded): sticky, and new for every salt."""
+    """Place a unit from 0 (included) to 1 (excluded): sticky, and new for every salt."""
     digest = hashlib.blake2b(f"{salt}\0{unit}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
@@ -87,8 +87,7 @@ def choose(route: Route, unit: str, *, lease_held: bool) -> Choice:
     """Assign a unit to an arm.
 
     Monotone: raising the weight only adds units to the canary, rollback returns exactly those.
-    Without the lease a canary's traffic goes to live; live never expires. The holdback sits at the
-    top end of the same share, so units kept back through the last step stay kept back after it.
+    Without the lease a canary's traffic goes to live; live never expires.
     """
     position = share_of(route.salt, unit)
     if route.canary_on:
@@ -98,6 +97,7 @@ def choose(route: Route, unit: str, *, lease_held: bool) -> Choice:
             )
         weight = route.weight if lease_held else 0.0
         return Choice(adapter=route.live, arm=Arm.LIVE, weight=weight, rollout=route.rollout)
+    # At the top end of the same share: units kept back through the last step stay kept back.
     if route.holdback > 0 and position >= 1 - route.holdback:
         return Choice(
             adapter=route.last_good,
@@ -121,11 +121,11 @@ class ThreadState(msgspec.Struct, frozen=True, kw_only=True):
 class GatewayState(msgspec.Struct, frozen=True, kw_only=True):
     """A gateway's answer to a published table.
 
-    `in_flight` counts requests by the name vLLM knows, `spool_events` what is captured and not yet
-    accepted elsewhere. Not `table_saved`: the table is in force, but the disk did not take it.
-    `dtype` is the number format that the server around the gateway computes in; None where the
-    gateway is not in the server's process. `threads` put events on disk (`capture`) and send them
-    (`shipping`).
+    `in_flight` counts requests by vLLM's name of the model, `spool_events` events that are captured
+    and not yet accepted elsewhere. Not `table_saved`: the table is in force, but the disk did not
+    take it. `dtype` is the number format that the server around the gateway computes in; None where
+    the gateway is not in the server's process. `threads` put events on disk (`capture`) and send
+    them (`shipping`).
     """
 
     gateway: str

@@ -1,7 +1,7 @@
 """Text that can be written as UTF-8. Pure.
 
 A Python string may hold lone surrogates, halves of letters: JSON and YAML escape them (`\\ud800`),
-and the system's undecodable bytes become such (`\\udcff`). UTF-8 has no code for them.
+and undecodable bytes of the system become such (`\\udcff`). UTF-8 has no code for them.
 """
 
 import re
@@ -17,19 +17,19 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def is_encodable(text: str) -> bool:
-    """True where UTF-8 can hold the text."""
+    """Say whether UTF-8 can hold the text."""
     return text.isascii() or _SURROGATE.search(text) is None
 
 
 def encodable(text: str) -> str:
-    """The text, with each lone surrogate replaced by its code: `\\ud800`."""
+    """Replace each lone surrogate of a text by its code: `\\ud800`."""
     if is_encodable(text):
         return text
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def unencodable_in(value: Any) -> str | None:
-    """The first text that UTF-8 cannot hold, keys included, with codes; None where all is well."""
+    """Return the first text or key that UTF-8 cannot hold, with codes; None where all fit."""
     waiting = [value]
     while waiting:
         found = waiting.pop()
@@ -44,7 +44,7 @@ def unencodable_in(value: Any) -> str | None:
 
 
 def encode_json(value: Any) -> bytes:
-    """JSON of whatever msgspec encodes. A lone surrogate in it becomes its code."""
+    """Encode as JSON what msgspec can encode. A lone surrogate becomes its code."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:

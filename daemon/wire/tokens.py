@@ -1,4 +1,4 @@
-"""API tokens: who a caller is and what the caller may do. Only hashes of them are kept."""
+"""API tokens: identity and rights of a caller. The file keeps only hashes of them."""
 
 import fcntl
 import hashlib
@@ -21,7 +21,7 @@ SCOPES: tuple[str, ...] = get_args(Scope)
 SOURCES: tuple[str, ...] = get_args(Source)
 CONTROL_SCOPES = ("control", "operate", "read", "events")
 
-# No colon: a tenant is put before ids of its own making, with a colon between.
+# No colon: a tenant's name stands before ids of its own making, with a colon between.
 Tenant = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z")]
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """The holder of a valid token.
 
-    `models` None means every alias; `sources` is what the holder's feedback may claim to be.
+    `models` None means every alias; `sources` are those that the holder's feedback may claim.
     """
 
     id: str
@@ -39,7 +39,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     models: frozenset[str] | None = None
 
     def may(self, scope: Scope) -> bool:
-        """True where the token has the scope. `control` reaches every alias: never with `models`."""
+        """Say whether the token has the scope; `control`, for every alias, never with `models`."""
         return scope in self.scopes and (scope != "control" or self.models is None)
 
     def sees(self, model: str) -> bool:
@@ -47,7 +47,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TokenEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One token as the file keeps it: everything but the token."""
+    """One token in the file: everything but the token itself."""
 
     id: str
     sha256: str
@@ -66,7 +66,7 @@ class TokenFile(msgspec.Struct, frozen=True):
 class TokenBook:
     """Looks tokens up in a file that other processes edit.
 
-    A missing file knows nobody. A file that cannot be read leaves the last good one in force, and
+    A missing file holds no token. A file that cannot be read leaves the last good one in force, and
     `problem` says what is wrong with it.
     """
 
@@ -77,13 +77,11 @@ class TokenBook:
         self.problem: SettingsError | None = None
 
     def lookup(self, bearer: str) -> Principal | None:
-        """Whose token this is, or None where it is unknown or expired.
-
-        The table is keyed by hash, so the time it takes says nothing about the token.
-        """
+        """Return the holder of a token, or None where it is unknown or expired."""
         self._reload_if_changed()
-        entry = self._entries.get(_hash(bearer))
-        if entry is None or _expired(entry, datetime.now(UTC)):
+        # Keyed by hash, so the time of the look-up tells nothing about the token.
+        entry = self._entries.get(_hash_token(bearer))
+        if entry is None or _has_expired(entry, datetime.now(UTC)):
             return None
         return Principal(
             id=entry.id,
@@ -94,7 +92,7 @@ class TokenBook:
         )
 
     def _reload_if_changed(self) -> None:
-        seen = _fingerprint(self._path)
+        seen = _stat_file(self._path)
         if seen == self._seen:
             return
         try:
@@ -108,7 +106,7 @@ class TokenBook:
 
 
 def list_tokens(path: Path) -> tuple[TokenEntry, ...]:
-    """Every token known, oldest first; none where the file is missing.
+    """List the tokens of a file, oldest first; none where the file is missing.
 
     Raises:
         SettingsError: the file is not what `create_token` writes.
@@ -132,7 +130,7 @@ def create_token(
     models: tuple[str, ...] | None = None,
     expires_at: datetime | None = None,
 ) -> tuple[str, TokenEntry]:
-    """Make a token and return it with its entry. It is shown this once; the file keeps its hash.
+    """Make a token and return it with its entry: shown this once, the file keeps its hash.
 
     Raises:
         RefusedError: a scope, a source or the tenant's name is not allowed.
@@ -141,25 +139,27 @@ def create_token(
         problem = "the scope control reaches every alias"
         raise RefusedError("token", problem, "Give read and operate, or leave out the aliases")
     token = f"adt_{secrets.token_urlsafe(32)}"
-    entry = _entry(token, tenant, scopes, sources=sources, models=models, expires_at=expires_at)
-    _edit(path, lambda tokens: ((*tokens, entry), None))
+    entry = _make_entry(
+        token, tenant, scopes, sources=sources, models=models, expires_at=expires_at
+    )
+    _edit_file(path, lambda tokens: ((*tokens, entry), None))
     return token, entry
 
 
 def revoke_token(path: Path, token_id: str) -> bool:
-    """Forget a token at once, wherever the file is read. False where it was not there."""
+    """Remove a token, at once for all readers of the file. False where it was not there."""
 
     def without(tokens: tuple[TokenEntry, ...]) -> tuple[tuple[TokenEntry, ...], bool]:
         kept = tuple(entry for entry in tokens if entry.id != token_id)
         return kept, len(kept) < len(tokens)
 
-    return _edit(path, without)
+    return _edit_file(path, without)
 
 
 def ensure_control_token(path: Path, tokens_path: Path) -> str:
-    """The token that daemon and gateway share, made and registered on first use. Safe to race.
+    """Return the token that daemon and gateway share, made on first use. Safe to race.
 
-    It lies in plain text in a file that only its owner can read.
+    The token stands in plain text in a file that only its owner can read.
     """
 
     def with_control(tokens: tuple[TokenEntry, ...]) -> tuple[tuple[TokenEntry, ...], str]:
@@ -167,15 +167,15 @@ def ensure_control_token(path: Path, tokens_path: Path) -> str:
         if token is None:
             token = f"adt_{secrets.token_urlsafe(32)}"
             replace_file(path, token.encode() + b"\n")
-        if any(entry.sha256 == _hash(token) for entry in tokens):
+        if any(entry.sha256 == _hash_token(token) for entry in tokens):
             return tokens, token
-        entry = _entry(token, "operator", CONTROL_SCOPES, sources=SOURCES)
+        entry = _make_entry(token, "operator", CONTROL_SCOPES, sources=SOURCES)
         return (*tokens, entry), token
 
-    return _edit(tokens_path, with_control)
+    return _edit_file(tokens_path, with_control)
 
 
-def _entry(
+def _make_entry(
     token: str,
     tenant: str,
     scopes: tuple[str, ...],
@@ -186,7 +186,7 @@ def _entry(
 ) -> TokenEntry:
     fields = {
         "id": secrets.token_hex(4),
-        "sha256": _hash(token),
+        "sha256": _hash_token(token),
         "tenant": tenant,
         "scopes": scopes,
         "sources": sources,
@@ -205,16 +205,16 @@ def _entry(
         ) from error
 
 
-def _edit(
+def _edit_file(
     path: Path,
     change: Callable[[tuple[TokenEntry, ...]], tuple[tuple[TokenEntry, ...], T]],
 ) -> T:
     """Change the file as a whole, one process at a time.
 
     Raises:
-        SettingsError: it cannot be read or written.
+        SettingsError: the file cannot be read or written.
     """
-    with _locked(path):
+    with _lock_file(path):
         before = list_tokens(path)
         after, result = change(before)
         if after != before:
@@ -223,7 +223,7 @@ def _edit(
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _lock_file(path: Path) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_name(f".{path.name}.lock").open("w") as lock:
@@ -245,18 +245,18 @@ def _read_token(path: Path) -> str | None:
         raise SettingsError(str(path), "it holds no token", remedy) from error
 
 
-def _fingerprint(path: Path) -> tuple[int, int, int] | None:
-    """The ctime is in it, since a change of rights leaves the mtime as it is."""
+def _stat_file(path: Path) -> tuple[int, int, int] | None:
     try:
         found = path.stat()
-    except OSError:  # missing, or links in a circle: reading it says which
+    except OSError:  # missing, or links in a circle: the read says which
         return None
+    # The ctime, since a change of rights leaves the mtime as it is.
     return found.st_ctime_ns, found.st_ino, found.st_size
 
 
-def _expired(entry: TokenEntry, now: datetime) -> bool:
+def _has_expired(entry: TokenEntry, now: datetime) -> bool:
     return entry.expires_at is not None and entry.expires_at <= now
 
 
-def _hash(token: str) -> str:
+def _hash_token(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from adaptd.daemon.dataset.build import SnapshotBuilder
@@ -13,9 +12,8 @@ from adaptd.daemon.domain.machine import core_count, has_gpu
 from adaptd.daemon.domain.ports import AdapterHost, ReceiptCheck
 from adaptd.daemon.erasure.retention import RetentionService
 from adaptd.daemon.erasure.service import ErasureService, ErasureStores, Places, Rollouts
-from adaptd.daemon.policy.book import PolicyBook, PolicyVersion
-from adaptd.daemon.scheduling.decide import Usable
-from adaptd.daemon.scheduling.service import SnapshotForecast, TriggerService
+from adaptd.daemon.policy.book import PolicyBook
+from adaptd.daemon.scheduling.service import TriggerService
 from adaptd.daemon.settings import Settings
 from adaptd.daemon.store.examples.sandbox import Sandbox
 from adaptd.daemon.store.privacy.retention import Kind
@@ -74,7 +72,7 @@ def build_pipeline(  # noqa: PLR0913 - one argument a part
         runs=stores.runs,
         adapters=stores.adapters,
         store=stores.triggers,
-        preview=_forecast_with(builder),
+        preview=builder.preview,
         seal=stores.events.seal,
         tick_s=tick_s,
     )
@@ -158,19 +156,6 @@ def _build_evaluation(
         evaluations=stores.evaluations,
         tick_s=tick_s,
     )
-
-
-def _forecast_with(builder: SnapshotBuilder) -> SnapshotForecast:
-    async def forecast(version: PolicyVersion, *, as_of: datetime) -> Usable:
-        found = await builder.preview(version, as_of=as_of)
-        return Usable(
-            new_examples=found.new_examples,
-            train=found.train,
-            holdout_items=found.holdout_items,
-            holdout_groups=found.holdout_groups,
-        )
-
-    return forecast
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Stands alone as the one place that holds an operator's commands back while a restored store waits.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
@@ -69,8 +69,8 @@ class RecoveryCommands:
 
 
 def _refuse_while_held(
-    restoration: Restoration, act: Callable[P, Awaitable[T]]
-) -> Callable[P, Awaitable[T]]:
+    restoration: Restoration, act: Callable[P, Coroutine[Any, Any, T]]
+) -> Callable[P, Coroutine[Any, Any, T]]:
     async def checked(*args: P.args, **kwargs: P.kwargs) -> T:
         restoration.check()  # raises RefusedError while the restored store waits
         return await act(*args, **kwargs)

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from adaptd.consumers.doors.file_import import ImportDesk, ImportedLines
+from adaptd.consumers.doors.file_import import FileImporter, ImportedLines
 from adaptd.consumers.doors.import_options import ImportStep
 from adaptd.consumers.kafka.topic_admin import Topics
 from adaptd.consumers.rereading.dead_letter_topic import DeadLetterOutbox, OutboxSettings
@@ -30,7 +30,7 @@ class Rereading:
         *,
         book: ReplayStore,
         redriver: Redriver,
-        desk: ImportDesk,
+        desk: FileImporter,
         replayer: ReplayService | None = None,
         outbox: DeadLetterOutbox | None = None,
         own_topics: frozenset[str] = frozenset(),
@@ -101,7 +101,7 @@ def build_rereading(settings: Settings, stores: Stores, *, key: bytes) -> Reread
     parts: dict[str, Any] = {
         "book": book,
         "redriver": Redriver(events, letters, kinds=kinds, unsigned_sources=unsigned),
-        "desk": ImportDesk(events),
+        "desk": FileImporter(events),
     }
     if settings.kafka_bootstrap is None:
         return Rereading(**parts)

@@ -1,1 +1,1 @@
-"""Answers on their way to the daemon, in the gateway's process."""
+"""Capture: answers on their way to the daemon, in the gateway's process."""

@@ -1,4 +1,4 @@
-"""Where events go: a broker, or the daemon's HTTP door. Blocking; used from threads only."""
+"""Deliver events to a broker or to the daemon's HTTP door. Blocking; used from threads only."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -23,16 +23,18 @@ class DeliveryError(AdaptdError):
     """Not accepted now; the same events may be sent again."""
 
 
-class Event(msgspec.Struct, frozen=True):
-    """One encoded event and the key that keeps its like in order."""
+class EncodedEvent(msgspec.Struct, frozen=True):
+    """One encoded event and its key: events of one key stay in order."""
 
     key: str
     value: bytes
 
 
 class Delivery(Protocol):
-    def deliver(self, events: Sequence[Event]) -> list[Event]:
-        """Send events and wait until they are accepted. Returns those that never will be.
+    """A receiver of events."""
+
+    def deliver(self, events: Sequence[EncodedEvent]) -> list[EncodedEvent]:
+        """Send events and wait until they are accepted. Return those that never will be.
 
         Raises:
             DeliveryError: some were not accepted, for a reason that may pass; send all again.
@@ -43,9 +45,9 @@ class Delivery(Protocol):
 
 
 class NoDelivery:
-    """For a gateway that was told of no broker and no daemon."""
+    """No receiver: the gateway's settings name neither broker nor daemon."""
 
-    def deliver(self, events: Sequence[Event]) -> list[Event]:
+    def deliver(self, events: Sequence[EncodedEvent]) -> list[EncodedEvent]:
         raise DeliveryError(
             "gateway",
             f"{len(events)} events have nowhere to go",
@@ -57,7 +59,7 @@ class NoDelivery:
 
 
 class KafkaDelivery:
-    """Signed events to one topic, acknowledged by every replica in sync, in order for each key."""
+    """Sends signed events to one topic, acknowledged by every replica in sync, ordered by key."""
 
     def __init__(
         self,
@@ -77,10 +79,10 @@ class KafkaDelivery:
         self._security = security
         self._producer: KafkaProducer | None = None
 
-    def deliver(self, events: Sequence[Event]) -> list[Event]:
+    def deliver(self, events: Sequence[EncodedEvent]) -> list[EncodedEvent]:
         try:
-            sent = [(event, self._send(event)) for event in events]
-            return [event for event, future in sent if not self._is_taken(future)]
+            sent = [(event, self._send_event(event)) for event in events]
+            return [event for event, future in sent if not self._wait_until_taken(future)]
         except (KafkaError, OSError, SettingsError) as error:
             self.close()
             raise DeliveryError(
@@ -90,12 +92,12 @@ class KafkaDelivery:
             ) from error
 
     def close(self) -> None:
-        """Let go of the connection; the next `deliver` makes a new one."""
+        """Close the connection; the next `deliver` makes a new one."""
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.close(timeout=1)
 
-    def _connect(self) -> KafkaProducer:
+    def _connect_once(self) -> KafkaProducer:
         if self._producer is None:
             limit_ms = int(self._limit_s * 1000)
             options: dict[str, Any] = {
@@ -105,22 +107,22 @@ class KafkaDelivery:
                 "enable_idempotence": True,
                 "allow_auto_create_topics": False,
                 "linger_ms": 0,
-                "retry_backoff_ms": 500,  # a missing topic is an error line each time
+                "retry_backoff_ms": 500,  # each retry at a missing topic logs an error line
                 "metrics_enabled": False,
                 "bootstrap_timeout_ms": limit_ms,
                 "max_block_ms": limit_ms,
-                "request_timeout_ms": max(1, limit_ms - 100),  # less than the delivery's
+                "request_timeout_ms": max(1, limit_ms - 100),  # below the delivery's
                 "delivery_timeout_ms": limit_ms,
                 **self._security.client_options(),
             }
             self._producer = connect(KafkaProducer, **options)
         return self._producer
 
-    def _send(self, event: Event) -> Any:
-        """A future of the event's place, or None where our own side finds it too large."""
+    def _send_event(self, event: EncodedEvent) -> Any:
+        """Return a future of the event's offset; None where the client finds it too large."""
         signature = sign(self._signing_key, event.value).encode()
         try:
-            return self._connect().send(
+            return self._connect_once().send(
                 self._topic,
                 event.value,
                 key=event.key.encode(),
@@ -129,8 +131,8 @@ class KafkaDelivery:
         except MessageSizeTooLargeError:
             return None
 
-    def _is_taken(self, future: Any) -> bool:
-        """Wait for the broker. False where it finds the message too large."""
+    def _wait_until_taken(self, future: Any) -> bool:
+        """Wait for the broker's answer. False where the message is too large."""
         try:
             if future is not None:
                 future.get(timeout=self._limit_s + 1)
@@ -140,7 +142,7 @@ class KafkaDelivery:
 
 
 class _Result(msgspec.Struct, frozen=True):
-    """What became of one event: stored, duplicate, or dead_letter with its reason."""
+    """The daemon's result for one event: stored, duplicate, or dead_letter with its reason."""
 
     result: Literal["stored", "duplicate", "dead_letter"]
     reason: str | None = None
@@ -151,7 +153,7 @@ class _Results(msgspec.Struct, frozen=True):
 
 
 class HttpDelivery:
-    """NDJSON to the daemon, with the control token: that is what proves the gateway there."""
+    """Sends NDJSON to the daemon. The control token proves there that a gateway sends."""
 
     def __init__(
         self,
@@ -161,19 +163,20 @@ class HttpDelivery:
         limit_s: float,
         on_dead_letters: Callable[[Mapping[str, int]], None] = lambda _: None,
     ) -> None:
-        """`on_dead_letters` is told how many, by reason. The daemon keeps them: nothing to send."""
+        """`on_dead_letters` gets the number of dead letters by reason; the daemon keeps them."""
         self._url = url
         self._token_path = token_path
         self._client = httpx.Client(timeout=limit_s, trust_env=False)
         self._on_dead_letters = on_dead_letters
 
-    def deliver(self, events: Sequence[Event]) -> list[Event]:
-        answer = self._post(events)
+    def deliver(self, events: Sequence[EncodedEvent]) -> list[EncodedEvent]:
+        answer = self._post_events(events)
         if answer.is_success:
-            self._read_results(answer.content, len(events))
+            self._check_results(answer.content, len(events))
             return []
-        if answer.status_code not in (400, 413, 422):  # those may be one event's fault
-            raise self._refusal(f"the daemon answered {answer.status_code}")
+        if answer.status_code not in (400, 413, 422):
+            raise self._make_error(f"the daemon answered {answer.status_code}")
+        # One event may be the cause of the others' refusal: halve until it is alone.
         if len(events) == 1:
             return list(events)
         middle = len(events) // 2
@@ -182,19 +185,23 @@ class HttpDelivery:
     def close(self) -> None:
         self._client.close()
 
-    def _read_results(self, content: bytes, events: int) -> None:
-        """Raises DeliveryError where it does not say of every event what became of it."""
+    def _check_results(self, content: bytes, events: int) -> None:
+        """Report dead letters to `on_dead_letters`.
+
+        Raises:
+            DeliveryError: the answer lacks the result of an event.
+        """
         try:
             results = msgspec.json.decode(content, type=_Results).results
         except NOT_DECODED as error:
-            raise self._refusal("the answer is not a daemon's") from error
+            raise self._make_error("the answer is not a daemon's") from error
         if len(results) != events:
-            raise self._refusal(f"the answer tells of {len(results)} events, not of {events}")
+            raise self._make_error(f"the answer tells of {len(results)} events, not of {events}")
         dead = Counter(one.reason or "unknown" for one in results if one.result == "dead_letter")
         if dead:
             self._on_dead_letters(dead)
 
-    def _post(self, events: Sequence[Event]) -> httpx.Response:
+    def _post_events(self, events: Sequence[EncodedEvent]) -> httpx.Response:
         body = b"".join(event.value + b"\n" for event in events)
         try:
             token = read_regular(self._token_path).decode().strip()
@@ -205,7 +212,7 @@ class HttpDelivery:
             return self._client.post(self._url, content=body, headers=headers)
         except (OSError, UnicodeError, httpx.HTTPError) as error:
             problem = f"the daemon does not take events ({type(error).__name__})"
-            raise self._refusal(problem) from error
+            raise self._make_error(problem) from error
 
-    def _refusal(self, problem: str) -> DeliveryError:
+    def _make_error(self, problem: str) -> DeliveryError:
         return DeliveryError(self._url, problem, "They are kept and sent again")

@@ -1,4 +1,4 @@
-"""The file calls of the spool, one method each: the seam at which tests let a disk fail."""
+"""File calls of the spool, one method each. Stands alone as the seam where tests fail a disk."""
 
 import fcntl
 import os
@@ -8,7 +8,7 @@ from adaptd.daemon.wire.files import replace_file, sync_directory
 
 
 class Disk:
-    """A directory's files. Every method may raise OSError and then has changed nothing for good."""
+    """A directory's files. A method that raises OSError has changed nothing for good."""
 
     def make_directory(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -17,7 +17,7 @@ class Disk:
         return os.listdir(directory)  # noqa: PTH208 - a glob hides errors
 
     def open(self, path: Path, flags: int) -> int:
-        """A descriptor of a file that is its owner's only."""
+        """Open a file that only its owner may read; return its descriptor."""
         return os.open(path, flags, 0o600)
 
     def lock(self, descriptor: int) -> None:
@@ -31,7 +31,7 @@ class Disk:
         return os.pread(descriptor, size, offset)
 
     def write(self, descriptor: int, data: bytes, offset: int) -> int:
-        """Write what fits at an offset, and say how much that was."""
+        """Write at an offset; return the number of bytes written."""
         return os.pwrite(descriptor, data, offset)
 
     def sync(self, descriptor: int) -> None:

@@ -1,25 +1,43 @@
-"""Takes exchanges off the request's path and puts their interactions on disk, from one thread."""
+"""Take exchanges off the request's path and write their interactions to disk, in one thread."""
 
 import threading
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
 
 import structlog
 
 from adaptd.daemon.wire.events import encode_event
 from adaptd.daemon.wire.routes import ThreadState
 from adaptd.serving.capture.disk import Disk
+from adaptd.serving.capture.exchange import Exchange
 from adaptd.serving.capture.interactions import to_interaction, without_texts
 from adaptd.serving.capture.spool import Spool
 from adaptd.serving.capture.supervised_thread import SupervisedThread
-from adaptd.serving.gateway.exchange import Exchange
-from adaptd.serving.gateway.settings import GatewaySettings
 
 BATCH = 256  # interactions a write and fsync
-LAST_TRIES = 3  # of a disk that fails at the end; then rows are lost
+LAST_TRIES = 3  # to write at the end on a disk that fails; then rows are lost
 
 
-class Capture:
+class CaptureSettings(Protocol):
+    """Bounds of capture, as the gateway's settings give them."""
+
+    @property
+    def spool_dir(self) -> Path: ...
+    @property
+    def segment_bytes(self) -> int: ...
+    @property
+    def spool_bytes(self) -> int: ...
+    @property
+    def queue_bytes(self) -> int: ...
+    @property
+    def queue_rows(self) -> int: ...
+    @property
+    def max_event_bytes(self) -> int: ...
+
+
+class InteractionRecorder:
     """A bounded queue and the thread that empties it into the spool.
 
     Two bounds, both reached only while the disk is slower than the answers. Above `queue_bytes` of
@@ -29,7 +47,7 @@ class Capture:
 
     def __init__(
         self,
-        settings: GatewaySettings,
+        settings: CaptureSettings,
         *,
         on_spool: Callable[[Spool], None],
         log: structlog.typing.FilteringBoundLogger,
@@ -37,7 +55,7 @@ class Capture:
     ) -> None:
         """`on_spool` gets the spool once its directory is ours, on the capture thread.
 
-        One that raises is called again; meanwhile events are put on disk as ever.
+        Where it raises it is called again; events are written to disk all the same.
         """
         self._settings = settings
         self._on_spool = on_spool
@@ -50,12 +68,12 @@ class Capture:
         self._is_handed_on = False
         self._lines: list[bytes] = []  # off the queue and not on disk yet
         self._writing = 0
-        self._is_told = True
+        self._is_announced = True
         self._thread = SupervisedThread(
             "capture",
-            self._work,
-            wait=self._wait,
-            wake=self._notify,
+            self._write_waiting,
+            wait=self._wait_for_work,
+            wake=self._notify_thread,
             at_end=self._count_lost,
             log=log,
             last_tries=LAST_TRIES,
@@ -93,51 +111,54 @@ class Capture:
         """Write what waits and stop. False where `limit_s` was too short; then rows are lost."""
         return self._thread.stop(limit_s)
 
-    def _work(self) -> bool:
-        """Write what waits and tell those who wait for it. False where nothing waits any more.
+    def _write_waiting(self) -> bool:
+        """Write what waits and announce it. False where nothing waits any more.
 
-        Every step is done once: an error leaves the rest to the next call. The disk comes first,
-        as memory is finite and the others can wait.
+        1. Open the spool, once an earlier process that is still ending has closed it.
+        2. Write the batches that wait; the disk comes first, because memory is finite.
+        3. Hand the spool to `on_spool`, once.
+        4. Call `on_append`.
+
+        Every step is done once: an error leaves the rest to the next call.
 
         Raises:
-            SpoolBusyError, OSError: the spool cannot be used just now.
+            SpoolBusyError, OSError: the spool cannot be used now.
         """
-        spool = self._spool = self._spool or self._open()
+        settings = self._settings
+        self._spool = self._spool or Spool(
+            settings.spool_dir, segment_bytes=settings.segment_bytes, disk=self._disk
+        )
+        spool = self._spool
         for _ in range(1 + len(self._queue) // BATCH):
             self._write_batch(spool)
         if not self._is_handed_on:
             self._on_spool(spool)
             self._is_handed_on = True
-        if not self._is_told:
+        if not self._is_announced:
             self.on_append()
-            self._is_told = True
+            self._is_announced = True
         return bool(self._queue)
 
-    def _open(self) -> Spool:
-        """The spool, once an earlier process that is still ending has let go of it."""
-        settings = self._settings
-        return Spool(settings.spool_dir, segment_bytes=settings.segment_bytes, disk=self._disk)
-
     def _write_batch(self, spool: Spool) -> None:
-        """Put a batch on disk: the one that failed before, else the next."""
+        """Write a batch to disk: the one that failed before, else the next."""
         if not self._writing:
-            exchanges = self._next_batch()
-            self._lines = [line for each in exchanges if (line := self._line(each, spool))]
+            exchanges = self._take_batch()
+            self._lines = [line for each in exchanges if (line := self._encode_line(each, spool))]
         if self._lines:
             spool.append(self._lines)
-            self._is_told = False
+            self._is_announced = False
         self._lines = []
         self._writing = 0
 
-    def _next_batch(self) -> list[Exchange]:
-        """What waits, at most BATCH."""
+    def _take_batch(self) -> list[Exchange]:
+        """Take what waits off the queue, at most BATCH."""
         with self._changed:
             batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
             self._bytes -= sum(exchange.texts_bytes for exchange in batch)
             self._writing = len(batch)
             return batch
 
-    def _line(self, exchange: Exchange, spool: Spool) -> bytes | None:
+    def _encode_line(self, exchange: Exchange, spool: Spool) -> bytes | None:
         counted = exchange.texts_dropped
         try:
             if spool.size_bytes > self._settings.spool_bytes:
@@ -154,16 +175,16 @@ class Capture:
         self.texts_dropped += interaction.texts == "dropped" and not counted
         return line
 
-    def _wait(self) -> None:
+    def _wait_for_work(self) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._thread.is_stopping)
 
-    def _notify(self) -> None:
+    def _notify_thread(self) -> None:
         with self._changed:
             self._changed.notify()
 
     def _count_lost(self) -> None:
-        """What the disk did not take before the end."""
+        """Count the rows that the disk did not take before the end."""
         with self._changed:
             lost = len(self._queue) + len(self._lines)
             self.rows_lost += lost

@@ -1,4 +1,4 @@
-"""Sends what the spool holds, oldest first, from one thread, and remembers how far it got."""
+"""Send the lines of the spool, oldest first, in one thread, and keep the position reached."""
 
 import threading
 
@@ -8,7 +8,7 @@ import structlog
 from adaptd.daemon.wire.events import Interaction, encode_event
 from adaptd.daemon.wire.routes import ThreadState
 from adaptd.daemon.wire.texts import NOT_DECODED
-from adaptd.serving.capture.delivery import Delivery, Event
+from adaptd.serving.capture.delivery import Delivery, EncodedEvent
 from adaptd.serving.capture.interactions import without_texts
 from adaptd.serving.capture.spool import Batch, Spool
 from adaptd.serving.capture.supervised_thread import SupervisedThread
@@ -19,7 +19,7 @@ class _Key(msgspec.Struct):
     unit: str | None = None
 
 
-class Shipping:
+class SpoolShipper:
     """At least once: a crash between acceptance and the saved position sends a batch again."""
 
     def __init__(
@@ -42,7 +42,7 @@ class Shipping:
 
     @property
     def failures(self) -> int:
-        """Attempts that failed, for whatever reason."""
+        """Attempts that failed, for any reason."""
         return self._thread.failures
 
     def start(self) -> None:
@@ -52,11 +52,11 @@ class Shipping:
         return self._thread.state()
 
     def wake(self) -> None:
-        """There is something new in the spool."""
+        """Announce new lines in the spool."""
         self._wake.set()
 
     def close(self, limit_s: float) -> bool:
-        """Send what is there once more and stop. What is not accepted stays in the spool.
+        """Send the rest once more and stop. Events that are not accepted stay in the spool.
 
         False where that took longer than `limit_s`; the thread then ends with the process.
         """
@@ -72,14 +72,14 @@ class Shipping:
         batch = self._spool.read()
         if batch is None:
             return False
-        self._ship(batch)
+        self._ship_batch(batch)
         return True
 
-    def _ship(self, batch: Batch) -> None:
+    def _ship_batch(self, batch: Batch) -> None:
         events, unusable = self._read_lines(batch.lines)
         for event in self._delivery.deliver(events):
             unusable += self._send_lighter(event)
-        for line in unusable:  # only now: a batch that is not accepted comes here again
+        for line in unusable:  # only now: a batch that is not accepted is read again
             self._spool.set_aside(line)
         self._spool.acknowledge(batch)
         for line in unusable:
@@ -87,8 +87,8 @@ class Shipping:
         self.refused += len(unusable)
         self.shipped += len(batch.lines) - len(unusable)
 
-    def _read_lines(self, lines: list[bytes]) -> tuple[list[Event], list[bytes]]:
-        """The lines with their keys, and those that a broken disk has spoilt."""
+    def _read_lines(self, lines: list[bytes]) -> tuple[list[EncodedEvent], list[bytes]]:
+        """Split lines into events with their keys, and lines that a broken disk has spoilt."""
         events, spoilt = [], []
         for line in lines:
             try:
@@ -96,17 +96,17 @@ class Shipping:
             except NOT_DECODED:
                 spoilt.append(line)
             else:
-                events.append(Event(key.unit or key.id, line))
+                events.append(EncodedEvent(key.unit or key.id, line))
         return events, spoilt
 
-    def _send_lighter(self, event: Event) -> list[bytes]:
+    def _send_lighter(self, event: EncodedEvent) -> list[bytes]:
         """Send an interaction that is too large for the receiver without its texts.
 
-        Returns what even so nobody takes.
+        Returns the lines that the receiver refuses even so.
         """
         try:
             interaction = without_texts(msgspec.json.decode(event.value, type=Interaction))
         except NOT_DECODED:
             return [event.value]
-        lighter = Event(event.key, encode_event(interaction))
+        lighter = EncodedEvent(event.key, encode_event(interaction))
         return [refused.value for refused in self._delivery.deliver([lighter])]

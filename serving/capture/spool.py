@@ -1,7 +1,7 @@
 """Events on disk between the answer and the broker: NDJSON segments and an acknowledged position.
 
-One thread appends, one reads and acknowledges. What `append` returned from survives kill -9 and a
-power cut. After a crash the last line may be torn; a new process opens a new segment, so only the
+One thread appends, one reads and acknowledges. Lines that `append` has written survive kill -9 and
+a power cut. After a crash the last line may be torn; a new process opens a new segment, so only the
 end of an older one can be, and the reader passes over it.
 """
 
@@ -25,7 +25,7 @@ _SEGMENT = re.compile(r"(\d+)\.ndjson")
 
 
 class Position(msgspec.Struct, frozen=True, order=True):
-    """Where reading goes on: everything before it is acknowledged."""
+    """The position that reading goes on from: everything before it is acknowledged."""
 
     segment: int
     offset: int = 0
@@ -44,10 +44,10 @@ class SpoolBusyError(AdaptdError):
 
 
 class Spool:
-    """Lines in order, each at least once: a crash repeats those not yet acknowledged."""
+    """Lines in order, each given at least once: a crash repeats those not yet acknowledged."""
 
     def __init__(self, directory: Path, *, segment_bytes: int, disk: Disk | None = None) -> None:
-        """Take the directory over, torn ends and all.
+        """Take the directory over, with segments that earlier processes left.
 
         Raises:
             SpoolBusyError: another process holds it.
@@ -61,12 +61,12 @@ class Spool:
         self._state = threading.Lock()
         try:
             self._position = self._load_position()
-            older = self._segments()
+            older = self._list_segments()
             self._depth = sum(self._count_lines(segment) for segment in older)
-            self._bytes = sum(self._size(segment) for segment in older)
+            self._bytes = sum(self._segment_size(segment) for segment in older)
             self._active = max([self._position.segment, *older]) + 1
             self._active_bytes = 0
-            self._descriptor = self._create(self._active)
+            self._descriptor = self._create_segment(self._active)
         except OSError:
             self._disk.close(self._lock)
             raise
@@ -79,7 +79,7 @@ class Spool:
         """
         data = b"".join(line + b"\n" for line in lines)
         try:
-            self._write(data)
+            self._write_at(self._descriptor, data, self._active_bytes)
         except OSError:
             with suppress(OSError):  # else the next write goes over it
                 self._disk.cut(self._descriptor, self._active_bytes)
@@ -90,10 +90,12 @@ class Spool:
             self._depth += len(lines)
         if self._active_bytes >= self._segment_bytes:
             with suppress(OSError):  # the lines are safe; the next append tries again
-                self._rotate()
+                self._rotate_segment()
 
     def read(self, limit: int = 500) -> Batch | None:
-        """The next lines after the acknowledged position, or None. They stay until acknowledged.
+        """Read the next lines after the acknowledged position; None where there are none.
+
+        Lines stay until they are acknowledged.
 
         Raises:
             OSError: a segment cannot be read; try again.
@@ -102,16 +104,17 @@ class Spool:
         while True:
             with self._state:
                 active, durable = self._active, self._active_bytes
-            end = durable if position.segment == active else self._size(position.segment)
-            lines, read_bytes = self._lines(position, end - position.offset, limit)
+            segment = position.segment
+            end = durable if segment == active else self._segment_size(segment)
+            lines, read_bytes = self._read_lines(position, end - position.offset, limit)
             if lines:
-                return Batch(lines, Position(position.segment, position.offset + read_bytes))
-            if position.segment >= active:
+                return Batch(lines, Position(segment, position.offset + read_bytes))
+            if segment >= active:
                 return None
-            position = Position(position.segment + 1)  # its end, torn or not
+            position = Position(segment + 1)  # its end, torn or not
 
     def acknowledge(self, batch: Batch) -> None:
-        """Never give these lines again, and delete the segments that are done with.
+        """Give these lines never again, and delete the segments before them.
 
         Raises:
             OSError: the position is not kept; a crash now would repeat the lines.
@@ -121,13 +124,13 @@ class Spool:
         with self._state:
             self._position = batch.end
             self._depth = max(0, self._depth - len(batch.lines))
-        with suppress(OSError):  # `size_bytes` tells what stays; the next one tries again
-            for segment in self._segments():
+        with suppress(OSError):  # `size_bytes` counts what stays; the next call tries again
+            for segment in self._list_segments():
                 if segment < batch.end.segment:
-                    self._delete(segment)
+                    self._delete_segment(segment)
 
     def set_aside(self, line: bytes) -> None:
-        """Keep a line that the receiver will never take, for a person to look at.
+        """Keep a line that the receiver refuses for good, for a person to look at.
 
         Raises:
             OSError: it is not kept; try again.
@@ -152,14 +155,14 @@ class Spool:
 
     @property
     def size_bytes(self) -> int:
-        """What the segments take on disk."""
+        """The size of the segments on disk."""
         return self._bytes
 
     def close(self) -> None:
         try:
             self._disk.close(self._descriptor)
             if self._active_bytes == 0:
-                self._disk.remove(self._path(self._active))
+                self._disk.remove(self._segment_path(self._active))
         finally:
             self._disk.close(self._lock)
 
@@ -177,29 +180,29 @@ class Spool:
         return lock
 
     def _load_position(self) -> Position:
-        """Without a position everything is sent again; the store knows copies by their id."""
         try:
             content = self._disk.read_file(self._directory / "position.json")
             return msgspec.json.decode(content, type=Position)
         except (FileNotFoundError, *NOT_DECODED):
-            return Position(min(self._segments(), default=0))
+            # Everything is sent again; the store knows copies by their id.
+            return Position(min(self._list_segments(), default=0))
 
-    def _segments(self) -> list[int]:
+    def _list_segments(self) -> list[int]:
         names = self._disk.names(self._directory)
         return sorted(int(found[1]) for name in names if (found := _SEGMENT.fullmatch(name)))
 
-    def _path(self, segment: int) -> Path:
+    def _segment_path(self, segment: int) -> Path:
         return self._directory / f"{segment:012d}.ndjson"
 
-    def _size(self, segment: int) -> int:
+    def _segment_size(self, segment: int) -> int:
         try:
-            return self._disk.size_bytes(self._path(segment))
+            return self._disk.size_bytes(self._segment_path(segment))
         except FileNotFoundError:
             return 0
 
-    def _create(self, segment: int) -> int:
-        """An empty segment. One that a failed rotation left is taken."""
-        path = self._path(segment)
+    def _create_segment(self, segment: int) -> int:
+        """Create an empty segment, or take one that a failed rotation left."""
+        path = self._segment_path(segment)
         descriptor = self._disk.open(path, os.O_WRONLY | os.O_CREAT)
         try:
             self._disk.sync_directory(self._directory)
@@ -210,29 +213,25 @@ class Spool:
             raise
         return descriptor
 
-    def _write(self, data: bytes) -> None:
-        """Put data after the last good byte, whatever a failed write left there."""
-        self._write_at(self._descriptor, data, self._active_bytes)
-
     def _write_at(self, descriptor: int, data: bytes, offset: int) -> None:
         written = 0
         while written < len(data):
             written += self._disk.write(descriptor, data[written:], offset + written)
         self._disk.sync(descriptor)
 
-    def _rotate(self) -> None:
-        before, self._descriptor = self._descriptor, self._create(self._active + 1)
+    def _rotate_segment(self) -> None:
+        before, self._descriptor = self._descriptor, self._create_segment(self._active + 1)
         with self._state:
             self._active += 1
             self._active_bytes = 0
         self._disk.close(before)  # last: after an error here nothing may write to it any more
 
-    def _lines(self, position: Position, size: int, limit: int) -> tuple[list[bytes], int]:
-        """Whole lines among the next `size` bytes, and how many bytes they take."""
+    def _read_lines(self, position: Position, size: int, limit: int) -> tuple[list[bytes], int]:
+        """Read the whole lines among the next `size` bytes, and their size in bytes."""
         if size <= 0:
             return [], 0
         try:
-            descriptor = self._disk.open(self._path(position.segment), os.O_RDONLY)
+            descriptor = self._disk.open(self._segment_path(position.segment), os.O_RDONLY)
         except FileNotFoundError:
             return [], 0
         try:
@@ -245,7 +244,7 @@ class Spool:
         return lines, sum(len(line) + 1 for line in lines)
 
     def _read_at(self, descriptor: int, size: int, offset: int) -> bytes:
-        """The next `size` bytes, or as many as there are."""
+        """Read the next `size` bytes, or as many as there are."""
         parts: list[bytes] = []
         while size > 0 and (part := self._disk.read(descriptor, size, offset)):
             parts.append(part)
@@ -257,7 +256,7 @@ class Spool:
         if segment < self._position.segment:
             return 0
         start = self._position.offset if segment == self._position.segment else 0
-        descriptor = self._disk.open(self._path(segment), os.O_RDONLY)
+        descriptor = self._disk.open(self._segment_path(segment), os.O_RDONLY)
         try:
             lines = 0
             while block := self._disk.read(descriptor, _BLOCK_BYTES, start):
@@ -267,8 +266,8 @@ class Spool:
         finally:
             self._disk.close(descriptor)
 
-    def _delete(self, segment: int) -> None:
-        size_bytes = self._size(segment)
-        self._disk.remove(self._path(segment))
+    def _delete_segment(self, segment: int) -> None:
+        size_bytes = self._segment_size(segment)
+        self._disk.remove(self._segment_path(segment))
         with self._state:
             self._bytes -= size_bytes

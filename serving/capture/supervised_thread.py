@@ -1,4 +1,4 @@
-"""A thread that no error ends: what fails is logged, counted, and tried again after a pause."""
+"""A thread that no error ends: an error is logged, counted, and the work tried again later."""
 
 import threading
 import time
@@ -13,14 +13,14 @@ from adaptd.daemon.wire.routes import ThreadState
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
-_LAST_PAUSE_S = 0.1  # at the end nobody waits long
+_LAST_PAUSE_S = 0.1  # short: the process waits for the end
 
 
 class SupervisedThread:
-    """Calls `work` while there is some, then `wait` until there may be more.
+    """A thread that calls `work` while there is some, then `wait` until there may be more.
 
-    An error begins a pause that doubles up to LONGEST_PAUSE_S, and is told in `state` until `work`
-    succeeds. Once asked to stop the thread ends when nothing is left, or after `last_tries` errors.
+    An error begins a pause that doubles up to LONGEST_PAUSE_S, and stands in `state` until `work`
+    succeeds. After `stop` the thread ends once nothing is left, or after `last_tries` errors.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class SupervisedThread:
         log: structlog.typing.FilteringBoundLogger,
         last_tries: int = 1,
     ) -> None:
-        """`work` says whether there may be more at once; `wake` ends a `wait` from any thread."""
+        """`work` returns True where more may wait; `wake` ends a `wait` from any thread."""
         self._name = name
         self._work = work
         self._wait = wait
@@ -43,7 +43,7 @@ class SupervisedThread:
         self._log = log
         self._tries_left = last_tries
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"adaptd-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._run_thread, name=f"adaptd-{name}", daemon=True)
         self._problem: str | None = None
         self._since: datetime | None = None
         self.failures = 0
@@ -60,21 +60,21 @@ class SupervisedThread:
         return self._stopping.is_set()
 
     def state(self) -> ThreadState:
-        """Whether it works, and else what it waits for and since when."""
+        """Return its state: the problem it waits for and since when, if any."""
         problem, since = self._problem, self._since
         if self._thread.ident is not None and not self.is_alive and not self.is_stopping:
             problem = f"the thread has ended ({problem or 'no error was told'})"
         return ThreadState(name=self._name, problem=problem, since=since)
 
     def stop(self, limit_s: float) -> bool:
-        """Let it finish. False where that took longer; it then ends with the process."""
+        """Let it finish. False where `limit_s` is too short; it then ends with the process."""
         self._stopping.set()
         self._wake()
         if self._thread.ident is not None:
             self._thread.join(limit_s)
         return not self.is_alive
 
-    def _run(self) -> None:
+    def _run_thread(self) -> None:
         try:
             self._work_until_stopped()
         finally:
@@ -87,12 +87,12 @@ class SupervisedThread:
             try:
                 is_more = self._work()
             except Exception as error:  # noqa: BLE001 - disk, client library or callback: this thread must live
-                self._note(error)
+                self._note_error(error)
                 if not self._may_try_again(pause_s):
                     return
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
                 continue
-            self._recover()
+            self._note_success()
             pause_s = FIRST_PAUSE_S
             if is_more:
                 continue
@@ -101,7 +101,7 @@ class SupervisedThread:
             self._wait()
 
     def _may_try_again(self, pause_s: float) -> bool:
-        """Wait for the next try. False where there is none: the thread is to end."""
+        """Wait for the next try. False where there is none: the thread ends."""
         if not self._stopping.wait(pause_s):
             return True
         self._tries_left -= 1
@@ -109,17 +109,18 @@ class SupervisedThread:
             time.sleep(_LAST_PAUSE_S)
         return self._tries_left > 0
 
-    def _note(self, error: Exception) -> None:
-        """Log the first of equal errors in a row; the counter tells of the rest."""
+    def _note_error(self, error: Exception) -> None:
+        """Log the first of equal errors in a row; the counter holds the rest."""
         self.failures += 1
-        known = isinstance(error, AdaptdError | OSError)  # the words of others may quote a prompt
+        # The message of any other error may quote a prompt.
+        known = isinstance(error, AdaptdError | OSError)
         problem = str(error) if known else type(error).__name__
         self._since = self._since or datetime.now(UTC)
         if problem != self._problem:
             self._problem = problem
-            self._log.error(f"{self._name}_stopped", problem=problem)
+            self._log.error("thread_stalled", thread=self._name, problem=problem)
 
-    def _recover(self) -> None:
+    def _note_success(self) -> None:
         if self._problem is not None:
             self._problem = self._since = None
-            self._log.info(f"{self._name}_again")
+            self._log.info("thread_recovered", thread=self._name)

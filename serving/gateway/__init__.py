@@ -1,1 +1,1 @@
-"""The gateway, in the model server's process or in one of its own."""
+"""The gateway, in the model server's process or in a process of its own."""

@@ -1,11 +1,11 @@
-"""Where clients may go and what they may ask for. Everything that is not here is refused.
+"""Routes, request fields and headers that the gateway lets through. Everything else is refused.
 
 vLLM's own routes load adapters, read files and stop the engine; some of its request fields render
-templates of the caller's, jump the queue or take memory outside its plan. So both are opened one by
-one (design invariant 11).
+templates of the caller's, jump the queue or take memory outside its plan. So both are opened one
+by one (invariant 11).
 """
 
-from enum import StrEnum
+from adaptd.serving.capture.exchange import RequestKind
 
 HEALTH = ("GET", "/health")
 MODELS = ("GET", "/v1/models")
@@ -13,15 +13,7 @@ FEEDBACK = ("POST", "/v1/feedback")
 CHAT = ("POST", "/v1/chat/completions")
 COMPLETIONS = ("POST", "/v1/completions")
 
-
-class Kind(StrEnum):
-    """Which of the two answering routes a request came by."""
-
-    CHAT = "chat"
-    COMPLETION = "completion"
-
-
-ANSWERING = {CHAT: Kind.CHAT, COMPLETIONS: Kind.COMPLETION}
+ANSWERING = {CHAT: RequestKind.CHAT, COMPLETIONS: RequestKind.COMPLETION}
 
 _BOTH = frozenset(
     {
@@ -62,20 +54,8 @@ CHAT_FIELDS = _BOTH | {
 }
 COMPLETION_FIELDS = _BOTH | {"prompt", "suffix"}
 
-# The part of a request that is rendered into the prompt; the rest are parameters.
-RENDERED = frozenset(
-    {
-        "messages",
-        "prompt",
-        "suffix",
-        "tools",
-        "tool_choice",
-        "response_format",
-        "chat_template_kwargs",
-    }
-)
-
-# What vLLM may see of a client's headers, and the client of vLLM's. X-Vllm-Priority is not here.
+# Headers that vLLM gets of a client's, and the client of vLLM's. X-Vllm-Priority is left out: with
+# it a client would jump the queue.
 REQUEST_HEADERS = frozenset(
     {b"accept", b"content-type", b"host", b"traceparent", b"tracestate", b"user-agent"}
 )

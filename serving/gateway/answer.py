@@ -1,13 +1,12 @@
-"""The way back: an ASGI `send` that masks what vLLM answers and notes it in the exchange."""
+"""The way back: an ASGI `send` that masks vLLM's answer and notes it in the exchange."""
 
 import time
 
+from adaptd.serving.capture.exchange import Exchange, Fields
 from adaptd.serving.gateway.allowlist import RESPONSE_HEADERS
 from adaptd.serving.gateway.asgi import Headers, Message, Send, with_headers
-from adaptd.serving.gateway.exchange import Exchange
 from adaptd.serving.gateway.rewrite import (
     EventSplitter,
-    Fields,
     Mask,
     data_of,
     decode_fields,
@@ -16,10 +15,11 @@ from adaptd.serving.gateway.rewrite import (
 )
 
 
-class Answer:
-    """One attempt at an answer. A 404 is held back: there the version is not on the host.
+class MaskedAnswer:
+    """The answer to one attempt.
 
-    Streams pass event by event. Anything else is sent when it is whole, because its length changes.
+    A stream passes event by event. Anything else is sent once it is whole, because masking changes
+    its length. A 404 is held back and sets `missing`: the host does not have the version.
     """
 
     def __init__(self, send: Send, exchange: Exchange, mask: Mask) -> None:
@@ -34,11 +34,13 @@ class Answer:
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            await self._on_start(message)
+            await self._take_start(message)
         elif message["type"] == "http.response.body" and not self.missing:
-            await self._on_body(message.get("body", b""), last=not message.get("more_body", False))
+            await self._take_body(
+                message.get("body", b""), last=not message.get("more_body", False)
+            )
 
-    async def _on_start(self, message: Message) -> None:
+    async def _take_start(self, message: Message) -> None:
         self.missing = message["status"] == 404
         if self.missing:
             return
@@ -49,19 +51,19 @@ class Answer:
             self._exchange.streamed = True
             await self._send_start(message, [])
 
-    async def _on_body(self, body: bytes, *, last: bool) -> None:
+    async def _take_body(self, body: bytes, *, last: bool) -> None:
         exchange = self._exchange
         if body and exchange.first_byte is None:
             exchange.first_byte = time.monotonic()
         if last:
             exchange.ended = time.monotonic()
         if self._events is not None:
-            out = b"".join(self._masked(event) for event in self._events.feed(body, last=last))
+            out = b"".join(self._mask_event(event) for event in self._events.feed(body, last=last))
         else:
             self._held.append(body)
             if not last:
                 return
-            out = self._whole(b"".join(self._held))
+            out = self._mask_body(b"".join(self._held))
             assert self._start is not None, "ASGI: a body came before its start"
             await self._send_start(self._start, [(b"content-length", str(len(out)).encode())])
         if last:
@@ -77,7 +79,7 @@ class Answer:
             {"type": "http.response.start", "status": message["status"], "headers": headers}
         )
 
-    def _whole(self, body: bytes) -> bytes:
+    def _mask_body(self, body: bytes) -> bytes:
         fields = decode_fields(body)
         if fields is None:
             return self._mask.words(body)
@@ -86,10 +88,10 @@ class Answer:
         self._exchange.note_answer(masked)
         return masked
 
-    def _masked(self, event: bytes) -> bytes:
+    def _mask_event(self, event: bytes) -> bytes:
         data = data_of(event)
         fields = None if data is None else decode_fields(data)
-        if fields is None:
+        if fields is None:  # a comment, or `[DONE]`
             return self._mask.words(event) + b"\n\n"
         self._note_usage(fields)
         self._exchange.failed = self._exchange.failed or is_set(fields, "error")
@@ -105,7 +107,7 @@ class Answer:
 
 
 def identity_headers(response_id: str) -> Headers:
-    """How the client learns the id to give feedback on, also where there is no body to read."""
+    """Headers with the id to give feedback on, for clients that have no body to read it from."""
     value = response_id.encode()
     return [(b"x-adaptd-interaction", value), (b"x-request-id", value)]
 

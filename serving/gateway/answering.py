@@ -1,4 +1,4 @@
-"""The two routes that answer: chat and completions. One request in, one exchange recorded."""
+"""The two routes that answer, chat and completions: one request in, one exchange recorded."""
 
 import asyncio
 import time
@@ -11,8 +11,9 @@ import structlog
 
 from adaptd.daemon.wire.signing import new_response_id
 from adaptd.daemon.wire.tokens import Principal
-from adaptd.serving.gateway.allowlist import REQUEST_HEADERS, Kind
-from adaptd.serving.gateway.answer import Answer, identity_headers
+from adaptd.serving.capture.exchange import Exchange, Fields, RequestKind
+from adaptd.serving.gateway.allowlist import REQUEST_HEADERS
+from adaptd.serving.gateway.answer import MaskedAnswer, identity_headers
 from adaptd.serving.gateway.asgi import (
     App,
     DisconnectedError,
@@ -24,18 +25,31 @@ from adaptd.serving.gateway.asgi import (
     send_refusal,
     with_headers,
 )
-from adaptd.serving.gateway.exchange import Exchange
-from adaptd.serving.gateway.refusals import RefusalError, failed, model_not_ready, not_permitted
+from adaptd.serving.gateway.refusals import (
+    RefusalError,
+    model_not_ready,
+    not_permitted,
+    server_failed,
+)
 from adaptd.serving.gateway.request import note_body, note_headers
-from adaptd.serving.gateway.rewrite import Fields, Mask, asks_for_usage, is_true, request_for
+from adaptd.serving.gateway.rewrite import Mask, asks_for_usage, is_true, request_for
 from adaptd.serving.gateway.route_book import RouteBook, live_instead, unit_of
 from adaptd.serving.gateway.settings import GatewaySettings
 
 
-class Answering:
+class AnsweringService:
     """Routes a client's request to a version and masks the answer.
 
-    `record` is given every exchange exactly once, whatever became of it; it must not block.
+    A request takes these steps:
+
+    1. Note the headers, read the body, check its fields (`note_body`).
+    2. Find the alias's route and the request's unit; assign the unit to an arm (`RouteBook`).
+    3. Rewrite the request for the version chosen and hand it to vLLM; where the host lacks the
+       version, do so again with live.
+    4. Mask the answer on its way back (`MaskedAnswer`).
+    5. Hand the exchange to `record`: exactly once, however the request ended.
+
+    `record` must not block.
     """
 
     def __init__(
@@ -57,18 +71,18 @@ class Answering:
         self.in_flight: Counter[str] = Counter()  # by the name vLLM knows
 
     async def serve(
-        self, scope: Scope, receive: Receive, send: Send, *, principal: Principal, kind: Kind
+        self, scope: Scope, receive: Receive, send: Send, *, principal: Principal, kind: RequestKind
     ) -> None:
-        """Answer one request. What vLLM raises is answered 500 and raised again."""
+        """Answer one request. An error that vLLM raises is answered 500 and raised again."""
         exchange = Exchange(
             id=new_response_id(self._ids_key, principal.tenant),
             kind=kind,
             tenant=principal.tenant,
             gateway=self._settings.gateway,
         )
-        noted = _noting_disconnects(send, exchange)
+        noted = _note_disconnects(send, exchange)
         try:
-            await self._answer(exchange, scope, receive, noted, principal=principal)
+            await self._answer_request(exchange, scope, receive, noted, principal=principal)
         except RefusalError as refusal:
             exchange.status_code = refusal.status
             exchange.complete = not exchange.disconnected
@@ -82,7 +96,7 @@ class Answering:
             exchange.ended = exchange.ended or time.monotonic()
             self._record(exchange)
 
-    async def _answer(
+    async def _answer_request(
         self,
         exchange: Exchange,
         scope: Scope,
@@ -98,12 +112,13 @@ class Answering:
         body = await read_body(
             receive, limit_bytes=settings.max_body_bytes, limit_s=settings.body_limit_s
         )
-        allowed = settings.chat_fields if exchange.kind is Kind.CHAT else settings.completion_fields
+        is_chat = exchange.kind is RequestKind.CHAT
+        allowed = settings.chat_fields if is_chat else settings.completion_fields
         fields = note_body(exchange, body, allowed=allowed)
-        self._assign(exchange, principal)
-        await self._forward(exchange, fields, scope, receive, send)
+        self._assign_arm(exchange, principal)
+        await self._forward_request(exchange, fields, scope, receive, send)
 
-    def _assign(self, exchange: Exchange, principal: Principal) -> None:
+    def _assign_arm(self, exchange: Exchange, principal: Principal) -> None:
         route = self._book.find(exchange.model, principal)
         exchange.route = route
         exchange.unit, exchange.unit_kind = unit_of(
@@ -115,13 +130,13 @@ class Answering:
         )
         exchange.choice = self._book.assign(route, exchange.unit)
 
-    async def _forward(
+    async def _forward_request(
         self, exchange: Exchange, fields: Fields, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Ask the version that was chosen; where the host does not have it, live.
 
         A host that has just started lacks versions until the daemon has loaded them. Such a unit is
-        logged as live, because live is what answered it.
+        logged as live, because live answered it.
         """
         route, choice = exchange.route, exchange.choice
         assert route is not None
@@ -129,7 +144,7 @@ class Answering:
         attempts = [choice] if choice.adapter == route.live else [choice, live_instead(route)]
         for attempt in attempts:
             exchange.choice = attempt
-            if await self._attempt(exchange, fields, scope, receive, send):
+            if await self._ask_version(exchange, fields, scope, receive, send):
                 if exchange.status_code == HTTPStatus.OK:
                     self._book.note_answered(attempt)
                 return
@@ -137,7 +152,7 @@ class Answering:
             self._log.warning("version_missing", model=exchange.model, adapter=attempt.adapter)
         raise model_not_ready(exchange.model)
 
-    async def _attempt(
+    async def _ask_version(
         self, exchange: Exchange, fields: Fields, scope: Scope, receive: Receive, send: Send
     ) -> bool:
         """Ask one version. False where the host does not have it: then nothing was sent."""
@@ -149,9 +164,9 @@ class Answering:
             base=self._book.base,
             hide_usage=is_true(fields, "stream") and not asks_for_usage(fields),
         )
-        answer = Answer(send, exchange, mask)
+        answer = MaskedAnswer(send, exchange, mask)
         body = request_for(fields, served)
-        with self._counted(served):
+        with self._count_in_flight(served):
             try:
                 await self._app(
                     _inner_scope(scope, exchange.id, len(body)),
@@ -166,17 +181,17 @@ class Answering:
         return not answer.missing
 
     async def _answer_failure(
-        self, exchange: Exchange, answer: Answer, send: Send, error: Exception
+        self, exchange: Exchange, answer: MaskedAnswer, send: Send, error: Exception
     ) -> None:
-        """Answer before whoever wraps us does: their words could name the version."""
         exchange.failed = True
         self._log.error("upstream_raised", interaction=exchange.id, error=type(error).__name__)
+        # Answered here, before a middleware around us does: its message could name the version.
         if not answer.started:
             exchange.status_code = 500
-            await send_refusal(send, failed(), headers=identity_headers(exchange.id))
+            await send_refusal(send, server_failed(), headers=identity_headers(exchange.id))
 
     @contextmanager
-    def _counted(self, served: str) -> Iterator[None]:
+    def _count_in_flight(self, served: str) -> Iterator[None]:
         self.in_flight[served] += 1
         try:
             yield
@@ -186,21 +201,22 @@ class Answering:
                 del self.in_flight[served]
 
 
-def _noting_disconnects(send: Send, exchange: Exchange) -> Send:
-    """Newer servers say that the client left by raising OSError from `send`."""
-
-    async def noting(message: Message) -> None:
+def _note_disconnects(send: Send, exchange: Exchange) -> Send:
+    async def send_and_note(message: Message) -> None:
         try:
             await send(message)
-        except OSError:
+        except OSError:  # newer ASGI servers say so that the client left
             exchange.disconnected = True
             raise
 
-    return noting
+    return send_and_note
 
 
 class _Replay:
-    """Gives vLLM the body once, then whatever the server says: it waits there for a disconnect."""
+    """An ASGI `receive` that gives vLLM the body once, then the server's own messages.
+
+    vLLM waits in the latter for a disconnect.
+    """
 
     def __init__(self, exchange: Exchange, body: bytes, receive: Receive) -> None:
         self._exchange = exchange
@@ -218,7 +234,7 @@ class _Replay:
 
 
 def _inner_scope(scope: Scope, response_id: str, body_bytes: int) -> Scope:
-    """The request as vLLM sees it: no token, no header that vLLM obeys, our request id."""
+    """Build the request's scope for vLLM: no token, no header that vLLM obeys, our request id."""
     ours = [
         (b"content-length", str(body_bytes).encode()),
         (b"x-request-id", response_id.encode()),

@@ -1,68 +1,71 @@
-"""The gateway as vLLM takes it: `--middleware adaptd.serving.middleware.Gateway`.
+"""The gateway as vLLM loads it: `--middleware adaptd.serving.middleware.Gateway`.
 
-Pure ASGI, outermost, so it sees a request before anything of vLLM's does. Importing it starts
-nothing; its threads begin with the server's lifespan, or the first request where there is none.
+Pure ASGI, outermost, so it sees a request before anything of vLLM's does. An import starts
+nothing; threads begin with the server's lifespan, or the first request where there is none.
 """
 
 import asyncio
 from contextlib import suppress
 
 from adaptd.serving.gateway.asgi import App, DisconnectedError, Message, Receive, Scope, Send
-from adaptd.serving.gateway.reload_adapters import Restoring
-from adaptd.serving.gateway.router import Station
+from adaptd.serving.gateway.reload_adapters import AdapterReloader
+from adaptd.serving.gateway.router import GatewayRouter
 from adaptd.serving.gateway.settings import GatewaySettings, load_settings
 
 
 class Gateway:
-    """Wraps an OpenAI-compatible ASGI app. Without `settings` it reads ADAPTD_GATEWAY_CONFIG."""
+    """An OpenAI-compatible ASGI app with the gateway around it.
+
+    Without `settings` the gateway reads ADAPTD_GATEWAY_CONFIG.
+    """
 
     def __init__(self, app: App, settings: GatewaySettings | None = None) -> None:
         self._app = app
         self._settings = settings
-        self._station: Station | None = None
+        self._router: GatewayRouter | None = None
         self._starting = asyncio.Lock()
-        self._restoring: asyncio.Task[None] | None = None
+        self._reloading: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._live(scope, receive, send)
+            await self._follow_lifespan(scope, receive, send)
             return
-        station = self._station or await self._started(scope)
+        router = self._router or await self._start_once(scope)
         with suppress(DisconnectedError):
-            await station.serve(scope, receive, send)
+            await router.serve(scope, receive, send)
 
-    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _follow_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Start once the server has, stop once it has: its last answers are captured too."""
 
-        async def watching(message: Message) -> None:
+        async def follow(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
                 try:
-                    await self._started(scope)
+                    await self._start_once(scope)
                 except Exception as error:
                     await send({"type": "lifespan.startup.failed", "message": str(error)})
                     raise
             elif message["type"].startswith("lifespan.shutdown"):
-                await self._stop()
+                await self._stop_router()
             await send(message)
 
         try:
-            await self._app(scope, receive, watching)
+            await self._app(scope, receive, follow)
         finally:
-            await self._stop()
+            await self._stop_router()
 
-    async def _started(self, scope: Scope) -> Station:
+    async def _start_once(self, scope: Scope) -> GatewayRouter:
         async with self._starting:
-            if self._station is None:
-                station = Station(self._app, self._settings or load_settings())
-                station.start()
-                self._station = station
-                restoring = Restoring(self._app, station.book, scope=scope, log=station.log)
-                self._restoring = asyncio.create_task(restoring.run())
-            return self._station
+            if self._router is None:
+                router = GatewayRouter(self._app, self._settings or load_settings())
+                router.start()
+                self._router = router
+                reloader = AdapterReloader(self._app, router.book, scope=scope, log=router.log)
+                self._reloading = asyncio.create_task(reloader.run())
+            return self._router
 
-    async def _stop(self) -> None:
-        station, self._station = self._station, None
-        if self._restoring is not None:
-            self._restoring.cancel()
-        if station is not None:
-            await station.stop()
+    async def _stop_router(self) -> None:
+        router, self._router = self._router, None
+        if self._reloading is not None:
+            self._reloading.cancel()
+        if router is not None:
+            await router.stop()

@@ -1,4 +1,4 @@
-"""The few pieces of ASGI the gateway needs: bodies, headers, answers."""
+"""ASGI as far as the gateway needs it: bodies, headers, answers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -19,8 +19,11 @@ class DisconnectedError(Exception):
     """The client left before its request was whole."""
 
 
-def header(scope: Scope, name: bytes) -> str | None:
-    """The first value of a header, `name` in lower case. A UTF-8 one equals its like in a body."""
+def find_header(scope: Scope, name: bytes) -> str | None:
+    """Return the first value of a header, `name` in lower case; None where there is none.
+
+    UTF-8 is tried first: a value then equals the same text in a JSON body.
+    """
     for key, value in scope["headers"]:
         if key == name:
             try:
@@ -30,22 +33,22 @@ def header(scope: Scope, name: bytes) -> str | None:
     return None
 
 
-def bearer(scope: Scope) -> str | None:
-    """The token of the Authorization header."""
-    scheme, _, token = (header(scope, b"authorization") or "").partition(" ")
+def bearer_token(scope: Scope) -> str | None:
+    """Return the token of the Authorization header."""
+    scheme, _, token = (find_header(scope, b"authorization") or "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" and token.strip() else None
 
 
 def with_headers(
     headers: Iterable[tuple[bytes, bytes]], allowed: frozenset[bytes], extra: Headers
 ) -> Headers:
-    """The allowed ones of some headers, and ours."""
+    """Keep the allowed headers and append `extra`."""
     kept = [(name.lower(), value) for name, value in headers if name.lower() in allowed]
     return kept + extra
 
 
 async def read_body(receive: Receive, *, limit_bytes: int, limit_s: float) -> bytes:
-    """The whole body of a request.
+    """Read the whole body of a request.
 
     Raises:
         RefusalError: it is larger or slower than allowed.

@@ -1,4 +1,4 @@
-"""/adaptd/*: what the daemon asks of a gateway. Only its control token gets here."""
+"""Routes below /adaptd/, by which the daemon controls a gateway: control token only."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,7 +19,9 @@ MAX_TABLE_BYTES = 8 << 20
 TABLE_LIMIT_S = 10.0
 
 
-class Control:
+class ControlService:
+    """Serves state, table and metrics, and puts published tables in force."""
+
     def __init__(
         self,
         book: RouteBook,
@@ -35,10 +37,14 @@ class Control:
         self._saving = asyncio.Lock()
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises RefusalError for a route that is not there or a table that cannot be read."""
+        """Answer one request.
+
+        Raises:
+            RefusalError: there is no such route, or the table cannot be read.
+        """
         match scope["method"], scope["path"]:
             case "GET", "/adaptd/state":
-                state = msgspec.structs.replace(self._state(), dtype=_dtype_around(scope))
+                state = msgspec.structs.replace(self._state(), dtype=_find_dtype(scope))
                 await send_json(send, 200, state)
             case "GET", "/adaptd/table":
                 await send_json(send, 200, self._book.table)
@@ -50,7 +56,7 @@ class Control:
                 raise no_such_route(method, path)
 
     async def _put_routes(self, receive: Receive, send: Send) -> None:
-        """In force first, on disk before the answer: a rollback must not wait for a slow disk."""
+        """Put a table in force, write it to disk, answer: a rollback must not wait for the disk."""
         table = await _read_table(receive)
         before = self._book.epoch
         try:
@@ -60,22 +66,21 @@ class Control:
             await send_json(send, 409, self._state())
             return
         if changed:
-            self._log.info("table_in_force", epoch=table.epoch, before=before)
+            self._log.info("table_applied", epoch=table.epoch, before=before)
         async with self._saving:
             if not self._book.saved:
-                await self._save()
+                await self._save_table()
         await send_json(send, 200, self._state())
 
-    async def _save(self) -> None:
-        """Failing here is told in the state, and tried again at the next heartbeat."""
+    async def _save_table(self) -> None:
         try:
             await asyncio.to_thread(self._book.save)
-        except OSError as error:
-            self._log.error("table_not_saved", problem=str(error))
+        except OSError as error:  # the state says so, and the next heartbeat tries again
+            self._log.error("table_save_failed", problem=str(error))
 
 
-def _dtype_around(scope: Scope) -> str | None:
-    """The format that vLLM computes in, from the application whose process this is."""
+def _find_dtype(scope: Scope) -> str | None:
+    """Find the format that vLLM computes in; None where this is not vLLM's process."""
     state: Any = getattr(scope.get("app"), "state", None)
     config: Any = getattr(getattr(state, "vllm_config", None), "model_config", None)
     dtype = getattr(config, "dtype", None)

@@ -1,7 +1,8 @@
-"""Makes vLLM let go of adapters that were unloaded.
+"""Free the slots of adapters that vLLM has unloaded.
 
-Its own route only forgets the name: weights and slot stay until others push them out. Full slots
-are more than waste on CPUs, see `adaptd.serving.host.launch.SPARE_LORAS`.
+vLLM's own route only forgets the name: weights and slot stay until other adapters push them out.
+Full slots are more than waste on CPUs, see `adaptd.serving.host.launch.SPARE_LORAS`. Stands alone
+because it is the only code that reaches into vLLM's engine.
 """
 
 from typing import Any
@@ -21,10 +22,10 @@ async def unload(
     *,
     log: structlog.typing.FilteringBoundLogger,
 ) -> None:
-    """Let vLLM answer, and free what no name stands for any more.
+    """Let vLLM answer, then free every adapter without a name.
 
-    Also what requests still under way brought back after an earlier unload. One that is being
-    loaded at this moment may be freed too; vLLM then reads it again at its first request.
+    That includes adapters that requests under way brought back after an earlier unload. One that
+    is being loaded at this moment may be freed too; vLLM then reads it again at its first request.
     """
     await app(scope, receive, send)
     state: Any = getattr(scope.get("app"), "state", None)

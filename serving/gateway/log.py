@@ -9,17 +9,19 @@ import structlog
 
 
 class _StandardError:
-    """Finds sys.stderr at each line, so that whoever replaces it is heeded."""
+    """Writes lines to standard error."""
 
     def msg(self, message: str) -> None:
         with suppress(OSError, ValueError):  # a full disk or a closed stream must stop nobody
+            # Looked up at each line: the process around us may replace it at any time.
             sys.stderr.write(message + "\n")
 
     debug = info = warning = error = msg
 
 
 def make_log(gateway: str) -> Any:
-    """A logger of our own: this is somebody else's process, so nothing global is configured."""
+    """Make a logger of the gateway's own."""
+    # Nothing global is configured, because the process is vLLM's.
     return structlog.wrap_logger(
         _StandardError(),
         processors=[

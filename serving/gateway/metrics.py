@@ -1,4 +1,4 @@
-"""What a gateway tells Prometheus. A registry of its own: vLLM's process has one already."""
+"""The gateway's Prometheus metrics, in a registry of their own: vLLM's process has one already."""
 
 from collections.abc import Iterator, Mapping
 
@@ -8,7 +8,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from adaptd.daemon.wire.routes import GatewayState
-from adaptd.serving.gateway.exchange import Exchange
+from adaptd.serving.capture.exchange import Exchange
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 OTHER = "other"  # a model nobody serves: callers must not be able to make new series
@@ -16,6 +16,8 @@ _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
 class GatewayMetrics:
+    """Counters and histograms of one gateway."""
+
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
@@ -46,11 +48,11 @@ class GatewayMetrics:
         )
 
     def count_dead_letters(self, by_reason: Mapping[str, int]) -> None:
-        """From any thread."""
+        """Count dead letters by reason. Callable from any thread."""
         for reason, count in by_reason.items():
             self._dead_letters.labels(reason).inc(count)
 
-    def count(self, exchange: Exchange) -> None:
+    def count_exchange(self, exchange: Exchange) -> None:
         model = exchange.model if exchange.route else OTHER
         self._requests.labels(model, exchange.status).inc()
         if exchange.route is None or exchange.ended is None:
@@ -62,16 +64,18 @@ class GatewayMetrics:
     def render(
         self, state: GatewayState, *, shipped: int, refused: int, publish_failures: int
     ) -> bytes:
-        """Everything, in Prometheus' text format."""
+        """Render every metric in Prometheus' text format."""
         facts = CollectorRegistry()
         facts.register(
-            _Facts(state, shipped=shipped, refused=refused, publish_failures=publish_failures)
+            _StateCollector(
+                state, shipped=shipped, refused=refused, publish_failures=publish_failures
+            )
         )
         return generate_latest(self._registry) + generate_latest(facts)
 
 
-class _Facts(Collector):
-    """What others count already, read at the moment of the scrape."""
+class _StateCollector(Collector):
+    """Figures that other parts count already, read at the moment of the scrape."""
 
     def __init__(
         self, state: GatewayState, *, shipped: int, refused: int, publish_failures: int

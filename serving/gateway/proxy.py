@@ -1,10 +1,10 @@
 """The gateway as a process of its own, in front of a server that somebody else starts.
 
+`adaptd gateway run --config gateway.json`, or
 `ADAPTD_GATEWAY_CONFIG=gateway.json uvicorn --factory adaptd.serving.proxy:create`
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -18,14 +18,14 @@ from adaptd.serving.gateway.log import make_log
 from adaptd.serving.gateway.refusals import RefusalError
 from adaptd.serving.gateway.settings import GatewaySettings, load_settings
 
-# Of the connection, not of the message; httpx and the server set their own.
+# Headers of the connection, not of the message; httpx and the server set their own.
 _HOP_HEADERS = frozenset(
     {b"connection", b"content-length", b"host", b"keep-alive", b"te", b"transfer-encoding"}
 )
 
 
 def create(settings: GatewaySettings | None = None) -> Gateway:
-    """The ASGI app of a reverse proxy. Without `settings` it reads ADAPTD_GATEWAY_CONFIG.
+    """Make the ASGI app of a reverse proxy. Without `settings` it reads ADAPTD_GATEWAY_CONFIG.
 
     Raises:
         SettingsError: they name no upstream, or cannot be used.
@@ -35,11 +35,11 @@ def create(settings: GatewaySettings | None = None) -> Gateway:
         raise SettingsError(
             "upstream_url", "the gateway has no server behind it", "Give the URL of one"
         )
-    return Gateway(Upstream(settings.upstream_url, settings), settings)
+    return Gateway(UpstreamProxy(settings.upstream_url, settings), settings)
 
 
-class Upstream:
-    """An ASGI app that hands every request on, bodies in and out as they come.
+class UpstreamProxy:
+    """An ASGI app that forwards every request, bodies in and out as they come.
 
     A client that leaves closes the connection, which stops the generation. An upstream that is away
     is a 502, one that is too slow a 504.
@@ -49,7 +49,7 @@ class Upstream:
         self._settings = settings
         self._log: structlog.typing.FilteringBoundLogger = make_log(settings.gateway)
         limit = httpx.Timeout(settings.upstream_limit_s, connect=5)
-        # No limit on connections: what may run at once is the upstream's to say.
+        # No limit on connections: the upstream decides how many requests run at once.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
         self._client = httpx.AsyncClient(
             base_url=url, timeout=limit, limits=limits, trust_env=False
@@ -57,25 +57,25 @@ class Upstream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._follow_lifespan(receive, send)
         elif scope["type"] == "http":
-            await self._proxy(scope, receive, send)
+            await self._forward_request(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008})
 
-    async def _live(self, receive: Receive, send: Send) -> None:
+    async def _follow_lifespan(self, receive: Receive, send: Send) -> None:
         while (await receive())["type"] != "lifespan.shutdown":
             await send({"type": "lifespan.startup.complete"})
         await self._client.aclose()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _proxy(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _forward_request(self, scope: Scope, receive: Receive, send: Send) -> None:
         settings = self._settings
         body = await read_body(
             receive, limit_bytes=settings.max_body_bytes, limit_s=settings.body_limit_s
         )
-        answering = asyncio.create_task(self._answer(scope, body, send))
-        leaving = asyncio.create_task(_until_disconnect(receive))
+        answering = asyncio.create_task(self._stream_answer(scope, body, send))
+        leaving = asyncio.create_task(_wait_for_disconnect(receive))
         try:
             await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -86,11 +86,13 @@ class Upstream:
         if not answering.cancelled():
             answering.result()
 
-    async def _answer(self, scope: Scope, body: bytes, send: Send) -> None:
+    async def _stream_answer(self, scope: Scope, body: bytes, send: Send) -> None:
         started = False
+        query = scope.get("query_string", b"").decode("latin-1")
+        path = f"{scope['path']}?{query}" if query else scope["path"]
         try:
             async with self._client.stream(
-                scope["method"], self._path(scope), content=body, headers=self._headers(scope)
+                scope["method"], path, content=body, headers=self._make_headers(scope)
             ) as answer:
                 headers = [
                     (name.lower(), value)
@@ -100,21 +102,17 @@ class Upstream:
                 started = True
                 status = answer.status_code
                 await send({"type": "http.response.start", "status": status, "headers": headers})
-                async for part in _raw_parts(answer):
+                async for part in answer.aiter_raw():
                     await send({"type": "http.response.body", "body": part, "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         except (httpx.HTTPError, SettingsError) as error:
             self._log.error("upstream_failed", error=type(error).__name__)
             if started:
                 raise
-            await send_refusal(send, _failure(error))
+            await send_refusal(send, _refuse_for(error))
 
-    def _path(self, scope: Scope) -> str:
-        query = scope.get("query_string", b"").decode("latin-1")
-        return f"{scope['path']}?{query}" if query else scope["path"]
-
-    def _headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
-        """Everything but hops and the caller's token; the upstream's own key where it has one."""
+    def _make_headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        """Copy all headers but hops and the caller's token; add the upstream's own key."""
         drop = _HOP_HEADERS | {b"authorization", b"accept-encoding"}
         headers = [(name, value) for name, value in scope["headers"] if name not in drop]
         if (key_path := self._settings.upstream_key_path) is not None:
@@ -122,12 +120,7 @@ class Upstream:
         return [*headers, (b"accept-encoding", b"identity")]  # the gateway reads the answer
 
 
-async def _raw_parts(answer: httpx.Response) -> AsyncIterator[bytes]:
-    async for part in answer.aiter_raw():
-        yield part
-
-
-async def _until_disconnect(receive: Receive) -> Message:
+async def _wait_for_disconnect(receive: Receive) -> Message:
     while (message := await receive())["type"] != "http.disconnect":
         pass
     return message
@@ -141,7 +134,7 @@ def _read_key(path: Path) -> bytes:
         raise SettingsError(str(path), problem, "Name a plain file with it") from error
 
 
-def _failure(error: httpx.HTTPError | SettingsError) -> RefusalError:
+def _refuse_for(error: httpx.HTTPError | SettingsError) -> RefusalError:
     if isinstance(error, SettingsError):
         return RefusalError(
             502, "The gateway has no key for the model server.", kind="server_error"

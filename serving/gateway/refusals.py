@@ -1,4 +1,4 @@
-"""Answers that are a no, in the shape OpenAI's clients understand."""
+"""Refusals: answers that the gateway gives itself, in the shape OpenAI's clients understand."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ RETRY_AFTER_S = 1
 class RefusalError(Exception):
     """A request the gateway answers itself. Callers read the message, so it names no version.
 
-    `retry_after_s` set means that the same request may well succeed later.
+    `retry_after_s` set means that the same request may succeed later.
     """
 
     def __init__(
@@ -93,6 +93,6 @@ def model_not_ready(model: str) -> RefusalError:
     return not_ready(f"The model `{model}` is not ready. Try again in a moment.")
 
 
-def failed() -> RefusalError:
+def server_failed() -> RefusalError:
     message = "The model server failed. Its log says why."
     return RefusalError(500, message, kind="server_error", code="internal_error")

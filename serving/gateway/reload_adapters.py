@@ -1,4 +1,4 @@
-"""A server that starts while the daemon is away gets its live and last-good versions back."""
+"""Reload the live and last-good versions of a server that starts while the daemon is away."""
 
 import asyncio
 from collections.abc import Iterable
@@ -16,8 +16,8 @@ FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 15.0
 
 
-class Restoring:
-    """Loads what the saved table needs, until it is there or the daemon speaks.
+class AdapterReloader:
+    """Loads the versions of the saved table, until all are there or the daemon publishes.
 
     Until then a request for such a version finds it missing and is answered 503.
     """
@@ -30,25 +30,25 @@ class Restoring:
         scope: Scope,
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
-        """`scope` is one the server made, on which ours are modelled: its state is there."""
+        """`scope` is one the server made, and the pattern of ours: it holds the server's state."""
         self._app = app
         self._book = book
         self._scope = scope
         self._log = log
 
     async def run(self) -> None:
-        wanted = dict(versions_to_restore(self._book.table)) if self._book.table else {}
+        wanted = dict(versions_to_reload(self._book.table)) if self._book.table else {}
         pause_s = FIRST_RETRY_S
         while wanted and not self._book.heard:
             for name, path in list(wanted.items()):
-                if await self._load(name, path):
+                if await self._load_version(name, path):
                     del wanted[name]
             if wanted:
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, LAST_RETRY_S)
 
-    async def _load(self, name: str, path: str) -> bool:
-        """True where the server has the version now."""
+    async def _load_version(self, name: str, path: str) -> bool:
+        """Load one version. True where the server has it now."""
         body = {"lora_name": name, "lora_path": path}
         try:
             async with asyncio.timeout(LOAD_LIMIT_S):
@@ -57,12 +57,15 @@ class Restoring:
             status, answer = 500, type(error).__name__.encode()
         loaded = status == 200 or (status == 400 and b"already" in answer)
         if not loaded:
-            self._log.warning("version_not_restored", adapter=name, status=status)
+            self._log.warning("version_reload_failed", adapter=name, status=status)
         return loaded
 
 
-def versions_to_restore(table: RouteTable) -> Iterable[tuple[str, str]]:
-    """Live first, then last-good; no canary: it needs the daemon anyway."""
+def versions_to_reload(table: RouteTable) -> Iterable[tuple[str, str]]:
+    """Yield names and paths: live first, then last-good.
+
+    No canary: the daemon has to renew its lease before it may answer.
+    """
     live = [route.live for route in table.routes.values()]
     last_good = [route.last_good for route in table.routes.values()]
     for name in dict.fromkeys(live + last_good):
@@ -80,7 +83,7 @@ async def call(app: App, scope: Scope, path: str, body: dict[str, Any]) -> tuple
     async def receive() -> Message:
         if requests:
             return requests.pop()
-        await asyncio.Event().wait()  # nobody disconnects; the caller's limit ends it
+        await asyncio.Event().wait()  # nobody disconnects; the caller's limit ends the wait
         raise AssertionError("unreachable")
 
     async def send(message: Message) -> None:

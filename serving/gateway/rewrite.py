@@ -1,4 +1,4 @@
-"""What goes to vLLM and what comes back: the alias outside, the version inside. Pure.
+"""Rewrite documents between client and vLLM: the alias outside, the version inside. Pure.
 
 Only the top level of a document is decoded; messages and choices pass as the bytes they are.
 """
@@ -9,8 +9,7 @@ import msgspec
 
 from adaptd.daemon.wire.routes import VERSION_NAME
 from adaptd.daemon.wire.texts import NOT_DECODED
-
-Fields = dict[str, msgspec.Raw]
+from adaptd.serving.capture.exchange import Fields
 
 _DECODER = msgspec.json.Decoder(Fields)
 _ENCODER = msgspec.json.Encoder()
@@ -20,7 +19,7 @@ _LINE_END = re.compile(rb"\r?\n")
 
 
 def decode_fields(document: bytes) -> Fields | None:
-    """The top level of a JSON object, or None where it is not one or nests too deep to read."""
+    """Decode the top level of a JSON object; None where it is not one or nests too deep to read."""
     try:
         return _DECODER.decode(document)
     except NOT_DECODED:
@@ -28,13 +27,13 @@ def decode_fields(document: bytes) -> Fields | None:
 
 
 def request_for(fields: Fields, served: str) -> bytes:
-    """The body vLLM gets: the version for `model`, without what is ours, with usage asked for."""
+    """Build vLLM's body: the version as `model`, no `metadata`, a stream's usage asked for."""
     body = {name: value for name, value in fields.items() if name != "metadata"}
-    body["model"] = _raw(served)
+    body["model"] = _encode_raw(served)
     if is_true(fields, "stream"):
-        options = _stream_options(fields)
+        options = _read_stream_options(fields)
         options["include_usage"] = msgspec.Raw(b"true")
-        body["stream_options"] = _raw(options)
+        body["stream_options"] = _encode_raw(options)
     return _ENCODER.encode(body)
 
 
@@ -49,26 +48,26 @@ def is_true(fields: Fields, name: str) -> bool:
 
 def asks_for_usage(fields: Fields) -> bool:
     """True where the client itself wants the usage of a stream."""
-    return is_true(_stream_options(fields), "include_usage")
+    return is_true(_read_stream_options(fields), "include_usage")
 
 
 class Mask:
-    """Puts the alias and our id where vLLM wrote a version or the base, and its own id (D8)."""
+    """The alias and our id, put where vLLM wrote a version or the base, and its own id (D8)."""
 
     def __init__(self, *, alias: str, response_id: str, base: str, hide_usage: bool) -> None:
         self._alias = alias.encode()
-        self._model = _raw(alias)
-        self._id = _raw(response_id)
+        self._model = _encode_raw(alias)
+        self._id = _encode_raw(response_id)
         self._base = re.compile(rb"(?<![\w.@-])%b(?![\w@-]|\.\w)" % re.escape(base.encode()))
         self._hide_usage = hide_usage
 
     def document(self, fields: Fields) -> bytes:
-        """A whole answer, or an error: an error's words are searched for names as well."""
-        masked = self._encode(fields)
+        """Mask a whole answer, or an error: an error's words are searched for names as well."""
+        masked = self._encode_masked(fields)
         return self.words(masked) if is_set(fields, "error") else masked
 
     def chunk(self, fields: Fields) -> bytes | None:
-        """One chunk of a stream. None where the client did not ask for it: the usage at its end."""
+        """Mask one chunk of a stream. None for a final usage that the client did not ask for."""
         if self._hide_usage and "usage" in fields:
             fields = {name: value for name, value in fields.items() if name != "usage"}
             if bytes(fields.get("choices", b"")) == b"[]":
@@ -76,10 +75,10 @@ class Mask:
         return self.document(fields)
 
     def words(self, text: bytes) -> bytes:
-        """Text that may name a version, the base or a file of either."""
+        """Mask text that may name a version, the base or a file of either."""
         return self._base.sub(self._alias, _VERSION.sub(self._alias, text))
 
-    def _encode(self, fields: Fields) -> bytes:
+    def _encode_masked(self, fields: Fields) -> bytes:
         if "model" in fields:
             fields["model"] = self._model
         if "id" in fields:
@@ -88,13 +87,13 @@ class Mask:
 
 
 class EventSplitter:
-    """Cuts a stream of server-sent events into events, however its bytes are cut into sends."""
+    """Cuts a stream into server-sent events, whatever pieces its bytes come in."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, data: bytes, *, last: bool) -> list[bytes]:
-        """The events that are whole now, without blank lines; at the end, what is left too."""
+        """Return the events that are whole now, without blank lines; at the end the rest too."""
         *events, self._rest = _EVENT_END.split(self._rest + data)
         if last and self._rest:
             events.append(self._rest)
@@ -103,24 +102,26 @@ class EventSplitter:
 
 
 def data_of(event: bytes) -> bytes | None:
-    """An event's data, its lines joined as the standard says. None where it has none: a comment."""
-    lines = [line[5:].removeprefix(b" ") for line in _lines(event) if line.startswith(b"data:")]
+    """Return an event's data, its lines joined as the standard says; None for a comment."""
+    lines = [
+        line[5:].removeprefix(b" ") for line in _split_lines(event) if line.startswith(b"data:")
+    ]
     return b"\n".join(lines) if lines else None
 
 
 def with_data(event: bytes, data: bytes) -> bytes:
-    """The event with other data, ready to be sent; its other lines are kept."""
-    others = [line for line in _lines(event) if not line.startswith(b"data:")]
+    """Replace the data of an event and end it for sending; its other lines are kept."""
+    others = [line for line in _split_lines(event) if not line.startswith(b"data:")]
     return b"\n".join([*others, b"data: " + data, b"", b""])
 
 
-def _lines(event: bytes) -> list[bytes]:
+def _split_lines(event: bytes) -> list[bytes]:
     return [line for line in _LINE_END.split(event) if line]
 
 
-def _raw(value: object) -> msgspec.Raw:
+def _encode_raw(value: object) -> msgspec.Raw:
     return msgspec.Raw(_ENCODER.encode(value))
 
 
-def _stream_options(fields: Fields) -> Fields:
+def _read_stream_options(fields: Fields) -> Fields:
     return decode_fields(bytes(fields.get("stream_options", b"null"))) or {}

@@ -1,4 +1,4 @@
-"""The route table in force on this gateway, and how long it may be trusted."""
+"""The route table in force on this gateway, its lease, and the assignment of units to arms."""
 
 import time
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from adaptd.serving.gateway.refusals import no_such_model, not_ready
 class RouteBook:
     """One table at a time, replaced as a whole; its epoch only rises.
 
-    A canary's weight is a lease: it holds for the table's `lease_s` after each word from the
+    A canary's weight is a lease: it holds for the table's `lease_s` after each publication by the
     daemon, by the monotonic clock. A table read back from disk holds no lease, so a gateway that
     starts alone serves live and last-good only (D11).
     """
@@ -29,10 +29,10 @@ class RouteBook:
         self._lease_ends = float("-inf")
         self.table: RouteTable | None = None
         self._on_disk: RouteTable | None = None
-        self._missing: set[str] = set()  # versions that the host did not have when last asked
+        self._missing: set[str] = set()  # versions that the host lacked when last asked
 
     def load(self) -> None:
-        """Take up the table of the last run, where there is one.
+        """Load the table of the last run, where there is one.
 
         Raises:
             OSError, msgspec.MsgspecError: the file is there and cannot be used.
@@ -53,20 +53,20 @@ class RouteBook:
 
     @property
     def base(self) -> str:
-        """What vLLM calls the base. Only where there is a table."""
+        """The name that vLLM serves the base under. Needs a table."""
         assert self.table is not None
         return self.table.base
 
     @property
     def heard(self) -> bool:
-        """True once the daemon has spoken to this process."""
+        """True once the daemon has published to this process."""
         return self._lease_ends > float("-inf")
 
     def lease_held(self) -> bool:
         return self._clock() < self._lease_ends
 
     def apply(self, table: RouteTable) -> bool:
-        """Put a table in force and renew the lease. True where it is not the one already in force.
+        """Put a table in force and renew the lease. False where it was in force already.
 
         The same table again is the daemon's heartbeat.
 
@@ -96,11 +96,11 @@ class RouteBook:
         self._on_disk = table
 
     def find(self, model: str, principal: Principal) -> Route:
-        """The route of an alias.
+        """Find the route of an alias.
 
         Raises:
             RefusalError: 404 where the caller may not know of it, versions and the base included;
-                503 where there is no table yet, or live has not proved itself on this host yet.
+                503 where there is no table yet, or live has no receipt on this host yet.
         """
         if VERSION_NAME.match(model) or not principal.sees(model):
             raise no_such_model(model)
@@ -113,10 +113,10 @@ class RouteBook:
         return route
 
     def assign(self, route: Route, unit: str) -> Choice:
-        """The unit's arm. While the host lacks the version beside live, nothing is compared.
+        """Assign a unit to an arm. While the host lacks the version beside live, both weigh 0.
 
-        Both arms are then logged at weight 0: units that live answers in the other's place count
-        for neither, and if live's own went on counting, the guard would see one arm only.
+        Nothing is compared then: units that live answers in the other's place count for neither,
+        and if live's own went on counting, the guard would see one arm only.
         """
         choice = choose(route, unit, lease_held=self.lease_held())
         beside_live = route.canary if route.canary_on else route.last_good
@@ -124,25 +124,27 @@ class RouteBook:
         return msgspec.structs.replace(choice, weight=0.0) if is_missing else choice
 
     def note_missing(self, choice: Choice) -> None:
-        """The host does not have the version of a choice."""
+        """Note that the host lacks the version of a choice."""
         if choice.adapter is not None:
             self._missing.add(choice.adapter)
 
     def note_answered(self, choice: Choice) -> None:
-        """The host has answered with it. Only what was asked since it was missed proves that."""
+        """Note that the host answered with the version of a choice."""
+        # Weight 0: it was asked after the version was missed. An answer that began before that
+        # proves nothing.
         if choice.weight == 0:
             self._missing.discard(choice.adapter or "")
 
 
 def live_instead(route: Route) -> Choice:
-    """What a unit gets where the host lacks the version it was assigned: live, logged as such."""
+    """Choose live for a unit whose assigned version the host lacks, logged as live."""
     return Choice(adapter=route.live, arm=Arm.LIVE, weight=0.0, rollout=route.rollout)
 
 
 def unit_of(
     route: Route, *, tenant: str, conversation: str | None, user: str | None, request_id: str
 ) -> tuple[str, UnitKind]:
-    """The randomised unit of a request and what kind it is (D8).
+    """Name the randomised unit of a request and its kind (D8).
 
     Names that a tenant chose carry the tenant, so that two tenants' `chat-1` are two units.
     """

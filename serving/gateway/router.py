@@ -1,4 +1,4 @@
-"""The parts of a running gateway, put together, and who is let through to which of them."""
+"""Build the parts of a running gateway and route each request to one of them: deny by default."""
 
 import asyncio
 import time
@@ -10,24 +10,24 @@ from adaptd.daemon.wire.signing import derive, load_secret
 from adaptd.daemon.wire.texts import NOT_DECODED
 from adaptd.daemon.wire.tokens import Principal, TokenBook
 from adaptd.serving.capture.delivery import Delivery, HttpDelivery, KafkaDelivery, NoDelivery
-from adaptd.serving.capture.recorder import Capture
-from adaptd.serving.capture.shipper import Shipping
+from adaptd.serving.capture.exchange import Exchange
+from adaptd.serving.capture.recorder import InteractionRecorder
+from adaptd.serving.capture.shipper import SpoolShipper
 from adaptd.serving.capture.spool import Spool
 from adaptd.serving.gateway.allowlist import ANSWERING, FEEDBACK, HEALTH, MODELS
-from adaptd.serving.gateway.answering import Answering
+from adaptd.serving.gateway.answering import AnsweringService
 from adaptd.serving.gateway.asgi import (
     App,
     Receive,
     Scope,
     Send,
-    bearer,
+    bearer_token,
     read_body,
     send_json,
     send_refusal,
 )
-from adaptd.serving.gateway.control import Control
-from adaptd.serving.gateway.exchange import Exchange
-from adaptd.serving.gateway.feedback import FeedbackDesk
+from adaptd.serving.gateway.control import ControlService
+from adaptd.serving.gateway.feedback import FeedbackService
 from adaptd.serving.gateway.free_slots import UNLOAD, unload
 from adaptd.serving.gateway.log import make_log
 from adaptd.serving.gateway.metrics import GatewayMetrics
@@ -35,11 +35,14 @@ from adaptd.serving.gateway.refusals import RefusalError, no_such_route, no_toke
 from adaptd.serving.gateway.route_book import RouteBook
 from adaptd.serving.gateway.settings import GatewaySettings
 
-SHIP_LIMIT_S = 10.0  # a batch's; it stays in the spool and goes again
+SHIP_LIMIT_S = 10.0  # for a batch; one that takes longer stays in the spool and is sent again
 
 
-class Station:
-    """Started once, stopped once. Reads the secret, the tokens and the last table when made."""
+class GatewayRouter:
+    """One running gateway. Starts once, stops once.
+
+    The constructor reads the secret and the tokens; `start` reads the last table.
+    """
 
     def __init__(self, app: App, settings: GatewaySettings) -> None:
         self._app = app
@@ -52,40 +55,45 @@ class Station:
         self.book = RouteBook(settings.table_path)
         self._metrics = GatewayMetrics()
         self._spool: Spool | None = None
-        self._shipping: Shipping | None = None
-        self._capture = Capture(settings, on_spool=self._ship_from, log=self.log)
-        self._answering = Answering(
-            app, settings, self.book, ids_key=ids_key, record=self._record, log=self.log
+        self._shipper: SpoolShipper | None = None
+        self._recorder = InteractionRecorder(settings, on_spool=self._start_shipper, log=self.log)
+        self._answering = AnsweringService(
+            app, settings, self.book, ids_key=ids_key, record=self._record_exchange, log=self.log
         )
-        self._feedback = FeedbackDesk(
-            lambda: self._new_delivery(settings.feedback_topic, settings.feedback_limit_s),
+        self._feedback = FeedbackService(
+            lambda: self._make_delivery(settings.feedback_topic, settings.feedback_limit_s),
             ids_key=ids_key,
             waiting=settings.feedback_waiting,
             log=self.log,
         )
-        self._control = Control(
+        self._control = ControlService(
             self.book, state=self.state, metrics=self._render_metrics, log=self.log
         )
 
     def start(self) -> None:
+        """Load the saved table and start the threads. An unusable table is logged, no error."""
         try:
             self.book.load()
         except (OSError, *NOT_DECODED) as error:
             self.log.error("saved_table_unusable", problem=str(error))
-        self._capture.start()
+        self._recorder.start()
         self.log.info("gateway_started", epoch=self.book.epoch)
 
     async def stop(self) -> None:
-        """Put what waits on disk, send what can be sent within `stop_grace_s`, and let go."""
+        """Write what waits to disk, send what can be sent within `stop_grace_s`, and close."""
         await asyncio.to_thread(self._stop_threads)
         self.log.info("gateway_stopped", spool_events=self.state().spool_events)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request or websocket: deny by default."""
-        token = bearer(scope)
+        """Answer one request or websocket.
+
+        Without a token only /health passes. The control token reaches /adaptd/ and all of vLLM's
+        routes, untouched and uncaptured; any other token reaches the routes of the allowlist.
+        """
+        token = bearer_token(scope)
         principal = self._tokens.lookup(token) if token else None
         is_control = principal is not None and principal.may("control")
-        if _asked(scope) == HEALTH or (is_control and not _is_ours(scope)):
+        if _method_and_path(scope) == HEALTH or (is_control and not _is_own_route(scope)):
             await self._pass_on(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
@@ -96,7 +104,7 @@ class Station:
                 await send_refusal(send, refusal)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if _asked(scope) == UNLOAD:
+        if _method_and_path(scope) == UNLOAD:
             await unload(self._app, scope, receive, send, log=self.log)
         else:
             await self._app(scope, receive, send)
@@ -104,7 +112,7 @@ class Station:
     async def _serve_http(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal | None
     ) -> None:
-        asked = _asked(scope)
+        asked = _method_and_path(scope)
         if principal and principal.may("control") and scope["path"].startswith("/adaptd/"):
             await self._control.serve(scope, receive, send)
             return
@@ -117,7 +125,7 @@ class Station:
         elif asked == FEEDBACK:
             await self._take_feedback(receive, send, principal)
         else:
-            await send_json(send, 200, self._models(principal))
+            await send_json(send, 200, self._list_models(principal))
 
     async def _take_feedback(self, receive: Receive, send: Send, principal: Principal) -> None:
         settings = self._settings
@@ -127,8 +135,8 @@ class Station:
         accepted = await self._feedback.accept(body, principal)
         await send_json(send, 200, {"accepted": accepted})
 
-    def _models(self, principal: Principal) -> dict[str, Any]:
-        """Aliases only, in OpenAI's shape."""
+    def _list_models(self, principal: Principal) -> dict[str, Any]:
+        """List aliases, never versions, in OpenAI's shape."""
         if self.book.table is None:
             raise not_ready("The routes are not known yet. Try again in a moment.")
         seen = [alias for alias in sorted(self.book.table.routes) if principal.sees(alias)]
@@ -143,44 +151,44 @@ class Station:
             gateway=self._settings.gateway,
             epoch=self.book.epoch,
             in_flight=dict(self._answering.in_flight),
-            spool_events=spooled + self._capture.waiting,
-            texts_dropped=self._capture.texts_dropped,
-            rows_lost=self._capture.rows_lost,
+            spool_events=spooled + self._recorder.waiting,
+            texts_dropped=self._recorder.texts_dropped,
+            rows_lost=self._recorder.rows_lost,
             lease_held=self.book.lease_held(),
             table_saved=self.book.saved,
-            threads=self._threads(),
+            threads=self._list_threads(),
         )
 
-    def _threads(self) -> tuple[ThreadState, ...]:
-        shipping = (self._shipping.state(),) if self._shipping else ()
-        return (self._capture.state(), *shipping)
+    def _list_threads(self) -> tuple[ThreadState, ...]:
+        shipper = (self._shipper.state(),) if self._shipper else ()
+        return (self._recorder.state(), *shipper)
 
     def _render_metrics(self) -> bytes:
-        shipping = self._shipping
+        shipper = self._shipper
         return self._metrics.render(
             self.state(),
-            shipped=shipping.shipped if shipping else 0,
-            refused=shipping.refused if shipping else 0,
-            publish_failures=shipping.failures if shipping else 0,
+            shipped=shipper.shipped if shipper else 0,
+            refused=shipper.refused if shipper else 0,
+            publish_failures=shipper.failures if shipper else 0,
         )
 
-    def _record(self, exchange: Exchange) -> None:
-        self._metrics.count(exchange)
-        self._capture.record(exchange)
+    def _record_exchange(self, exchange: Exchange) -> None:
+        self._metrics.count_exchange(exchange)
+        self._recorder.record(exchange)
 
-    def _ship_from(self, spool: Spool) -> None:
+    def _start_shipper(self, spool: Spool) -> None:
         settings = self._settings
-        delivery = self._new_delivery(settings.interactions_topic, SHIP_LIMIT_S)
-        shipping = Shipping(spool, delivery, log=self.log)
+        delivery = self._make_delivery(settings.interactions_topic, SHIP_LIMIT_S)
+        shipper = SpoolShipper(spool, delivery, log=self.log)
         try:
-            shipping.start()
+            shipper.start()
         except RuntimeError:  # no thread to be had: called again
             delivery.close()
             raise
-        self._spool, self._shipping = spool, shipping
-        self._capture.on_append = shipping.wake
+        self._spool, self._shipper = spool, shipper
+        self._recorder.on_append = shipper.wake
 
-    def _new_delivery(self, topic: str, limit_s: float) -> Delivery:
+    def _make_delivery(self, topic: str, limit_s: float) -> Delivery:
         settings = self._settings
         if settings.kafka_bootstrap:
             return KafkaDelivery(
@@ -206,19 +214,17 @@ class Station:
 
     def _stop_threads(self) -> None:
         until = time.monotonic() + self._settings.stop_grace_s
-        ended = self._capture.close(self._settings.stop_grace_s)
-        if self._shipping is not None:
-            ended = self._shipping.close(max(0.1, until - time.monotonic())) and ended
+        ended = self._recorder.close(self._settings.stop_grace_s)
+        if self._shipper is not None:
+            ended = self._shipper.close(max(0.1, until - time.monotonic())) and ended
         self._feedback.close()
         if ended and self._spool is not None:
             self._spool.close()
 
 
-def _asked(scope: Scope) -> tuple[str, str]:
-    """Method and path; a websocket has no method."""
-    return scope.get("method", ""), scope["path"]
+def _method_and_path(scope: Scope) -> tuple[str, str]:
+    return scope.get("method", ""), scope["path"]  # a websocket has no method
 
 
-def _is_ours(scope: Scope) -> bool:
-    """Routes that are the gateway's own, whoever asks."""
-    return _asked(scope) == FEEDBACK or scope["path"].startswith("/adaptd/")
+def _is_own_route(scope: Scope) -> bool:
+    return _method_and_path(scope) == FEEDBACK or scope["path"].startswith("/adaptd/")

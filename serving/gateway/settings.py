@@ -1,4 +1,4 @@
-"""What a gateway is told at start: a JSON file named by ADAPTD_GATEWAY_CONFIG."""
+"""The gateway's settings: a JSON file named by ADAPTD_GATEWAY_CONFIG."""
 
 import os
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ PositiveSeconds = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything a gateway needs; whoever starts its server writes the file.
+    """Settings of one gateway. Written by the process that starts its server, or by a person.
 
     With neither `kafka_bootstrap` nor `events_url` interactions wait in the spool and feedback is
     answered 503. `upstream_url` is for the reverse proxy only.
@@ -50,9 +50,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     feedback_waiting: Positive = 64  # requests; more are answered 503 at once
 
     queue_bytes: Positive = 64 << 20  # texts waiting in memory; above it they are dropped
-    queue_rows: Positive = (
-        100_000  # rows waiting in memory, about 1 kB each; above it rows are lost
-    )
+    # Rows waiting in memory, about 1 kB each; above it rows are lost.
+    queue_rows: Positive = 100_000
     max_event_bytes: Positive = 900_000  # below the broker's usual 1 MiB a message
     segment_bytes: Positive = 64 << 20
     spool_bytes: Positive = 4 << 30  # above it texts are dropped, rows still kept
@@ -70,22 +69,31 @@ def load_settings(environment: Mapping[str, str] | None = None) -> GatewaySettin
         raise SettingsError(
             CONFIG_VARIABLE, "it is not set", "Name the gateway's JSON settings file in it"
         )
+    return read_settings(Path(name))
+
+
+def read_settings(path: Path) -> GatewaySettings:
+    """Read a settings file.
+
+    Raises:
+        SettingsError: it is missing, or a value is wrong.
+    """
     try:
-        content = read_regular(Path(name))
-        return msgspec.json.decode(content, type=GatewaySettings, dec_hook=_to_path)
+        content = read_regular(path)
+        return msgspec.json.decode(content, type=GatewaySettings, dec_hook=_decode_path)
     except (OSError, *NOT_DECODED) as error:
         raise SettingsError(
-            name, f"the gateway's settings cannot be used ({error})", "See docs/gateway.md"
+            str(path), f"the gateway's settings cannot be used ({error})", "See docs/gateway.md"
         ) from error
 
 
 def write_settings(path: Path, settings: GatewaySettings) -> None:
-    """Write the file for a gateway that is to be started, with absolute paths."""
+    """Write the file for a gateway that will be started, with absolute paths."""
     content = msgspec.json.encode(settings, enc_hook=lambda found: str(found.absolute()))
     replace_file(path, msgspec.json.format(content) + b"\n")
 
 
-def _to_path(kind: type, value: object) -> object:
+def _decode_path(kind: type, value: object) -> object:
     if kind is Path and isinstance(value, str):
         return Path(value)
     raise TypeError(f"Expected a path, got {value!r}")

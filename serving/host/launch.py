@@ -1,4 +1,4 @@
-"""How a vLLM server is started: command line, environment, and what its log says. Pure."""
+"""Build a vLLM server's command line and environment, and read its log. Pure."""
 
 import hashlib
 import re
@@ -15,38 +15,38 @@ from adaptd.serving.gateway.settings import CONFIG_VARIABLE
 
 GATEWAY_CLASS = "adaptd.serving.middleware.Gateway"
 # vLLM's CPU kernels look up the slot of "no adapter", -1, like any other: in a batch that mixes
-# base and adapters the base gets what lies in the last slot. We never fill that one: slots are
-# taken from the first on, and `serving.gateway.free_slots` empties those of unloaded adapters.
+# base and adapters the base gets the weights of the last slot. We never fill that slot: vLLM takes
+# slots from the first on, and `serving.gateway.free_slots` empties those of unloaded adapters.
 SPARE_LORAS = 1
 _API_SERVERS = "--api-server-count"
 _WORKERS = ("--distributed-executor", "--tensor-parallel", "--pipeline-parallel", "-tp", "-pp")
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """One vLLM server. What it is started with bounds what the trainer may produce.
+    """One vLLM server. Its limits bound what the trainer may produce.
 
     `python` runs it and must have vLLM and adaptd's base install. `base_name` is the name the base
-    is served under. `gateway_config` None starts it without the gateway. What a `dtype` of auto is,
-    the one who starts the server decides.
+    is served under. `gateway_config` None starts it without the gateway. The supervisor resolves a
+    `dtype` of auto. The operator's settings hold the defaults (`UpstreamSettings`); here are none.
     """
 
     url: str
     python: Path
     base_name: str
     base_dir: Path
+    entry_point: tuple[str, ...]
+    dtype: str
+    max_model_len: int
+    max_num_seqs: int
+    max_loras: int
+    max_cpu_loras: int
+    max_lora_rank: int
+    lora_target_modules: tuple[str, ...]
+    eager: bool
+    kv_cache_gib: int
+    extra_args: tuple[str, ...]
+    start_limit_s: float  # without anything that moves, see EngineSupervisor
     gateway_config: Path | None = None
-    entry_point: tuple[str, ...] = ("-m", "vllm.entrypoints.openai.api_server")
-    dtype: str = "auto"
-    max_model_len: int = 1024
-    max_num_seqs: int = 16
-    max_loras: int = 4
-    max_cpu_loras: int = 8
-    max_lora_rank: int = 8
-    lora_target_modules: tuple[str, ...] = ("q_proj", "v_proj")
-    eager: bool = True
-    kv_cache_gib: int = 1
-    extra_args: tuple[str, ...] = ()
-    start_limit_s: float = 600  # without anything that moves, see EngineSupervisor
 
     @property
     def port(self) -> int:
@@ -64,7 +64,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CpuCores(msgspec.Struct, frozen=True, kw_only=True):
-    """What a CPU build computes on.
+    """The cores that a CPU build computes on.
 
     `in_one_process`: the model runs in the engine's own process, its threads bound to no core. Else
     each worker has a process, its threads bound to `bound`, or to none where that is empty.
@@ -76,11 +76,9 @@ class CpuCores(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def command(settings: EngineSettings, *, cores: CpuCores | None = None) -> list[str]:
-    """The whole command line. Every option exists in vLLM 0.32, CPU and GPU builds alike.
+    """Build the whole command line. Every option exists in vLLM 0.32, CPU and GPU builds alike.
 
-    `cores` are the CPU build's, which gets one adapter slot more than asked for, and the model in
-    the engine's own process. vLLM's default is a process beside it, and both spin for a second
-    after each message: on two cores that took half of every request's time, and 0.8 GiB.
+    `cores` are the CPU build's, None on a machine with a GPU.
 
     Raises:
         SettingsError: the address is not one to start on, or there would be several API servers.
@@ -109,6 +107,8 @@ def command(settings: EngineSettings, *, cores: CpuCores | None = None) -> list[
     if settings.eager:
         line.append("--enforce-eager")
     if cores is not None and cores.in_one_process:
+        # vLLM's default is a process beside the engine's, and both spin for a second after each
+        # message: on two cores that took half of every request's time, and 0.8 GiB.
         line += ["--distributed-executor-backend", "uni"]
     if settings.gateway_config is not None:
         line += ["--middleware", GATEWAY_CLASS]
@@ -116,9 +116,10 @@ def command(settings: EngineSettings, *, cores: CpuCores | None = None) -> list[
 
 
 def _refuse_several_servers(extra_args: Sequence[str]) -> None:
-    """Each would have a gateway of its own: routes, leases and loaded adapters reach one of them.
+    """Refuse options that start several API servers.
 
-    vLLM takes underscores, beginnings of a name, and the number behind `=` too.
+    Each server would have a gateway of its own: routes, leases and loaded adapters reach only one.
+    vLLM also takes underscores, beginnings of a name, and the number behind `=`.
     """
     words = [word for given in extra_args for word in given.split("=", 1)]
     for option, count in pairwise(words):
@@ -140,17 +141,18 @@ def wants_workers(extra_args: Sequence[str], inherited: Mapping[str, str]) -> bo
 def environment(
     settings: EngineSettings, inherited: Mapping[str, str], *, cores: CpuCores | None
 ) -> dict[str, str]:
-    """The server's environment. `cores` are the CPU build's, None on a machine with a GPU.
+    """Build the server's environment. `cores` are the CPU build's, None on a machine with a GPU.
 
-    What the operator exported for the CPU build stays; switches that adaptd relies on are set.
+    Variables that the operator exported for the CPU build stay; switches that adaptd relies on are
+    set.
     """
     found = dict(inherited)
     found.pop("ADAPTD_STORE_KEY", None)  # the store's key is the daemon's alone
     if cores is not None:
         found.setdefault("VLLM_CPU_KVCACHE_SPACE", str(settings.kv_cache_gib))
         if cores.in_one_process:
-            # Else the CPU build takes a process of its own whatever the command line says, to set
-            # the threads' variables there. They are set here, for all processes.
+            # Else the CPU build takes a process of its own, whatever the command line says, to set
+            # the variables of the threads there. Here they are set for all processes.
             found["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         _set_threads(found, cores)
     found["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
@@ -165,10 +167,10 @@ def environment(
 
 
 def _set_threads(found: dict[str, str], cores: CpuCores) -> None:
-    """Say how many threads compute, that they sleep while they wait, and what they are bound to.
+    """Set how many threads compute, their cores, and that they sleep while they wait.
 
-    A worker counts its threads by the list of cores, whatever OMP_NUM_THREADS says: a number that
-    the operator exported bounds the list, and a larger one leaves threads unbound.
+    A worker counts its threads by the list of cores and ignores OMP_NUM_THREADS: a number that the
+    operator exported bounds the list, and a larger one leaves threads unbound.
     """
     exported = found.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     threads = int(exported) if exported.isdigit() and int(exported) > 0 else cores.threads
@@ -177,16 +179,17 @@ def _set_threads(found: dict[str, str], cores: CpuCores) -> None:
         found.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, bound)) or "nobind")
     found.setdefault("OMP_NUM_THREADS", str(threads))
     if "GOMP_SPINCOUNT" not in found:
-        # A thread that spins for one robbed of its core holds up who robs it: `make bench-beside`.
+        # A thread that spins while it waits for one that lost its core to another process slows
+        # that process down, measured by `make bench-beside`.
         found.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def digest(settings: EngineSettings) -> str:
-    """Tells servers apart that were started with different settings."""
+    """Digest the settings, to tell servers apart that were started with different ones."""
     return hashlib.sha256("\0".join(command(settings)).encode()).hexdigest()[:16]
 
 
-_STAGES = (  # the last one whose mark is in the log is where a start has come to
+_STAGES = (  # the last one whose mark is in the log is the stage of a start
     ("api_server version", "importing"),
     ("Initializing a V1 LLM engine", "starting the engine"),
     ("Starting to load model", "loading weights"),
@@ -201,18 +204,18 @@ _PROBLEM = re.compile(_OPENING + "(.*(?:Error: |died unexpectedly).*)$")
 
 
 def stage_of(log: str) -> str:
-    """Where a starting server has come to, in words for a progress line."""
+    """Name the stage of a starting server, in words for a progress line."""
     reached = [stage for mark, stage in _STAGES if mark in log]
     return reached[-1] if reached else "importing"
 
 
-def lines_said(log: str) -> int:
-    """How many different things a log says. A warning that is repeated for ever counts once."""
+def count_distinct_lines(log: str) -> int:
+    """Count the different lines of a log. A warning that is repeated for ever counts once."""
     return len({_LINE_OPENING.sub("", line) for line in log.splitlines()})
 
 
 def problem_of(log: str) -> str:
-    """Why a server ended: the first error its log names that says more than "see above"."""
+    """Find why a server ended: the first error in its log that says more than "see above"."""
     found = [match[1] for line in log.splitlines() if (match := _PROBLEM.match(line.strip()))]
     telling = [text for text in found if "root cause above" not in text]
     return (telling or found or ["its log names no error"])[0].strip()[:300]

@@ -14,7 +14,7 @@ from adaptd.daemon.wire.files import read_regular
 from adaptd.daemon.wire.routes import GatewayState, RouteTable
 from adaptd.daemon.wire.texts import NOT_DECODED
 
-LIMIT_S = 2.0  # a gateway that needs longer is reported; the next heartbeat tries again
+LIMIT_S = 2.0  # a slower gateway is reported; the next heartbeat tries again
 
 T = TypeVar("T")
 
@@ -46,40 +46,40 @@ class HttpPublisher:
         body = msgspec.json.encode(table)
 
         async def put(url: str) -> GatewayState:
-            return await self._ask("PUT", f"{url}/adaptd/routes", body)
+            return await self._ask_state("PUT", f"{url}/adaptd/routes", body)
 
-        return await self._everywhere(put)
+        return await self._ask_all(put)
 
     async def states(self) -> Sequence[GatewayState]:
         async def get(url: str) -> GatewayState:
-            return await self._ask("GET", f"{url}/adaptd/state", None)
+            return await self._ask_state("GET", f"{url}/adaptd/state", None)
 
-        return await self._everywhere(get)
+        return await self._ask_all(get)
 
     async def tables(self) -> Sequence[RouteTable]:
         async def get(url: str) -> RouteTable | None:
             where = f"{url}/adaptd/table"
-            _, content = await self._answer("GET", where, None)
-            return _read(where, content, RouteTable | None)
+            _, content = await self._send_request("GET", where, None)
+            return _decode_answer(where, content, RouteTable | None)
 
-        return [table for table in await self._everywhere(get) if table is not None]
+        return [table for table in await self._ask_all(get) if table is not None]
 
-    async def _everywhere(self, call: Callable[[str], Awaitable[T]]) -> list[T]:
-        """Ask all at once; the most telling error wins, after all have answered."""
+    async def _ask_all(self, call: Callable[[str], Awaitable[T]]) -> list[T]:
+        """Ask all gateways at once; raise the most telling error, after all have answered."""
         answers = await asyncio.gather(*map(call, self._urls), return_exceptions=True)
         errors = [answer for answer in answers if isinstance(answer, BaseException)]
         if errors:
-            raise max(errors, key=_weight)
+            raise max(errors, key=_rank_error)
         return [answer for answer in answers if not isinstance(answer, BaseException)]
 
-    async def _ask(self, method: str, url: str, body: bytes | None) -> GatewayState:
-        status, content = await self._answer(method, url, body)
-        state = _read(url, content, GatewayState)
+    async def _ask_state(self, method: str, url: str, body: bytes | None) -> GatewayState:
+        status, content = await self._send_request(method, url, body)
+        state = _decode_answer(url, content, GatewayState)
         if status == httpx.codes.CONFLICT:
             raise EpochError(url, state.epoch)
         return state
 
-    async def _answer(self, method: str, url: str, body: bytes | None) -> tuple[int, bytes]:
+    async def _send_request(self, method: str, url: str, body: bytes | None) -> tuple[int, bytes]:
         try:
             token = (
                 read_regular(self._token_path).decode().strip()
@@ -89,24 +89,24 @@ class HttpPublisher:
             if answer.status_code != httpx.codes.CONFLICT:
                 answer.raise_for_status()
         except (OSError, UnicodeError, httpx.HTTPError) as error:
-            raise _silent(url, error) from error
+            raise _no_answer(url, error) from error
         return answer.status_code, answer.content
 
 
-def _read(url: str, content: bytes, kind: Any) -> Any:
+def _decode_answer(url: str, content: bytes, kind: Any) -> Any:
     try:
         return msgspec.json.decode(content, type=kind)
     except NOT_DECODED as error:
-        raise _silent(url, error) from error
+        raise _no_answer(url, error) from error
 
 
-def _silent(url: str, error: Exception) -> HostError:
+def _no_answer(url: str, error: Exception) -> HostError:
     remedy = "See that the server runs with the gateway and this control token"
     return HostError(url, f"the gateway does not answer ({error!r})", remedy)
 
 
-def _weight(error: BaseException) -> tuple[int, int]:
-    """A bug before a newer epoch (the highest) before a gateway that is away."""
+def _rank_error(error: BaseException) -> tuple[int, int]:
+    # A bug before a newer epoch (the highest) before a gateway that is away.
     if isinstance(error, EpochError):
         return 1, error.epoch
     return (0, 0) if isinstance(error, HostError) else (2, 0)

@@ -16,7 +16,7 @@ from adaptd.daemon.wire.texts import NOT_DECODED
 
 _KEPT_LOGS = 5
 _POLL_S = 0.1
-# Becomes the server once it is told to on its standard input, and ends where that is closed.
+# Executes the server once a byte comes on its standard input; ends where that is closed first.
 _WAIT = (
     sys.executable,
     "-ISc",
@@ -32,11 +32,11 @@ ENGINE_FILE = "vllm.json"  # in the home: the record of the server that was star
 
 
 class ServerRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What {home}/vllm.json holds.
+    """The record in {home}/vllm.json.
 
     `boot` and `start_ticks` tell the process from a later one of the same pid. `took_s` is how
     long its start took until it answered, None before that: the next start's forecast. `dtype` is
-    the number format it was started in; releases that did not say knew one default.
+    the number format it was started in; releases without this field knew one default.
     """
 
     pid: int
@@ -50,7 +50,7 @@ class ServerRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_record(path: Path) -> ServerRecord | None:
-    """The record at `path`; None where there is none that can be read."""
+    """Read the record at `path`; None where there is none that can be read."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=ServerRecord)
     except (OSError, *NOT_DECODED):
@@ -73,35 +73,38 @@ def start_server(
     dtype: str,
     keep: Callable[[ServerRecord], None],
 ) -> ServerRecord:
-    """Start it in a session of its own, so that neither Ctrl-C nor the daemon's end reaches it.
+    """Start a server in a session of its own: neither Ctrl-C nor the daemon's end reaches it.
 
-    `keep` puts the record on disk. Until then the process waits, and it ends where we end first or
-    `keep` fails: no server runs that nobody knows.
+    1. Start a process that waits on its standard input.
+    2. Let `keep` put the record on disk.
+    3. Write a byte: the process executes the server.
+
+    It ends instead where we end before step 3 or `keep` fails: no server runs without a record.
     """
-    rotate(log)
+    rotate_logs(log)
     waiting, go = os.pipe()  # not inherited, so our end closes with us
     try:
-        pid = _spawn([*_WAIT, *command], env, stdin=waiting, log=log)
+        pid = _spawn_process([*_WAIT, *command], env, stdin=waiting, log=log)
     finally:
         os.close(waiting)
     with os.fdopen(go, "wb", buffering=0) as told:
-        record = _record(pid, url=url, settings=settings, dtype=dtype)
+        record = _make_record(pid, url=url, settings=settings, dtype=dtype)
         try:
             keep(record)
         except BaseException:
             told.close()
             os.waitpid(pid, 0)
             raise
-        with contextlib.suppress(BrokenPipeError):  # it was ended meanwhile: `is_alive` says so
+        with contextlib.suppress(BrokenPipeError):  # it has ended meanwhile: `is_alive` says so
             told.write(b"start")
     return record
 
 
-def _record(pid: int, *, url: str, settings: str, dtype: str) -> ServerRecord:
+def _make_record(pid: int, *, url: str, settings: str, dtype: str) -> ServerRecord:
     fields = stat_fields(pid)
     return ServerRecord(
         pid=pid,
-        boot=_boot(),
+        boot=_boot_id(),
         start_ticks=int(fields[19]) if fields else 0,
         started_at=time.time(),
         url=url,
@@ -110,26 +113,24 @@ def _record(pid: int, *, url: str, settings: str, dtype: str) -> ServerRecord:
     )
 
 
-def _spawn(command: Sequence[str], env: Mapping[str, str], *, stdin: int, log: Path) -> int:
+def _spawn_process(command: Sequence[str], env: Mapping[str, str], *, stdin: int, log: Path) -> int:
     to_log = (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    return (
-        os.posix_spawn(  # not Popen, which complains when it is forgotten before its process ends
-            command[0],
-            list(command),
-            dict(env),
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, stdin, 0),
-                to_log,
-                (os.POSIX_SPAWN_DUP2, 1, 2),
-            ],
-            setsid=True,
-            setsigmask=(),
-            setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM),
-        )
+    return os.posix_spawn(  # not Popen, which warns where it is dropped before its process ends
+        command[0],
+        list(command),
+        dict(env),
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, stdin, 0),
+            to_log,
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+        setsigmask=(),
+        setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM),
     )
 
 
-def rotate(log: Path) -> None:
+def rotate_logs(log: Path) -> None:
     """Keep the last few logs as .1, .2, …: one a start."""
     log.parent.mkdir(parents=True, exist_ok=True)
     for number in range(_KEPT_LOGS - 1, -1, -1):
@@ -139,8 +140,8 @@ def rotate(log: Path) -> None:
 
 
 def is_alive(record: ServerRecord) -> bool:
-    """True while the very process of the record runs. One that has ended is collected, if ours."""
-    fields = stat_fields(record.pid) if record.boot == _boot() else None
+    """True while the very process of the record runs. Collects one that has ended, if ours."""
+    fields = stat_fields(record.pid) if record.boot == _boot_id() else None
     if fields is None or int(fields[19]) != record.start_ticks:
         return False
     if fields[0] not in ENDED:
@@ -151,20 +152,20 @@ def is_alive(record: ServerRecord) -> bool:
 
 
 def end_server(record: ServerRecord, *, grace_s: float) -> None:
-    """Ask the process to end, wait `grace_s`, then kill all of its group. Blocking; safe to repeat.
+    """End the server: SIGTERM, wait `grace_s`, kill all of its group. Blocking; safe to repeat.
 
     Engine and worker processes are in the group; where their parent was killed they live on.
     """
-    if record.boot != _boot():
+    if record.boot != _boot_id():
         return
     if is_alive(record):
         with contextlib.suppress(ProcessLookupError):
             os.kill(record.pid, signal.SIGTERM)
     _wait_while(lambda: is_alive(record), grace_s)
-    for pid in _group(record):
+    for pid in _find_group(record):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    _wait_while(lambda: is_alive(record) or bool(_group(record)), grace_s)
+    _wait_while(lambda: is_alive(record) or bool(_find_group(record)), grace_s)
 
 
 def _wait_while(true: Callable[[], bool], limit_s: float) -> None:
@@ -174,14 +175,14 @@ def _wait_while(true: Callable[[], bool], limit_s: float) -> None:
 
 
 def work_done(record: ServerRecord) -> Work | None:
-    """What the processes of the server have done so far; None where none runs."""
-    return work_of(_group(record))
+    """Sum up the work of the server's processes so far; None where none runs."""
+    return work_of(_find_group(record))
 
 
-def _group(record: ServerRecord) -> list[int]:
-    """Running processes of the record's group, none older than it: a reused id is not hit."""
+def _find_group(record: ServerRecord) -> list[int]:
+    # None older than the record: a reused id is not hit.
     return group_members(record.pid, since_ticks=record.start_ticks)
 
 
-def _boot() -> str:
+def _boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,4 +1,4 @@
-"""The vLLM server adaptd starts: adopted where it runs already, watched, restarted when it dies."""
+"""Supervise the vLLM server: adopt the one that runs, else start one, watch it, restart it."""
 
 import asyncio
 import contextlib
@@ -23,9 +23,9 @@ from adaptd.serving.host.launch import (
     CpuCores,
     EngineSettings,
     command,
+    count_distinct_lines,
     digest,
     environment,
-    lines_said,
     problem_of,
     stage_of,
     wants_workers,
@@ -41,15 +41,15 @@ from adaptd.serving.host.server_process import (
     write_record,
 )
 
-_LOG = structlog.get_logger("adaptd.serving.host.supervisor")
+_log = structlog.get_logger(__name__)
 _PROBE_EVERY_S = 1.0
 _LONGEST_PAUSE_S = 60.0
-# Times the limit that work alone extends a wait to: what spins in a deadlock works, too. A start of
-# 70 s on two cores stays below 12 x 600 s where it is a hundred times slower.
+# Work alone extends a wait to this many times its limit, not for ever: a process that spins in a
+# deadlock works, too. A start of 70 s on two cores, a hundred times slower, stays below 12 x 600 s.
 _MOST_START = 12
 _MOST_SILENCE = 10
 _START_LOG_BYTES = 1 << 20
-_DEATH_LOG_BYTES = 1 << 16  # errors of earlier requests are further up
+_DEATH_LOG_BYTES = 1 << 16  # errors of earlier requests lie before these
 
 
 class EngineState(StrEnum):
@@ -60,10 +60,10 @@ class EngineState(StrEnum):
 
 
 class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How the server is. `expected_s` is how long its last start took, None where none is known.
+    """The state of the server.
 
-    `stale` says that it was started with other settings than those given now; they apply from its
-    next start.
+    `expected_s` is how long its last start took, None where none is known. `stale` says that it was
+    started with other settings than those given now; they apply from its next start.
     """
 
     state: EngineState = EngineState.STOPPED
@@ -76,12 +76,18 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineSupervisor:
-    """One vLLM server. Leaving it (cancellation, the daemon's end) leaves the server running.
+    """One vLLM server. Cancellation, or the daemon's end, leaves the server running.
 
-    A start may take as long as it moves: says something new in its log, computes or reads. One that
-    stands still for `start_limit_s` is ended, and one that computes and says nothing new after 12
-    times as long. A server that was up and does not answer is ended once it has done next to
-    nothing for `unhealthy_limit_s`; one that works is busy, and is ended after 10 times as long.
+    `run` repeats these steps until cancelled:
+
+    1. Adopt the server of the record where it runs (`ensure`), else end its leftovers and start
+       one: refuse a taken port, choose cores and number format, write the record.
+    2. Wait until it answers. A start may take as long as it moves: logs something new, computes or
+       reads. One that stands still for `start_limit_s` is ended, and one that computes without a
+       new log line after 12 times as long.
+    3. Watch it. A server that was up and does not answer is ended once it has done next to nothing
+       for `unhealthy_limit_s`; one that works is busy, and is ended after 10 times as long.
+    4. Once it has died, begin again; after a failed start with a pause of 1 s, doubled to 60 s.
     """
 
     def __init__(
@@ -96,7 +102,7 @@ class EngineSupervisor:
         grace_s: float = 20.0,
         probe_limit_s: float = 5.0,
     ) -> None:
-        """`dtype` says, blocking, what a `settings.dtype` of auto is; vLLM decides without it."""
+        """`dtype` resolves, blocking, a `settings.dtype` of auto; without it vLLM decides."""
         self._settings = settings
         self._dtype = dtype
         self._record_path = home / ENGINE_FILE
@@ -122,7 +128,7 @@ class EngineSupervisor:
         await self._http.aclose()
 
     def running_dtype(self) -> str | None:
-        """The number format of the server that runs, as it was started; None where none runs."""
+        """Return the number format that the running server was started in; None where none runs."""
         record = read_record(self._record_path)
         if record is None or not is_alive(record) or record.dtype == "auto":
             return None
@@ -135,17 +141,17 @@ class EngineSupervisor:
             try:
                 await self.ensure()
                 pause_s = 1.0
-                await self._watch()
-            except (HostError, OSError) as error:  # a full disk, say: what is live goes on
+                await self._watch_server()
+            except (HostError, OSError) as error:  # a full disk, for one; live goes on
                 problem = error.problem if isinstance(error, HostError) else str(error)
-                _LOG.error("engine_did_not_start", problem=problem, again_in_s=pause_s)
-                self._say(state=EngineState.STOPPED, detail=problem)
+                _log.error("engine_start_failed", problem=problem, again_in_s=pause_s)
+                self._report_status(state=EngineState.STOPPED, detail=problem)
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-            self._say(restarts=self.status.restarts + 1)
+            self._report_status(restarts=self.status.restarts + 1)
 
     async def ensure(self) -> None:
-        """Return once a server answers: the one that runs, or a new one. Safe to repeat.
+        """Return once a server answers: the running one, or a new one. Safe to repeat.
 
         Raises:
             HostError: it ended or did not answer in time, with the reason its log gives.
@@ -153,26 +159,26 @@ class EngineSupervisor:
         record = read_record(self._record_path)
         if record is not None and record.url == self._settings.url and is_alive(record):
             stale = record.settings != digest(self._settings)
-            self._say(state=EngineState.STARTING, detail="found running", pid=record.pid)
-            self._say(stale=stale, expected_s=record.took_s)
-            _LOG.info("engine_adopted", pid=record.pid, settings_differ=stale)
+            self._report_status(state=EngineState.STARTING, detail="found running", pid=record.pid)
+            self._report_status(stale=stale, expected_s=record.took_s)
+            _log.info("engine_adopted", pid=record.pid, settings_differ=stale)
         else:
-            record = await self._start(record)
+            record = await self._start_server(record)
         await self._wait_ready(record)
 
     async def stop(self) -> None:
-        """End the server and all its processes. Only when asked: nothing here calls it."""
+        """End the server and all its processes. Only on request: nothing in this class calls it."""
         if record := read_record(self._record_path):
             await asyncio.to_thread(end_server, record, grace_s=self._grace_s)
             self._record_path.unlink(missing_ok=True)
-        self._say(state=EngineState.STOPPED, detail="stopped", pid=None)
+        self._report_status(state=EngineState.STOPPED, detail="stopped", pid=None)
 
-    async def _start(self, before: ServerRecord | None) -> ServerRecord:
-        if before is not None:  # what a dead server may have left of its group
+    async def _start_server(self, before: ServerRecord | None) -> ServerRecord:
+        if before is not None:  # a dead server may have left processes of its group
             await asyncio.to_thread(end_server, before, grace_s=self._grace_s)
         _refuse_taken_port(self._settings.port)
         cores = await asyncio.to_thread(cpu_cores, self._settings, os.environ)
-        decided = await self._decided()
+        decided = await self._decide_dtype()
         line = command(decided, cores=cores)
         env = environment(self._settings, os.environ, cores=cores)
         record = start_server(
@@ -185,58 +191,60 @@ class EngineSupervisor:
             keep=partial(write_record, self._record_path),
         )
         expected_s = before.took_s if before else None
-        self._say(state=EngineState.STARTING, pid=record.pid, stale=False, expected_s=expected_s)
-        _LOG.info("engine_started", pid=record.pid, log=str(self.log_path))
+        self._report_status(
+            state=EngineState.STARTING, pid=record.pid, stale=False, expected_s=expected_s
+        )
+        _log.info("engine_started", pid=record.pid, log=str(self.log_path))
         return record
 
-    async def _decided(self) -> EngineSettings:
-        """The settings with a number format. Their digest stays that of what the operator wrote."""
+    async def _decide_dtype(self) -> EngineSettings:
+        """Resolve a number format of auto. The digest stays that of the settings as written."""
         if self._settings.dtype != "auto" or self._dtype is None:
             return self._settings
-        self._say(state=EngineState.STARTING, detail="measuring number formats", pid=None)
+        self._report_status(state=EngineState.STARTING, detail="measuring number formats", pid=None)
         return msgspec.structs.replace(self._settings, dtype=await asyncio.to_thread(self._dtype))
 
     async def _wait_ready(self, record: ServerRecord) -> None:
         starts = record.took_s is None  # else it has answered before
-        patience = self._patience(starts=starts)
+        patience = self._make_patience(starts=starts)
         while not await self._is_healthy():
-            log = self._log_tail(_START_LOG_BYTES)
+            log = self._read_log_tail(_START_LOG_BYTES)
             if not is_alive(record):
-                raise self._refusal(f"vLLM ended while starting: {problem_of(log)}")
+                raise self._make_error(f"vLLM ended while starting: {problem_of(log)}")
             work = await asyncio.to_thread(work_done, record)
-            patience.saw(work=work, lines=lines_said(log) if starts else None)
+            patience.saw(work=work, lines=count_distinct_lines(log) if starts else None)
             if patience.is_over:
                 await asyncio.to_thread(end_server, record, grace_s=self._grace_s)
                 silent = "vLLM hangs" if starts else "vLLM was up and does not answer"
-                raise self._refusal(f"{silent}: {patience.words}")
-            self._say(detail=stage_of(log), elapsed_s=time.time() - record.started_at)
+                raise self._make_error(f"{silent}: {patience.words}")
+            self._report_status(detail=stage_of(log), elapsed_s=time.time() - record.started_at)
             await asyncio.sleep(_PROBE_EVERY_S)
         if starts:
             record = msgspec.structs.replace(record, took_s=time.time() - record.started_at)
             write_record(self._record_path, record)
-        self._say(state=EngineState.READY, detail="answers", elapsed_s=0.0)
+        self._report_status(state=EngineState.READY, detail="answers", elapsed_s=0.0)
 
-    async def _watch(self) -> None:
-        """Return once the server has died, or was ended for not answering too long."""
+    async def _watch_server(self) -> None:
+        """Return once the server has died, or was ended because it did not answer."""
         record = read_record(self._record_path)
         patience: WorkPatience | None = None  # None while it answers
         while record is not None and is_alive(record):
             if await self._is_healthy():
                 patience = None
-                self._say(state=EngineState.READY, detail="answers")
+                self._report_status(state=EngineState.READY, detail="answers")
             else:
-                patience = patience or self._patience(starts=False)
+                patience = patience or self._make_patience(starts=False)
                 patience.saw(work=await asyncio.to_thread(work_done, record))
-                self._say(state=EngineState.FAILING, detail="does not answer")
+                self._report_status(state=EngineState.FAILING, detail="does not answer")
                 if patience.is_over:
-                    _LOG.error("engine_does_not_answer", pid=record.pid, why=patience.words)
+                    _log.error("engine_unresponsive", pid=record.pid, why=patience.words)
                     await asyncio.to_thread(end_server, record, grace_s=self._grace_s)
                     break
             await asyncio.sleep(_PROBE_EVERY_S)
-        _LOG.error("engine_died", problem=problem_of(self._log_tail(_DEATH_LOG_BYTES)))
-        self._say(state=EngineState.STOPPED, detail="died", pid=None)
+        _log.error("engine_died", problem=problem_of(self._read_log_tail(_DEATH_LOG_BYTES)))
+        self._report_status(state=EngineState.STOPPED, detail="died", pid=None)
 
-    def _patience(self, *, starts: bool) -> WorkPatience:
+    def _make_patience(self, *, starts: bool) -> WorkPatience:
         if starts:
             return WorkPatience(self._settings.start_limit_s, most=_MOST_START)
         return WorkPatience(self._unhealthy_limit_s, most=_MOST_SILENCE)
@@ -246,10 +254,10 @@ class EngineSupervisor:
             return (await self._http.get("/health")).status_code == httpx.codes.OK
         return False
 
-    def _refusal(self, problem: str) -> HostError:
+    def _make_error(self, problem: str) -> HostError:
         return HostError(self._settings.url, problem, f"Its log: {self.log_path}")
 
-    def _log_tail(self, most_bytes: int) -> str:
+    def _read_log_tail(self, most_bytes: int) -> str:
         try:
             with self.log_path.open("rb") as log:
                 log.seek(max(0, self.log_path.stat().st_size - most_bytes))
@@ -257,17 +265,16 @@ class EngineSupervisor:
         except FileNotFoundError:
             return ""
 
-    def _say(self, **changes: object) -> None:
+    def _report_status(self, **changes: object) -> None:
         before, self.status = self.status, msgspec.structs.replace(self.status, **changes)
         if self.status != before:
             self._on_change(self.status)
 
 
 def cpu_cores(settings: EngineSettings, inherited: Mapping[str, str]) -> CpuCores | None:
-    """What a CPU build may compute on; None for one that computes on a GPU. Blocking.
+    """Choose the cores of a CPU build; None where vLLM computes on a GPU. Blocking.
 
-    A worker's threads are bound where the allowed cores are wholly ours to use, not under a lower
-    quota.
+    Threads of a worker are bound where the allowed cores are wholly ours, not under a lower quota.
     """
     if not computes_on_cpu(settings.python):
         return None
@@ -280,10 +287,10 @@ def cpu_cores(settings: EngineSettings, inherited: Mapping[str, str]) -> CpuCore
 
 
 def _refuse_taken_port(port: int) -> None:
-    """A busy port is told at once and by name, not after vLLM's start.
+    """Refuse a busy port at once and by name, not after vLLM's start.
 
     Raises:
-        HostError: somebody listens on it.
+        HostError: another process listens on it.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as vLLM does

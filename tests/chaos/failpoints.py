@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import duckdb
 
-from adaptd.consumers.kafka.fetch_thread import ChunkThread
+from adaptd.consumers.kafka.fetch_thread import FetchThread
 from adaptd.daemon.domain.ingest import Decoded, Partition, Written
 from adaptd.daemon.store.database.database import Connection, Database
 from adaptd.daemon.store.database.statements import statements
@@ -131,15 +131,15 @@ class WatchedSink(EventStore):
             raise StoreFullError("store", f"made to fail {place}", "Try again")
 
 
-class WatchedThread(ChunkThread):
+class WatchedThread(FetchThread):
     """The consumer's thread, failing around Kafka's advisory commit."""
 
     failpoints = Failpoints()
 
-    async def tell_group(self, offsets: Mapping[Partition, int]) -> bool:
+    async def commit_advisory(self, offsets: Mapping[Partition, int]) -> bool:
         if self.failpoints.trips(BEFORE_TELLING):
             return False  # to raise here is to be told no
-        told = await super().tell_group(offsets)
+        told = await super().commit_advisory(offsets)
         return told and not self.failpoints.trips(AFTER_TELLING)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from adaptd.consumers.kafka.faust_app import ChunkConsumer, ChunkTransport
-from adaptd.consumers.kafka.service import IngestService, IngestSettings
+from adaptd.consumers.kafka.service import IngestService
 from adaptd.consumers.kafka.topic_admin import Topics
 from adaptd.daemon.domain.ingest import KAFKA
 from adaptd.daemon.store.database.database import Database
@@ -26,6 +26,7 @@ from adaptd.daemon.system.supervision import Supervisor, stop_signals
 from adaptd.daemon.wire.errors import AdaptdError, HaltError
 from bench.machine import peak_mb
 from tests.chaos.failpoints import Failpoints, How, WatchedSink, WatchedThread, watch
+from tests.support.kafka_settings import ingest_settings
 from tests.support.waiting import until
 
 KEY = b"chaos key"
@@ -86,9 +87,9 @@ class _Child:
         )
         self._reads = EventReads(database)
         self._service = IngestService(
-            IngestSettings(
-                bootstrap=settings.bootstrap,
-                directory=Path(settings.home),
+            ingest_settings(
+                settings.bootstrap,
+                Path(settings.home),
                 group=settings.group,
                 topics=settings.topics,
                 session_timeout_s=settings.session_timeout_s,

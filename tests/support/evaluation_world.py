@@ -69,7 +69,7 @@ def suite_rows(suite: str, items: int) -> list[SuiteRow]:
 
 @dataclass
 class EvaluationWorld:
-    """Everything around a service. `service()` makes a new one, as a restart does."""
+    """The surroundings of a service. `service()` makes a new service, as a restart does."""
 
     database: Database
     folder: Path

@@ -28,8 +28,8 @@ V1, V2 = "support@v1-11111111", "support@v2-22222222"
 
 @contextlib.asynccontextmanager
 async def serve(app: App, port: int = 0) -> AsyncIterator[str]:
-    """The app on a real uvicorn in this loop; yields its URL."""
-    # With the protocol named asyncio turns off Nagle, which else costs 40 ms a request.
+    """Serve the app on a real uvicorn in this loop; yields its URL."""
+    # Where the protocol is named, asyncio turns off Nagle, which otherwise costs 40 ms a request.
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))

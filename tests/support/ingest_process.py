@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from adaptd.consumers.kafka.service import IngestService, IngestSettings
+from adaptd.consumers.kafka.service import IngestService
 from adaptd.consumers.kafka.topic_admin import Topics
 from adaptd.daemon.store.database.database import Database
 from adaptd.daemon.store.ingest.event_reads import EventReads
@@ -24,6 +24,7 @@ from adaptd.daemon.store.ingest.halts import HaltStore
 from adaptd.daemon.store.ingest.sink import EventStore
 from adaptd.daemon.wire.errors import HaltError
 from tests.support.broker import ROOT
+from tests.support.kafka_settings import ingest_settings
 from tests.support.waiting import LIMIT_S
 
 KEY = b"test key"
@@ -79,9 +80,9 @@ async def _ingest(settings: dict[str, str]) -> None:
     database = Database.open(home / "store.duckdb")
     reads = EventReads(database)
     service = IngestService(
-        IngestSettings(
-            bootstrap=settings["bootstrap"],
-            directory=home,
+        ingest_settings(
+            settings["bootstrap"],
+            home,
             group=settings["interactions"],
             topics=Topics(settings["interactions"], settings["feedback"]),
             session_timeout_s=6,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from adaptd.consumers.kafka.service import IngestService, IngestSettings, IngestStatus
+from adaptd.consumers.kafka.service import IngestService, IngestStatus
 from adaptd.consumers.kafka.topic_admin import Topics
 from adaptd.daemon.domain.ingest import Decoded, Written
 from adaptd.daemon.store.database.database import Database, rows
@@ -24,6 +24,7 @@ from adaptd.daemon.wire.errors import HaltError, StoreFullError
 from tests.support.broker import Broker
 from tests.support.event_samples import as_bytes
 from tests.support.ingest_process import KEY
+from tests.support.kafka_settings import ingest_settings
 from tests.support.waiting import LIMIT_S
 
 _number = itertools.count(1)
@@ -87,9 +88,9 @@ async def consuming(
     database = Database.open(home / "store.duckdb")
     store = MaybeFull(database, dedupe_window=timedelta(days=1))
     service = IngestService(
-        IngestSettings(
-            bootstrap=broker.bootstrap,
-            directory=home,
+        ingest_settings(
+            broker.bootstrap,
+            home,
             group=topics.interactions,
             topics=topics,
             session_timeout_s=6,

@@ -10,19 +10,20 @@ from pathlib import Path
 
 import msgspec
 
-from adaptd.consumers.rereading.replay import ReplayService, ReplaySettings
+from adaptd.consumers.rereading.replay import ReplayService
 from adaptd.daemon.domain.replays import ReplayRequest, ReplayState
 from adaptd.daemon.store.database.database import Database
 from adaptd.daemon.store.ingest.replays import ReplayStore
 from adaptd.daemon.store.ingest.sink import EventStore
 from tests.support.ingest_process import KEY
+from tests.support.kafka_settings import replay_settings
 
 
 async def _replay(path: Path, bootstrap: str, topic: str) -> None:
     database = Database.open(path)
     book = ReplayStore(database)
     service = ReplayService(
-        ReplaySettings(bootstrap=bootstrap, kinds={}),
+        replay_settings(bootstrap, {}),
         sink=EventStore(database, dedupe_window=timedelta(days=1)),
         book=book,
         key=KEY,

@@ -58,7 +58,7 @@ def rows(count: int = 32, *, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def write_snapshot(folder: Path, train: Sequence[dict[str, Any]] | None = None) -> Path:
-    """The two files a trainer reads."""
+    """Write the two files that a trainer reads."""
     folder.mkdir(parents=True, exist_ok=True)
     train = rows() if train is None else train
     pq.write_table(pa.Table.from_pylist(list(train)), folder / "train.parquet")
@@ -100,14 +100,18 @@ def a_job(home: Path, base: Path | None = None, **changes: Any) -> Job:
     return msgspec.structs.replace(job, **changes)
 
 
-def command(job: Job) -> list[str]:
-    """What starts a child on the job, once it is written."""
-    return [sys.executable, "-m", "adaptd.daemon.training.worker", str(write_job(job))]
+CHILD = ("-m", "adaptd.daemon.training.worker")
 
 
-def train(job: Job) -> tuple[int, list[Line]]:
-    """Run a child to its end: its exit code and its lines."""
-    done = subprocess.run(command(job), stdout=subprocess.PIPE, check=False, timeout=LIMIT_S)
+def command(job: Job, program: Sequence[str] = CHILD) -> list[str]:
+    """Write the job, and return the command that starts a child on it."""
+    return [sys.executable, *program, str(write_job(job))]
+
+
+def train(job: Job, program: Sequence[str] = CHILD) -> tuple[int, list[Line]]:
+    """Run a child to its end, and return its exit code and its lines."""
+    words = command(job, program)
+    done = subprocess.run(words, stdout=subprocess.PIPE, check=False, timeout=LIMIT_S)
     lines = [decode_line(line) for line in done.stdout.splitlines()]
     assert None not in lines, "something else was printed between our lines"
     return done.returncode, [line for line in lines if line is not None]
@@ -147,7 +151,7 @@ class TrainingWorld:
         return FORMAT
 
     def a_service(self) -> TrainingService:
-        """As after a restart of the daemon: nothing but the store is left."""
+        """A new service, as after a restart of the daemon: only the store is left."""
         settings = TrainerSettings(
             home=self.home,
             bases={"tiny": self.base},
@@ -205,11 +209,11 @@ class TrainingWorld:
         return await self.runs.get(run.run_id)
 
     async def job(self, run: Run) -> Job:
-        """What the service would give a child."""
-        return await self.service._preparation.job(run)
+        """The job that the service would give a child."""
+        return await self.service._preparation.make_job(run)
 
     async def at_step(self, run: Run, step: int) -> bool:
-        """Fails at once where the run has: it does not get there any more."""
+        """True where the run has reached the step. A run that failed fails the test at once."""
         seen = await self.runs.get(run.run_id)
         assert seen.state is not RunState.FAILED, seen.reason
         return seen.progress is not None and seen.progress["step"] >= step

@@ -1,7 +1,6 @@
 """A real vLLM with the tiny base, LoRA and the gateway, as adaptd starts it."""
 
 import asyncio
-import sys
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Any, TypeVar
 from adaptd.daemon.demo.broker import free_port
 from adaptd.daemon.wire.tokens import create_token, ensure_control_token
 from adaptd.serving.gateway.settings import GatewaySettings, write_settings
-from adaptd.serving.host.launch import EngineSettings
 from adaptd.serving.host.supervisor import EngineSupervisor
 from adaptd.serving.host.vllm_client import VllmHost
+from tests.support.engine_settings import make_engine_settings
 from tests.support.tiny_model import FORMAT
 from tests.support.waiting import LIMIT_S
 
@@ -37,9 +36,8 @@ class TinyServer:
         self.client_token, _ = create_token(
             self.tokens_path, tenant="tests", scopes=("chat", "feedback")
         )
-        self.settings = EngineSettings(
+        self.settings = make_engine_settings(
             url=self.url,
-            python=Path(sys.executable),
             base_name=self.base_name,
             base_dir=base_dir,
             gateway_config=self._write_gateway(),

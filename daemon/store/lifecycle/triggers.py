@@ -4,37 +4,11 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
+from adaptd.daemon.domain.triggers import CronState, JudgedAnswers, SnapshotMark
 from adaptd.daemon.store.database.database import Connection, Database, rows
 from adaptd.daemon.store.database.statements import statements
 
 _SQL = statements("triggers")
-
-
-class CronState(msgspec.Struct, frozen=True, kw_only=True):
-    """One cron of one alias. `fired_at` is its last fire, or when it was first seen.
-
-    `waiting`: no run has started since that fire.
-    """
-
-    job: str
-    fired_at: datetime
-    waiting: bool
-
-
-class SnapshotMark(msgspec.Struct, frozen=True, kw_only=True):
-    """The time up to which an alias's newest snapshot saw events, and its policy version."""
-
-    as_of: datetime
-    policy_version: int
-
-
-class JudgedAnswers(msgspec.Struct, frozen=True, kw_only=True):
-    """Answers that people rated or corrected, and those among them with negative feedback."""
-
-    total: int
-    negative: int
 
 
 class TriggerStore:

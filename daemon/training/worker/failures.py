@@ -1,4 +1,4 @@
-"""From an exception to the cause that a run fails with. No torch: it is told by its names."""
+"""From an exception to the cause that a run fails with. Torch's errors are known by their names."""
 
 import errno
 
@@ -12,7 +12,7 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 
 
 class DataError(AdaptdError):
-    """The snapshot cannot be trained on. Never quotes a row, only its number."""
+    """The snapshot cannot be trained on. The message has the row's number and none of its text."""
 
 
 class NotFiniteError(Exception):
@@ -23,8 +23,8 @@ class TimeLimitError(Exception):
     """The job's time is used up."""
 
 
-def explain(error: BaseException) -> tuple[FailureCause, str]:
-    """The cause, and words that hold no text of a row."""
+def explain_failure(error: BaseException) -> tuple[FailureCause, str]:
+    """The cause of a failure, and words that hold no text of a row."""
     if isinstance(error, DataError):
         return FailureCause.DATA, str(error)
     if isinstance(error, NotFiniteError):
@@ -32,22 +32,23 @@ def explain(error: BaseException) -> tuple[FailureCause, str]:
     if isinstance(error, TimeLimitError):
         return FailureCause.TIMEOUT, str(error)
     text = str(error).lower()
-    if isinstance(error, MemoryError) or _says(error, text, _NO_MEMORY, "OutOfMemoryError"):
+    if isinstance(error, MemoryError) or _is_of_kind(error, text, _NO_MEMORY, "OutOfMemoryError"):
         return FailureCause.OOM, "memory ran out"
-    if getattr(error, "errno", None) in _DISK_ERRORS or _says(error, text, _NO_DISK):
+    if getattr(error, "errno", None) in _DISK_ERRORS or _is_of_kind(error, text, _NO_DISK):
         return FailureCause.DISK, "the disk is full or cannot be written"
-    return FailureCause.ERROR, _what(error)
+    return FailureCause.ERROR, _safe_words(error)
 
 
 def exit_code(cause: FailureCause) -> int:
     return EXIT_CODES.get(cause, EXIT_CODES[FailureCause.ERROR])
 
 
-def _says(error: BaseException, text: str, marks: tuple[str, ...], kind: str = "") -> bool:
+def _is_of_kind(error: BaseException, text: str, marks: tuple[str, ...], kind: str = "") -> bool:
     return type(error).__name__ == kind or any(mark in text for mark in marks)
 
 
-def _what(error: BaseException) -> str:
+def _safe_words(error: BaseException) -> str:
+    # Other errors may quote the row that they met, so only their kind is passed on.
     if isinstance(error, AdaptdError | ImportError | FileNotFoundError):
         return str(error)
     return f"{type(error).__name__}; see trainer.log in the run directory"

@@ -1,6 +1,7 @@
-"""The base with LoRA on it, new or continued from a parent, and what it thinks of tokens."""
+"""The base with LoRA on it, new or continued from a parent, with its logits and log-probs."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from adaptd.daemon.domain.bases import base_digest
 from adaptd.daemon.training.adapter_files import CONFIG
+from adaptd.daemon.training.batches import pad_lengths
 from adaptd.daemon.training.job import Job
 from adaptd.daemon.wire.errors import AdaptdError
 
@@ -21,10 +23,12 @@ _RESCALED = (
     "output_multiplier",
     "lm_head_multiplier",
 )
+# Scored together: their logits in float32 take 200 MB with a vocabulary of 49,152.
+_SCORED_TOKENS = 1024
 
 
 def load_model(job: Job) -> PeftModel:
-    """Load the base and put the parent's weights, or new ones, on it. LoRA weights are float32.
+    """Load the base and add the parent's LoRA weights, or new ones, in float32.
 
     Raises:
         AdaptdError: the base is not the one the job names, or the parent has another shape.
@@ -40,17 +44,17 @@ def load_model(job: Job) -> PeftModel:
         attn_implementation="sdpa" if on_gpu else "eager",
         local_files_only=True,
     )
-    model = _continued(base, job) if job.parent else get_peft_model(base, lora_config(job))
+    model = _load_parent(base, job) if job.parent else get_peft_model(base, lora_config(job))
     assert isinstance(model, PeftModel)
     return model.to(torch.device("cuda" if on_gpu else "cpu"))
 
 
 def base_of(model: PeftModel) -> Any:
-    """The causal language model inside, LoRA in its layers. PEFT types it as a tensor or module."""
-    return model.get_base_model()
+    """The causal language model inside, with LoRA in its layers."""
+    return model.get_base_model()  # PEFT types it as a tensor or module
 
 
-def vocabulary(model: PeftModel) -> int:
+def vocabulary_size(model: PeftModel) -> int:
     return base_of(model).config.get_text_config().vocab_size
 
 
@@ -65,7 +69,7 @@ def lora_config(job: Job) -> LoraConfig:
     )
 
 
-def _continued(base: PreTrainedModel, job: Job) -> PeftModel:
+def _load_parent(base: PreTrainedModel, job: Job) -> PeftModel:
     assert job.parent
     path = Path(job.parent.path)
     config: dict[str, Any] = json.loads((path / CONFIG).read_bytes())
@@ -77,11 +81,9 @@ def _continued(base: PreTrainedModel, job: Job) -> PeftModel:
 
 
 def logits_at(model: PeftModel, input_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """Logits in float32 at flat positions only.
-
-    The head over a vocabulary of 49,152 is a fifth of the work of a step when every position goes
-    through it; answers are a tenth of the positions.
-    """
+    """Logits in float32 at flat positions only."""
+    # The head over a vocabulary of 49,152 is a fifth of the work of a step when every position goes
+    # through it; answers are a tenth of the positions.
     base = base_of(model)
     if any(getattr(base.config.get_text_config(), name, None) for name in _RESCALED):
         logits = model(input_ids=input_ids, use_cache=False).logits
@@ -90,9 +92,45 @@ def logits_at(model: PeftModel, input_ids: torch.Tensor, positions: torch.Tensor
     return base.get_output_embeddings()(hidden.flatten(0, 1)[positions]).float()
 
 
+@torch.inference_mode()
+def token_logprobs(model: PeftModel, sequences: list[list[int]]) -> list[list[float]]:
+    """Natural-log probability of each token given those before it; the first is 0.0."""
+    if not sequences:
+        return []
+    lengths = pad_lengths([len(ids) for ids in sequences], at_most=3)
+    found: dict[int, list[float]] = {}
+    for shorter, length in pairwise([0, *lengths]):
+        wanted = [at for at, ids in enumerate(sequences) if shorter < len(ids) <= length]
+        rows = max(1, _SCORED_TOKENS // length)
+        for start in range(0, len(wanted), rows):
+            batch = wanted[start : start + rows]
+            scores = _batch_logprobs(model, [sequences[at] for at in batch], rows, length)
+            found |= dict(zip(batch, scores, strict=True))
+    return [found[at] for at in range(len(sequences))]
+
+
+def _batch_logprobs(
+    model: PeftModel, sequences: list[list[int]], rows: int, length: int
+) -> list[list[float]]:
+    """The log-probs of `rows` sequences at most, none longer than `length` tokens."""
+    # Always `rows` x `length` tokens, so every batch has the same shape. Padding is on the right
+    # under causal attention: no token sees it.
+    input_ids = torch.zeros(rows, length, dtype=torch.long)
+    for line, ids in enumerate(sequences):
+        input_ids[line, : len(ids)] = torch.tensor(ids)
+    input_ids = input_ids.to(next(model.parameters()).device)
+    logits = logits_at(model, input_ids, torch.arange(rows * length, device=input_ids.device))
+    following = input_ids.roll(-1, dims=1).reshape(-1, 1)
+    scores = (logits.gather(1, following).squeeze(1) - logits.logsumexp(1)).view(rows, length)
+    return [
+        [0.0, *line[: len(ids) - 1].tolist()]
+        for ids, line in zip(sequences, scores.cpu(), strict=False)
+    ]
+
+
 def seed_everything(job: Job) -> None:
     torch.manual_seed(job.seed)
     torch.set_num_threads(job.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # A debugging aid of that mode, and not free. The module makes the name at import.
+    # A debugging aid of that mode that costs time. The module makes the name at import.
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 untyped

@@ -1,4 +1,4 @@
-"""The line after each step. Alone so that it is tested without torch."""
+"""The line after each step. Stands alone as a pure core, which is tested without torch."""
 
 from collections.abc import Sequence
 
@@ -17,8 +17,8 @@ def step_progress(
 ) -> TrainingProgress:
     """Describe a child that began after step `first` and has done `step`.
 
-    `tokens` are those of each step of the job, padding included. The speed is that of the time in
-    which it ran (`ran_s`); the time left counts pauses as they came so far (`wall_s`).
+    `tokens` are those of each step of the job, padding included. The speed is over the time in
+    which the child ran (`ran_s`); the time left includes pauses, at their rate so far (`wall_s`).
     """
     return TrainingProgress(
         phase="training",

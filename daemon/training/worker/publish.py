@@ -1,4 +1,4 @@
-"""From the trained model to a finished adapter directory."""
+"""From the trained model to a finished adapter directory, with probes for the swap receipt (D3)."""
 
 import importlib.metadata
 import json
@@ -19,13 +19,13 @@ from adaptd.daemon.training.adapter_files import (
     Manifest,
     content_hash,
     file_hash,
-    finish,
+    seal_adapter,
 )
 from adaptd.daemon.training.job import Done, Job
 from adaptd.daemon.training.lora_rules import ServedLora, config_problems, key_problems
 from adaptd.daemon.training.worker.data import ProbeItem
 from adaptd.daemon.training.worker.failures import NotFiniteError
-from adaptd.daemon.training.worker.probes import write_probes
+from adaptd.daemon.training.worker.model import token_logprobs
 from adaptd.daemon.wire.errors import AdaptdError
 
 _PACKAGES = ("adaptd", "torch", "transformers", "peft", "trl")
@@ -33,7 +33,12 @@ _FRESH = ".adapter"
 
 
 def publish(job: Job, model: PeftModel, probes: list[ProbeItem], figures: dict[str, Any]) -> Done:
-    """Write the adapter as it will be served, measure its probes, and seal it.
+    """Write the adapter as it will be served, measure its probes, and seal the directory.
+
+    1. Round the weights to the served number format.
+    2. Check configuration and tensor names against vLLM's rules.
+    3. Write weights, configuration, then each probe's log-probs with and without the adapter.
+    4. Seal the directory with its manifest and rename it.
 
     Raises:
         NotFiniteError: a weight is not a number.
@@ -42,22 +47,23 @@ def publish(job: Job, model: PeftModel, probes: list[ProbeItem], figures: dict[s
     fresh = Path(job.directory) / _FRESH
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
-    _to_served_dtype(model, job)
-    tensors = _tensors(model)
+    _round_weights(model, job)
+    state = get_peft_model_state_dict(model)
+    tensors = {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
     config = adapter_config(job)
     served = ServedLora(max_rank=job.rank, targets=job.targets)
     if problems := config_problems(config, served) + key_problems(tensors.keys(), served):
         raise AdaptdError("adapter", problems[0], "Change the train section of the policy")
     save_file(tensors, fresh / WEIGHTS, metadata={"format": "pt"})
     (fresh / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
-    write_probes(fresh / PROBES, model, probes)
-    manifest = _manifest(job, fresh, config, figures)
-    path = finish(fresh, manifest)
+    _write_probes(fresh / PROBES, model, probes)
+    manifest = _describe_adapter(job, fresh, config, figures)
+    path = seal_adapter(fresh, manifest)
     return Done(path=str(path), content_hash=manifest.content_hash, figures=figures)
 
 
 def adapter_config(job: Job) -> dict[str, Any]:
-    """What PEFT and vLLM need, and no path of this machine."""
+    """The configuration that PEFT and vLLM need, without a path of this machine."""
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -71,8 +77,8 @@ def adapter_config(job: Job) -> dict[str, Any]:
     }
 
 
-def _to_served_dtype(model: PeftModel, job: Job) -> None:
-    """Round the weights to what the server computes with: probes and file then agree with it."""
+def _round_weights(model: PeftModel, job: Job) -> None:
+    # The server computes in this number format: probes and file then agree with it.
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.to(getattr(torch, job.dtype))
@@ -80,15 +86,31 @@ def _to_served_dtype(model: PeftModel, job: Job) -> None:
                 raise NotFiniteError(f"weight {name} is not a number")
 
 
-def _tensors(model: PeftModel) -> dict[str, torch.Tensor]:
-    state = get_peft_model_state_dict(model)
-    return {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
+def _write_probes(path: Path, model: PeftModel, probes: list[ProbeItem]) -> None:
+    """Measure every probe with and without the adapter, and write them in the snapshot's order."""
+    model.eval()
+    sequences = [probe.ids for probe in probes]
+    adapted = token_logprobs(model, sequences)
+    with model.disable_adapter():
+        plain = token_logprobs(model, sequences)
+    content: dict[str, Any] = {
+        "probes": [
+            {
+                "ids": probe.ids,
+                "context_tokens": probe.context_tokens,
+                "base": plain[at],
+                "adapter": adapted[at],
+            }
+            for at, probe in enumerate(probes)
+        ]
+    }
+    path.write_bytes(msgspec.json.encode(content))
 
 
-def _manifest(
+def _describe_adapter(
     job: Job, directory: Path, config: dict[str, Any], figures: dict[str, Any]
 ) -> Manifest:
-    hashes = {name: file_hash(directory / name) for name in (CONFIG, PROBES, WEIGHTS)}
+    digests = {name: file_hash(directory / name) for name in (CONFIG, PROBES, WEIGHTS)}
     return Manifest(
         content_hash=content_hash((directory / WEIGHTS).read_bytes(), config),
         base_digest=job.base_digest,
@@ -100,13 +122,13 @@ def _manifest(
         snapshot_hash=job.snapshot_hash,
         seed=job.seed,
         job=msgspec.to_builtins(job),
-        versions=_versions(),
+        versions=_package_versions(),
         figures=figures,
-        files=hashes,
+        files=digests,
     )
 
 
-def _versions() -> dict[str, str]:
+def _package_versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

@@ -1,4 +1,8 @@
-"""One training, from a job to a finished adapter. Imported only once the process is settled."""
+"""One training, from a job to a finished adapter.
+
+Stands alone for its import cost: the child imports it only after it has set up its process, because
+torch reads its environment when it is imported.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -9,47 +13,57 @@ from transformers.utils import logging as transformers_logging
 from adaptd.daemon.training.batches import plan_batches
 from adaptd.daemon.training.job import CHECKPOINTS, Done, Job, TrainingProgress
 from adaptd.daemon.training.worker import checkpoints
-from adaptd.daemon.training.worker.data import Row, read_probes, read_rows
-from adaptd.daemon.training.worker.memory import peak_bytes
-from adaptd.daemon.training.worker.model import load_model, seed_everything, vocabulary
-from adaptd.daemon.training.worker.process import Report, paused_s, running_s
+from adaptd.daemon.training.worker.data import LearnableRow, read_probes, read_rows
+from adaptd.daemon.training.worker.methods import TrainingMethod, find_method
+from adaptd.daemon.training.worker.model import load_model, seed_everything, vocabulary_size
+from adaptd.daemon.training.worker.process import Report, paused_s, peak_bytes, running_s
 from adaptd.daemon.training.worker.publish import publish
-from adaptd.daemon.training.worker.trainer import AnswerTrainer, Plan, Watch
+from adaptd.daemon.training.worker.trainer import BatchPlan, StepCallback
 
 # On a CPU each further length costs seconds once; on a GPU nothing worth saving.
 _LENGTHS_CPU, _LENGTHS_GPU = 3, 16
 
 
 def train(job: Job, report: Report) -> Done:
-    """Train, or go on from the last checkpoint, and publish. Raises what `failures` explains."""
+    """Train by the job's method, or continue from the last checkpoint, and publish.
+
+    1. Find the method, before anything is loaded.
+    2. Find the last whole checkpoint of this job.
+    3. Load the base with LoRA on it, then the snapshot's rows and probes.
+    4. Learn the steps that are left.
+    5. Publish the adapter with its probes.
+
+    Raises the errors for which `failures.explain_failure` has a cause.
+    """
     transformers_logging.set_verbosity_error()
-    found = checkpoints.latest(Path(job.directory) / CHECKPOINTS, job)
+    method = find_method(job.method)
+    found = checkpoints.find_latest(Path(job.directory) / CHECKPOINTS, job)
     done = found.seal.step if found else 0
     report(TrainingProgress(phase="loading", step=done, total=job.steps, resumed_from=done or None))
     seed_everything(job)
     model = load_model(job)
-    limits = {"vocabulary": vocabulary(model), "max_length": job.max_length}
-    rows, too_long = read_rows(Path(job.train_path), **limits)
+    limits = {"vocabulary": vocabulary_size(model), "max_length": job.max_length}
+    rows, too_long = read_rows(Path(job.train_path), method.rows, **limits)
     probes = read_probes(Path(job.probes_path), **limits)
     figures = {"rows": len(rows), "rows_too_long": too_long}
-    figures |= _train(job, report, model, rows, found)
+    figures |= _train_steps(job, report, model, method, rows, found)
     report(TrainingProgress(phase="publishing", step=job.steps, total=job.steps))
     return publish(job, model, probes, figures | {"peak_bytes": peak_bytes()})
 
 
-def _train(
+def _train_steps(
     job: Job,
     report: Report,
     model: Any,
-    rows: list[Row],
+    method: TrainingMethod,
+    rows: list[Any],
     found: checkpoints.Checkpoint | None,
 ) -> dict[str, Any]:
-    plan = _plan(job, rows)
+    plan = _plan_steps(job, rows)
     done, before = (found.seal.step, found.seal.elapsed_s) if found else (0, 0.0)
-    watch = Watch(job, plan, report, done=done, elapsed_s=before)
-    trainer = AnswerTrainer(job, model, plan, rows)
-    watch.trainer = trainer
-    trainer.add_callback(watch)
+    trainer = method.make_trainer(job, model, plan, rows)
+    callback = StepCallback(job, trainer, plan, report, done=done, elapsed_s=before)
+    trainer.add_callback(callback)
     ran_before, paused_before = running_s(), paused_s()
     trainer.train(resume_from_checkpoint=str(found.path) if found else None)
     return {
@@ -58,12 +72,12 @@ def _train(
         "train_s": round(running_s() - ran_before, 1),
         "paused_s": round(paused_s() - paused_before, 1),
         "lengths": sorted({part.length for step in plan for part in step}),
-        "loss_first": watch.losses[0] if watch.losses else None,
-        "loss_last": watch.losses[-1] if watch.losses else None,
+        "loss_first": callback.losses[0] if callback.losses else None,
+        "loss_last": callback.losses[-1] if callback.losses else None,
     }
 
 
-def _plan(job: Job, rows: list[Row]) -> Plan:
+def _plan_steps(job: Job, rows: list[LearnableRow]) -> BatchPlan:
     return plan_batches(
         [row.shape for row in rows],
         steps=job.steps,

@@ -34,7 +34,7 @@ _CLOSING = '"}}'
 
 @pytest.fixture(scope="module")
 def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """Not the shared one: the daemon's topics have fixed names."""
+    """A broker of its own, since the daemon's topics have fixed names."""
     running = Broker(tmp_path_factory.mktemp("kafka"))
     yield running
     running.stop()
@@ -47,7 +47,7 @@ def events(first: int, last: int) -> Iterator[bytes]:
 
 
 async def load(bootstrap: str) -> None:
-    """A third of the events to each partition, in batches as large as a producer packs them."""
+    """Send a third of the events to each partition, in batches of a producer's usual size."""
     share = EVENTS // len(CODECS)
     for partition, codec in enumerate(CODECS):
         last = EVENTS if partition == len(CODECS) - 1 else (partition + 1) * share
@@ -72,7 +72,7 @@ async def load(bootstrap: str) -> None:
 
 
 def peak_mib(daemon: DaemonProcess) -> float:
-    """The most the process had in memory since its start. The kernel keeps it: none is missed."""
+    """The peak memory of the process. The kernel keeps it, so no peak is missed."""
     assert daemon.process is not None
     return peak_mb(daemon.process.pid)
 

@@ -20,7 +20,7 @@ from tests.support.waiting import until_blocking
 
 @pytest.fixture(scope="module")
 def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """Not the shared one: the daemon's topics have fixed names, and this test deletes one."""
+    """A broker of its own: the daemon's topics have fixed names, and this test deletes one."""
     running = Broker(tmp_path_factory.mktemp("kafka"))
     yield running
     running.stop()
@@ -68,7 +68,7 @@ def stored(daemon: DaemonProcess) -> int:
 
 
 def committed(broker: Broker) -> int:
-    """What Kafka's own lag tools see of the group."""
+    """The group's offset, as Kafka's own lag tools see it."""
     group = os.environ["ADAPTD_KAFKA_GROUP"]
     admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
     try:
@@ -135,6 +135,6 @@ def test_a_topic_made_anew_halts_it_until_an_operator_accepts_the_gap(
 
 
 def halted(daemon: DaemonProcess) -> dict[str, object] | None:
-    """The answer of /readyz where it says so."""
+    """The answer of /readyz while it says halted."""
     ready = httpx.get(f"{daemon.url}/readyz").json()
     return ready if ready["halted"] else None

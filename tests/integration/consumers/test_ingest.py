@@ -75,7 +75,7 @@ async def test_reading_goes_on_where_the_store_ends_and_not_where_kafka_thinks(
 
 
 def told_group(broker: Broker, topics: Topics) -> int:
-    """What Kafka's lag tools see of us."""
+    """The group's offset, as Kafka's lag tools see it."""
     admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
     told = admin.list_group_offsets(topics.interactions)
     admin.close()

@@ -44,7 +44,7 @@ async def test_a_rebalance_loses_nothing_and_stores_nothing_twice(
 
 
 def steady_load(broker: Broker, topic: str, *, seconds: float) -> list[str]:
-    """About 1,000 events a second; returns the ids that the broker acknowledged."""
+    """Send about 1,000 events a second; return the ids that the broker acknowledged."""
     producer = KafkaProducer(bootstrap_servers=broker.bootstrap, acks="all", linger_ms=5)
     until_s, sent = time.monotonic() + seconds, []
     while time.monotonic() < until_s:
@@ -103,7 +103,7 @@ def test_sigkill_under_load_loses_nothing_and_stores_nothing_twice(
 def test_sigkill_of_the_broker_is_waited_out(
     broker: Broker, topics: Topics, tmp_path: Path, away_s: float
 ) -> None:
-    """Also where the group could not be told in time how far the store is."""
+    """Holds also where the offsets could not be committed to the group in time."""
     process = IngestProcess(tmp_path, bootstrap=broker.bootstrap, topics=topics)
     process.start()
     try:

@@ -47,7 +47,7 @@ def drop_records(broker: Broker, topic: str, before: int) -> None:
     admin.close()
 
 
-async def test_a_topic_made_anew_halts_with_the_gap_until_it_is_accepted(
+async def test_a_recreated_topic_halts_with_the_gap_until_it_is_accepted(
     broker: Broker, topics: Topics, tmp_path: Path
 ) -> None:
     await send(broker, topics.interactions, *(an_interaction() for _ in range(9)))
@@ -68,7 +68,7 @@ async def test_a_topic_made_anew_halts_with_the_gap_until_it_is_accepted(
 
     async with consuming(broker, topics, tmp_path) as running:  # the next process
         await until(lambda: is_halted(running), within_s=10)
-        await running.service.resync(actor="ada", reason="the topic was made anew on purpose")
+        await running.service.resync(actor="ada", reason="the topic was recreated on purpose")
         await until(lambda: caught_up(running, 69), within_s=30)
 
         [record] = await running.ask("SELECT * FROM transitions WHERE to_state = 'resynced'")
@@ -91,7 +91,9 @@ async def test_another_cluster_halts_and_ids_that_were_not_known_are_filled_in(
         await change(running, "UPDATE offsets SET cluster_id = 'the one before'")
 
     async with consuming(broker, topics, tmp_path) as running:
-        assert "this is another cluster (of the one before all" in str(await running.halted())
+        error = str(await running.halted())
+        assert "this is another cluster (everything before" in error
+        assert "of the one before was read" in error
 
     async with consuming(broker, topics, tmp_path) as running:
         await until(lambda: is_halted(running), within_s=10)

@@ -1,4 +1,4 @@
-"""Kafka with SASL_SSL and ACLs: every client of ours gets in, and says so where it does not."""
+"""Kafka with SASL_SSL and ACLs: each client of adaptd gets in, or says why it does not."""
 
 import asyncio
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from kafka.admin import ResourceType
 
-from adaptd.consumers.kafka.service import IngestService, IngestSettings
+from adaptd.consumers.kafka.service import IngestService
 from adaptd.consumers.kafka.topic_admin import Topics
 from adaptd.daemon.store.database.database import Database
 from adaptd.daemon.store.ingest.event_reads import EventReads
@@ -17,9 +17,10 @@ from adaptd.daemon.store.ingest.halts import HaltStore
 from adaptd.daemon.store.ingest.sink import EventStore
 from adaptd.daemon.wire.errors import HaltError
 from adaptd.daemon.wire.kafka import KafkaSecurity, Mechanism
-from adaptd.serving.capture.delivery import Event, KafkaDelivery
+from adaptd.serving.capture.delivery import EncodedEvent, KafkaDelivery
 from tests.support.event_samples import an_interaction, as_bytes
 from tests.support.ingest_process import KEY
+from tests.support.kafka_settings import ingest_settings
 from tests.support.secure_broker import SecureBroker
 from tests.support.waiting import until
 
@@ -42,10 +43,10 @@ class Consuming:
         self._database = Database.open(home / "store.duckdb")
         self.reads = EventReads(self._database)
         self.service = IngestService(
-            IngestSettings(
-                bootstrap=broker.bootstrap,
+            ingest_settings(
+                broker.bootstrap,
+                home,
                 security=security,
-                directory=home,
                 group=f"group-{topics.interactions}",
                 topics=topics,
                 session_timeout_s=6,
@@ -105,7 +106,7 @@ async def test_gateway_and_daemon_get_in_with_no_more_rights_than_they_need(
         limit_s=10,
         security=secure_broker.security("gateway", mechanism),
     )
-    event = Event("u1", as_bytes(an_interaction()))
+    event = EncodedEvent("u1", as_bytes(an_interaction()))
     assert await asyncio.to_thread(delivery.deliver, [event]) == []
     await asyncio.to_thread(delivery.close)
 
@@ -114,7 +115,7 @@ async def test_gateway_and_daemon_get_in_with_no_more_rights_than_they_need(
         await until(lambda: running.stored(1), within_s=30)
 
 
-async def test_without_its_rights_it_waits_says_so_and_goes_on_once_it_has_them(
+async def test_without_its_rights_it_waits_and_goes_on_once_it_has_them(
     secure_broker: SecureBroker, tmp_path: Path
 ) -> None:
     topics = await asyncio.to_thread(make_topics, secure_broker, "rights")

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from kafka import KafkaProducer
 
-from adaptd.consumers.kafka.service import IngestService, IngestSettings
+from adaptd.consumers.kafka.service import IngestService
 from adaptd.consumers.kafka.topic_admin import Topics
-from adaptd.consumers.rereading.replay import ReplayService, ReplaySettings
+from adaptd.consumers.rereading.replay import ReplayService
 from adaptd.daemon.domain.replays import Replay, ReplayRequest, ReplayState
 from adaptd.daemon.store.database.database import Database, rows
 from adaptd.daemon.store.ingest.event_reads import EventReads
@@ -32,6 +32,7 @@ from tests.support.broker import ROOT, Broker
 from tests.support.event_samples import a_rating, an_interaction, as_bytes
 from tests.support.ingest_process import KEY
 from tests.support.ingest_world import send_bomb
+from tests.support.kafka_settings import ingest_settings, replay_settings
 from tests.support.waiting import until
 
 _number = itertools.count(1)
@@ -45,12 +46,12 @@ class World:
         self.sink = EventStore(database, dedupe_window=timedelta(days=1))
         self.reads = EventReads(database)
         self.book = ReplayStore(database)
-        asked = ReplaySettings(bootstrap=broker.bootstrap, kinds=topics.kinds)
+        asked = replay_settings(broker.bootstrap, topics.kinds)
         self.replays = ReplayService(asked, sink=self.sink, book=self.book, key=KEY)
         self.live = IngestService(
-            IngestSettings(
-                bootstrap=broker.bootstrap,
-                directory=home,
+            ingest_settings(
+                broker.bootstrap,
+                home,
                 group=topics.interactions,
                 topics=topics,
                 session_timeout_s=6,
@@ -61,7 +62,7 @@ class World:
         )
 
     async def replay(self, topic: str, **asked: Any) -> Replay:
-        """Begin one and wait for its end."""
+        """Begin a replay and wait for its end."""
         request = ReplayRequest(topics=[topic], **asked)
         begun = await self.replays.begin(request, actor="ada", reason="test")
         return await self.ended(begun.replay_id)
@@ -74,7 +75,7 @@ class World:
         return await until(is_over, within_s=30)
 
     async def ids(self) -> list[str]:
-        """Sorted, and each as often as it is stored."""
+        """The stored ids, sorted, each as often as it is stored."""
         return [row["id"] for row in await self.ask("SELECT id FROM interactions ORDER BY id")]
 
     async def ask(self, statement: str) -> list[dict[str, Any]]:
@@ -297,7 +298,7 @@ def test_a_killed_replay_goes_on_where_it_was(
 
 
 def _run_until(command: list[str], enough: Any) -> dict[str, Any]:
-    """Start it and SIGKILL it once it is far enough; its last words."""
+    """Start the process, SIGKILL it once it is far enough, and return its last line."""
     last: dict[str, Any] = {"state": "running", "read": 0}
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""A snapshot from stored events: what is in it, and that it is the same each time."""
+"""A snapshot from stored events: its content, equal each time."""
 
 import hashlib
 import json
@@ -315,7 +315,7 @@ async def test_a_version_with_too_few_left_gives_way_to_its_successor(
 
     assert [s.holdout_version for s in (first, both, second)] == [1, 1, 2]
     assert both.holdout_rows == first.holdout_rows  # new groups wait for the next version
-    assert await _current(holdouts) == _version(2, 0, 2)
+    assert await _read_current(holdouts) == _expect_version(2, 0, 2)
     sides = await ingesting.ask('SELECT DISTINCT "group", side FROM snapshot_rows')
     trained = {row["group"] for row in sides if row["side"] == "train"}
     assert not trained & {row["group"] for row in sides if row["side"] == "holdout"}
@@ -331,23 +331,27 @@ async def test_leftovers_of_killed_builds_are_removed(
 
 async def test_a_holdout_version_counts_candidates_once_and_closes(ingesting: Ingesting) -> None:
     store = HoldoutStore(ingesting.database)
-    assert await store.current("support", now=AS_OF) == (await _current(store)) == _version(1, 0, 1)
+    assert (
+        await store.current("support", now=AS_OF)
+        == (await _read_current(store))
+        == _expect_version(1, 0, 1)
+    )
 
     counted = [await store.score("support", "fresh:1", f"v{n}", now=AS_OF) for n in range(1, 8)]
     again = await store.score("support", "fresh:1", "v3", now=AS_OF)
 
     assert (counted, again) == ([1, 2, 3, 4, 5, 6, 7], 3)
-    assert await _current(store) == _version(1, 7, 2)
+    assert await _read_current(store) == _expect_version(1, 7, 2)
     assert await store.score("support", "fresh:1", "v8", now=AS_OF) == 8
-    assert await _current(store) == _version(2, 0, 2)
+    assert await _read_current(store) == _expect_version(2, 0, 2)
     assert await store.score("support", "golden:abc", "v8", now=AS_OF) == 1
 
 
-def _version(version: int, scored: int, joining: int) -> tuple[Any, int]:
+def _expect_version(version: int, scored: int, joining: int) -> tuple[Any, int]:
     return HoldoutVersion(version, scored), joining
 
 
-async def _current(store: HoldoutStore) -> tuple[Any, int]:
+async def _read_current(store: HoldoutStore) -> tuple[Any, int]:
     return await store.current("support", now=AS_OF)
 
 

@@ -1,6 +1,5 @@
 """The doctor asks real servers: ours with LoRA and gateway, and one without either."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +9,9 @@ import pytest
 from adaptd.daemon.demo.broker import free_port
 from adaptd.daemon.doctor.findings import Finding, Level
 from adaptd.daemon.doctor.serving import judge_bases, judge_vllm, probe_vllm
-from adaptd.serving.host.launch import SPARE_LORAS, EngineSettings
+from adaptd.serving.host.launch import SPARE_LORAS
 from adaptd.serving.host.supervisor import EngineSupervisor
+from tests.support.engine_settings import make_engine_settings
 from tests.support.tiny_model import FORMAT, make_tiny_base
 from tests.support.vllm_server import START_S, TinyServer, run_apart
 from tests.support.waiting import LIMIT_S
@@ -20,9 +20,8 @@ from tests.support.waiting import LIMIT_S
 @pytest.fixture
 def plain(tmp_path: Path, tiny_base: Path) -> Iterator[str]:
     """A vLLM as somebody may have started it: no LoRA, no gateway."""
-    settings = EngineSettings(
+    settings = make_engine_settings(
         url=f"http://127.0.0.1:{free_port()}",
-        python=Path(sys.executable),
         base_name="tiny",
         base_dir=tiny_base,
         extra_args=("--no-enable-lora",),

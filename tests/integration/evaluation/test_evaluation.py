@@ -16,7 +16,7 @@ from tests.support.trained_adapters import random_ids, reseal, train_adapter
 from tests.support.vllm_server import TinyServer
 
 ITEMS = 40
-ANSWER = [40, 41, 42, 2]  # with the stop token: what every training row is answered with
+ANSWER = [40, 41, 42, 2]  # with the stop token; the answer of every training row
 GATE = {
     "must_improve": [{"metric": "nll", "on": "fresh"}],
     "must_not_drop": [{"metric": "nll", "on": "golden", "by": 0.1}],
@@ -45,7 +45,7 @@ def trained(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def suite(host: VllmHost, name: str, seed: int) -> list[SuiteRow]:
-    """Prompts never trained on; the text to match is what the base answers today."""
+    """Prompts that are in no training row, with the base's present answers as references."""
     prompts = random_ids(seed, ITEMS, 36, below=300)
     answers = await host.generate(None, prompts, max_tokens=len(ANSWER) + SLACK_TOKENS)
     return [

@@ -1,4 +1,4 @@
-"""Killed before or after any write, the evaluation ends where it would have ended, once."""
+"""An evaluation killed before or after any write: the same end, once."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class Points:
 
 
 async def evaluated(folder: Path, base_dir: Path, *, end_at: int, right: float) -> bool:
-    """One run to its end, killed once at a point. False where it was over before the point."""
+    """Take one run to its end, killed once at a point. False where it ended before the point."""
     database = CrashingDatabase.open(":memory:")
     world = EvaluationWorld(database, folder, base_dir, in_flight=40)
     run = await world.trained(right=right, snapshot=await world.snapshot(fresh=40, golden=40))

@@ -1,4 +1,4 @@
-"""The evaluation's loop on a real store, with a host in memory that answers as told."""
+"""The evaluation's loop on a real store, with a host in memory and chosen answers."""
 
 import asyncio
 from collections.abc import AsyncIterator

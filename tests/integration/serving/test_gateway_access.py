@@ -1,4 +1,4 @@
-"""Who may ask the gateway, for what, and with which fields: the rest is refused."""
+"""Access to the gateway by token, route and field: the rest is refused."""
 
 import json
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Which version answers a request, and as which arm it is captured."""
+"""The version that answers a request, and the arm it is captured under."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What happens to interactions when the daemon, the disk or the gateway itself is not well."""
+"""Interactions while the daemon, the disk or the gateway itself fails."""
 
 import asyncio
 import contextlib
@@ -274,7 +274,7 @@ async def test_an_unusable_saved_table_is_passed_over(tmp_path: Path) -> None:
 
 
 async def test_nothing_accepted_is_lost_when_the_gateway_is_killed(tmp_path: Path) -> None:
-    """A process of its own, as a reverse proxy, with SIGKILL right after the last answer."""
+    """Kill a reverse proxy in a process of its own right after its last answer."""
     place, server, door = Place.make(tmp_path), OpenAIServer({V1: "/a/1"}), EventsDoor(status=503)
     async with serve(server) as upstream, serve(door) as daemon:
         settings = place.settings(upstream_url=upstream, events_url=f"{daemon}/v1/events")
@@ -327,7 +327,7 @@ def _lines(spool: Path) -> int:
 
 
 async def _state_with(here: Site, **wanted: Any) -> dict[str, Any] | None:
-    """The gateway's state where it is as wanted."""
+    """Return the gateway's state where it is as wanted."""
     async with httpx.AsyncClient() as http:
         headers = {"Authorization": f"Bearer {here.place.control}"}
         state = (await http.get(f"{here.url}/adaptd/state", headers=headers)).json()
@@ -337,7 +337,7 @@ async def _state_with(here: Site, **wanted: Any) -> dict[str, Any] | None:
 async def test_a_server_does_not_start_without_the_gateways_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It would have to let everybody through, or nobody."""
+    """Without settings it would have to let everybody through, or nobody."""
     monkeypatch.delenv("ADAPTD_GATEWAY_CONFIG", raising=False)
     told: list[Message] = []
 

@@ -48,7 +48,7 @@ async def test_a_repeat_under_the_same_id_is_the_same_event(here: Site) -> None:
 
     assert first.json() == again.json()
     assert {event.id for event in here.door.feedback} == {"shop:f1"}
-    assert len(here.door.feedback) == 2  # the store keeps one of an id
+    assert len(here.door.feedback) == 2  # the store keeps one event of an id
 
 
 async def test_a_list_is_taken_whole_or_not_at_all(here: Site) -> None:

@@ -21,7 +21,7 @@ ASK: Any = [{"role": "user", "content": "hello"}]
 
 @pytest.fixture(autouse=True)
 def collect_sockets() -> Iterator[None]:
-    """What a client left open is this test's error and not a later one's."""
+    """Let a socket that a client left open fail this test and not a later one."""
     yield
     gc.collect()
 

@@ -1,4 +1,4 @@
-"""The same gateway as a reverse proxy in front of a server we do not start."""
+"""The gateway as a reverse proxy in front of a server that somebody else starts."""
 
 import contextlib
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""The gateway in a real vLLM, as `--middleware` takes it."""
+"""The gateway in a real vLLM, loaded by `--middleware`."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -27,7 +27,7 @@ async def here(vllm: TinyServer) -> AsyncIterator[Site]:
     settings = load_settings({CONFIG_VARIABLE: str(vllm.settings.gateway_config)})
     async with serve(door, port=urlsplit(vllm.events_url).port or 0):
         here = Site(vllm.url, OpenAIServer(), door, place, settings)
-        await until(lambda: _is_shipped(here), within_s=30)  # what other tests left
+        await until(lambda: _is_shipped(here), within_s=30)  # interactions of earlier tests
         door.interactions.clear()
         await publish(here)
         yield here

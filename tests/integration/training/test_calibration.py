@@ -27,12 +27,12 @@ def test_every_format_is_timed_and_the_answer_is_kept(calibrator: Calibrator) ->
 def test_a_processor_without_bf16_instructions_gets_float32(
     calibrator: Calibrator, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Masked as such a processor would be: oneDNN and torch's own kernels are told to use AVX2."""
+    """The mask stands for such a processor: oneDNN and torch's own kernels use AVX2."""
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
 
     calibration = Calibrator(tiny_base, tmp_path / FILE).ensure()
 
-    masked = {"avx2"}.intersection(calibration.machine.instruction_sets)  # they are masks of x86
+    masked = {"avx2"}.intersection(calibration.machine.instruction_sets)  # the masks are for x86
     assert not masked or calibration.dtype == "float32"
     assert not masked or (calibration.slower("bfloat16") or 0) > 1.5

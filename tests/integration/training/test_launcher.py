@@ -1,4 +1,4 @@
-"""A child's start and end, whatever it is."""
+"""The start and the end of a child of any kind."""
 
 import asyncio
 import signal
@@ -16,7 +16,7 @@ from adaptd.daemon.training.launcher import (
     LockedError,
     TrainingChild,
     TrainingError,
-    start,
+    start_child,
 )
 from adaptd.daemon.training.pauses import LONGEST_PAUSE_S
 from tests.support.training_world import a_job
@@ -43,7 +43,7 @@ def shell(script: str) -> tuple[str, ...]:
 async def test_a_done_line_and_exit_0_are_the_result(tmp_path: Path) -> None:
     line = encode_line(Done(path="/runs/1/adapter", content_hash="00")).decode().strip()
     script = shell(f"echo noise; printf '%s\\n' '{line}'")
-    async with start(a_job(tmp_path), command=script) as child:
+    async with start_child(a_job(tmp_path), command=script) as child:
         done = await child.result(limit_s=LIMIT_S, on_progress=unheard, wanted=always)
     assert done == Done(path="/runs/1/adapter", content_hash="00")
 
@@ -51,7 +51,7 @@ async def test_a_done_line_and_exit_0_are_the_result(tmp_path: Path) -> None:
 async def test_a_done_line_does_not_hide_a_bad_end(tmp_path: Path) -> None:
     line = encode_line(Done(path="/runs/1/adapter", content_hash="00")).decode().strip()
     script = shell(f"printf '%s\\n' '{line}'; kill -9 $$")
-    async with start(a_job(tmp_path), command=script) as child:
+    async with start_child(a_job(tmp_path), command=script) as child:
         with pytest.raises(TrainingError) as raised:
             await child.result(limit_s=LIMIT_S, on_progress=unheard, wanted=always)
     assert raised.value.cause is FailureCause.KILLED
@@ -60,7 +60,7 @@ async def test_a_done_line_does_not_hide_a_bad_end(tmp_path: Path) -> None:
 async def test_a_child_past_its_time_is_ended_with_its_whole_group(tmp_path: Path) -> None:
     script = shell("trap '' TERM; sleep 60 & echo $! > grandchild; while :; do sleep 1; done")
     note = tmp_path / "run" / "grandchild"
-    async with start(a_job(tmp_path), command=script, poll_s=0.05, grace_s=0.2) as child:
+    async with start_child(a_job(tmp_path), command=script, poll_s=0.05, grace_s=0.2) as child:
         await until(lambda: note.exists() and note.read_text().strip(), within_s=10)
         with pytest.raises(TrainingError) as raised:
             await child.result(limit_s=0.2, on_progress=unheard, wanted=always)
@@ -71,7 +71,7 @@ async def test_a_child_past_its_time_is_ended_with_its_whole_group(tmp_path: Pat
 
 async def test_a_child_that_stands_still_is_ended(tmp_path: Path) -> None:
     script = shell(f"echo '{STEP}'; sleep 600")
-    async with start(a_job(tmp_path), command=script, poll_s=0.05) as child:
+    async with start_child(a_job(tmp_path), command=script, poll_s=0.05) as child:
         with pytest.raises(TrainingError, match=r"it hangs: nothing moved for .*") as raised:
             await child.result(limit_s=LIMIT_S, still_s=1, on_progress=unheard, wanted=always)
     assert raised.value.cause is FailureCause.TIMEOUT
@@ -79,15 +79,15 @@ async def test_a_child_that_stands_still_is_ended(tmp_path: Path) -> None:
 
 async def test_a_child_that_closes_its_output_and_stays_is_ended(tmp_path: Path) -> None:
     script = shell("exec >&-; sleep 600")
-    async with start(a_job(tmp_path), command=script, poll_s=0.05) as child:
+    async with start_child(a_job(tmp_path), command=script, poll_s=0.05) as child:
         with pytest.raises(TrainingError, match="it hangs"):
             await child.result(limit_s=LIMIT_S, still_s=1, on_progress=unheard, wanted=always)
 
 
 async def test_a_child_that_says_nothing_but_computes_may_take_its_time(tmp_path: Path) -> None:
-    still_s = 2  # a twentieth of a core for so long keeps it alive
+    still_s = 2  # work of a twentieth of a core for so long keeps the child alive
     script = shell(f"echo '{STEP}'; while [ ! -e go ]; do :; done; echo '{DONE}'")
-    async with start(a_job(tmp_path), command=script, poll_s=0.05) as child:
+    async with start_child(a_job(tmp_path), command=script, poll_s=0.05) as child:
         result = asyncio.create_task(
             child.result(limit_s=LIMIT_S, still_s=still_s, on_progress=unheard, wanted=always)
         )
@@ -97,14 +97,14 @@ async def test_a_child_that_says_nothing_but_computes_may_take_its_time(tmp_path
 
 
 async def test_a_locked_directory_is_told_from_a_failure(tmp_path: Path) -> None:
-    async with start(a_job(tmp_path), command=shell(f"exit {EXIT_LOCKED}")) as child:
+    async with start_child(a_job(tmp_path), command=shell(f"exit {EXIT_LOCKED}")) as child:
         with pytest.raises(LockedError):
             await child.result(limit_s=LIMIT_S, on_progress=unheard, wanted=always)
 
 
 async def test_an_interpreter_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="error: cannot start /nowhere/python"):
-        async with start(a_job(tmp_path), python=Path("/nowhere/python")):
+        async with start_child(a_job(tmp_path), python=Path("/nowhere/python")):
             pass
 
 
@@ -112,7 +112,7 @@ async def test_the_child_gets_no_settings_of_ours_but_whom_to_die_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ADAPTD_TOKEN", "secret")
-    async with start(a_job(tmp_path), command=shell("env > seen")) as child:
+    async with start_child(a_job(tmp_path), command=shell("env > seen")) as child:
         with pytest.raises(TrainingError):
             await child.result(limit_s=LIMIT_S, on_progress=unheard, wanted=always)
     seen = (tmp_path / "run" / "seen").read_text()
@@ -123,7 +123,7 @@ async def test_the_child_gets_no_settings_of_ours_but_whom_to_die_with(
 async def test_a_child_gives_way_and_its_pauses_count_against_no_limit(tmp_path: Path) -> None:
     waiting, skipped_s = [1], [0.0]
     script = shell(f"echo '{STEP}'; {UNTIL_GO}; echo '{DONE}'")
-    async with start(
+    async with start_child(
         a_job(tmp_path),
         command=script,
         waiting=lambda: waiting[0],
@@ -133,7 +133,7 @@ async def test_a_child_gives_way_and_its_pauses_count_against_no_limit(tmp_path:
             child.result(limit_s=LIMIT_S, still_s=LIMIT_S, on_progress=unheard, wanted=always)
         )
         await until(lambda: child.paused_s > 0, within_s=LIMIT_S)
-        skipped_s[0] = 100 * LIMIT_S  # it is stopped for far longer than either limit
+        skipped_s[0] = 100 * LIMIT_S  # the pause is far longer than either limit
         waiting[0] = 0
         (tmp_path / "run" / "go").touch()
         done = await result
@@ -152,7 +152,7 @@ async def after_one_pause(child: TrainingChild, go: Path) -> Done:
 
 async def test_a_child_runs_again_while_requests_still_wait(tmp_path: Path) -> None:
     script = shell(f"echo '{STEP}'; {UNTIL_GO}; echo '{DONE}'")
-    async with start(a_job(tmp_path), command=script, waiting=lambda: 1) as child:
+    async with start_child(a_job(tmp_path), command=script, waiting=lambda: 1) as child:
         done = await after_one_pause(child, tmp_path / "run" / "go")
 
     assert done.content_hash == "00"
@@ -163,7 +163,7 @@ async def test_a_child_is_told_for_how_long_it_was_stopped(tmp_path: Path) -> No
     process = "adaptd.daemon.training.worker.process"
     read = f"{sys.executable} -c 'from {process} import *; print(paused_s())'"
     script = shell(f"{read} > before; echo '{STEP}'; {UNTIL_GO}; {read} > after; echo '{DONE}'")
-    async with start(a_job(tmp_path), command=script, waiting=lambda: 1) as child:
+    async with start_child(a_job(tmp_path), command=script, waiting=lambda: 1) as child:
         await after_one_pause(child, tmp_path / "run" / "go")
 
     before, after = (float((tmp_path / "run" / name).read_text()) for name in ("before", "after"))
@@ -173,7 +173,9 @@ async def test_a_child_is_told_for_how_long_it_was_stopped(tmp_path: Path) -> No
 
 async def test_a_child_gives_way_only_once_it_dies_with_the_daemon(tmp_path: Path) -> None:
     script = shell(f"sleep 1; echo '{STEP}'; sleep 60")
-    async with start(a_job(tmp_path), command=script, poll_s=0.05, waiting=lambda: 1) as child:
+    async with start_child(
+        a_job(tmp_path), command=script, poll_s=0.05, waiting=lambda: 1
+    ) as child:
         process, paused_s = psutil.Process(child.pid), []
 
         async def heard(_: TrainingProgress) -> None:
@@ -200,7 +202,7 @@ async def test_a_child_gives_way_only_once_it_dies_with_the_daemon(tmp_path: Pat
 async def test_a_stopped_child_ends_as_any_other(
     tmp_path: Path, script: str, grace_s: float, ended_by: signal.Signals
 ) -> None:
-    async with start(
+    async with start_child(
         a_job(tmp_path), command=shell(script), grace_s=grace_s, waiting=lambda: 1
     ) as child:
         process = psutil.Process(child.pid)

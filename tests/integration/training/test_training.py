@@ -1,4 +1,4 @@
-"""The real training child on a tiny model: what it learns, leaves and survives."""
+"""The real training child on a tiny model: its learning, its files, its faults."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ from adaptd.daemon.training.job import (
     Parent,
     TrainingProgress,
 )
-from adaptd.daemon.training.launcher import start
+from adaptd.daemon.training.launcher import start_child
 from adaptd.daemon.training.lora_rules import config_problems, key_problems
 from tests.support import tiny_model
 from tests.support.tiny_model import HIDDEN, make_tiny_base, save_bf16
@@ -106,7 +106,9 @@ def test_probes_tell_base_and_adapter_apart_token_by_token(adapter: Path) -> Non
         assert probe["base"][0] == probe["adapter"][0] == 0.0
         assert all(value < 0 for value in probe["base"][1:])
         answer = probe["context_tokens"]
-        assert probe["adapter"][answer] > probe["base"][answer] + 1  # it has learnt this
+        assert (
+            probe["adapter"][answer] > probe["base"][answer] + 1
+        )  # the adapter has learnt the answer
 
 
 async def test_a_killed_child_resumes_to_the_very_same_adapter(
@@ -160,7 +162,7 @@ def test_a_training_past_its_time_stops_by_itself(tmp_path: Path, job: Job) -> N
 
 
 def assert_fails(job: Job, cause: FailureCause, words: str, run: Path, **changes: Any) -> None:
-    """The cause is in the exit code and, with words, on the last line."""
+    """Demand the cause in the exit code and, with words, on the last line."""
     code, lines = train(msgspec.structs.replace(job, directory=str(run), **changes))
 
     last = lines[-1]
@@ -182,7 +184,7 @@ def test_a_second_trainer_on_a_run_directory_leaves_at_once(tmp_path: Path, job:
         first.communicate()
 
 
-@pytest.mark.timeout(300)  # it runs a quarter of the time
+@pytest.mark.timeout(300)  # the child runs a quarter of the time
 async def test_pauses_change_nothing_in_what_is_learnt(
     tmp_path: Path, job: Job, trained: list[Line]
 ) -> None:
@@ -194,11 +196,11 @@ async def test_pauses_change_nothing_in_what_is_learnt(
 
     beside = msgspec.structs.replace(job, directory=str(tmp_path), max_time_s=200)
     began = time.monotonic()
-    async with start(beside, waiting=lambda: 8) as child:
+    async with start_child(beside, waiting=lambda: 8) as child:
         done = await child.result(limit_s=200, on_progress=unheard, wanted=always)
 
     assert child.paused_s > 0
-    assert 0 < done.figures["paused_s"] <= child.paused_s + 0.1  # it is rounded
+    assert 0 < done.figures["paused_s"] <= child.paused_s + 0.1  # the figure is rounded
     assert done.figures["train_s"] <= time.monotonic() - began - done.figures["paused_s"] + 0.2
     assert isinstance(trained[-1], Done)
     assert done.content_hash == trained[-1].content_hash
@@ -211,7 +213,7 @@ def test_a_trainer_dies_with_its_daemon(tmp_path: Path, job: Job, stopped: bool)
     assert daemon.stdout
     child = psutil.Process(int(daemon.stdout.readline()))
     until_blocking(lambda: is_locked(tmp_path), within_s=30)
-    if stopped:  # it gives way to requests
+    if stopped:  # as in a pause for requests
         child.suspend()
         until_blocking(lambda: child.status() == psutil.STATUS_STOPPED, within_s=10)
 
@@ -230,7 +232,7 @@ def test_a_trainer_whose_daemon_is_already_gone_does_nothing(tmp_path: Path, job
 
 
 def is_locked(directory: Path) -> bool:
-    """Asked of the kernel without taking the lock from the one who is about to."""
+    """Ask the kernel, without taking the lock from the child that is about to take it."""
     if not (directory / LOCK_FILE).exists():
         return False
     inode = (directory / LOCK_FILE).stat().st_ino

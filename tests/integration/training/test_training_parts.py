@@ -14,17 +14,23 @@ from peft import PeftModel
 
 from adaptd.daemon.training.batches import MicroBatch
 from adaptd.daemon.training.worker import checkpoints
-from adaptd.daemon.training.worker.data import micro_batch_tensors, read_rows, step_weight
+from adaptd.daemon.training.worker.data import read_rows
 from adaptd.daemon.training.worker.failures import DataError
-from adaptd.daemon.training.worker.model import base_of, load_model, logits_at, seed_everything
-from adaptd.daemon.training.worker.probes import token_logprobs
+from adaptd.daemon.training.worker.methods.sft import SFT, micro_batch_tensors, step_weight
+from adaptd.daemon.training.worker.model import (
+    base_of,
+    load_model,
+    logits_at,
+    seed_everything,
+    token_logprobs,
+)
 from tests.support.broker import ROOT
 from tests.support.training_world import a_job, rows
 from tests.support.waiting import LIMIT_S
 
 MIB = 1 << 20
 PEAK = """
-from adaptd.daemon.training.worker.memory import peak_bytes
+from adaptd.daemon.training.worker.process import peak_bytes
 before = peak_bytes()
 held = b"x" * (64 << 20)
 del held
@@ -56,33 +62,34 @@ def test_a_row_that_cannot_be_learnt_is_named_by_number(
 ) -> None:
     path = write(tmp_path / "train.parquet", GOOD, GOOD | change)
     with pytest.raises(DataError, match=words):
-        read_rows(path, vocabulary=50, max_length=8)
+        read_rows(path, SFT.rows, vocabulary=50, max_length=8)
 
 
 def test_long_rows_are_left_out_and_counted(tmp_path: Path) -> None:
     long = {"input_ids": [5] * 9, "loss_mask": [0] * 8 + [1], "weight": 1.0}
     path = write(tmp_path / "train.parquet", long, GOOD, long)
 
-    kept, too_long = read_rows(path, vocabulary=50, max_length=8)
+    kept, too_long = read_rows(path, SFT.rows, vocabulary=50, max_length=8)
 
     assert ([row.ids for row in kept], too_long) == ([[1, 5, 6, 7]], 2)
     with pytest.raises(DataError, match="none of its 3 rows"):
-        read_rows(path, vocabulary=50, max_length=3)
+        read_rows(path, SFT.rows, vocabulary=50, max_length=3)
 
 
 def test_what_is_no_snapshot_is_told(tmp_path: Path) -> None:
     (tmp_path / "torn.parquet").write_bytes(b"PAR1")
     for path in (tmp_path / "torn.parquet", tmp_path / "absent.parquet"):
         with pytest.raises(DataError, match="it cannot be read"):
-            read_rows(path, vocabulary=50, max_length=8)
+            read_rows(path, SFT.rows, vocabulary=50, max_length=8)
     path = write(tmp_path / "other.parquet", {"ids": [1]})
     with pytest.raises(DataError, match="no column input_ids, loss_mask"):
-        read_rows(path, vocabulary=50, max_length=8)
+        read_rows(path, SFT.rows, vocabulary=50, max_length=8)
 
 
 def test_only_learnt_tokens_are_targets_and_rows_count_by_weight(tmp_path: Path) -> None:
     heavy = GOOD | {"input_ids": [1, 8, 9], "loss_mask": [0, 0, 1], "weight": 2.0}
-    kept, _ = read_rows(write(tmp_path / "t.parquet", GOOD, heavy), vocabulary=50, max_length=8)
+    path = write(tmp_path / "t.parquet", GOOD, heavy)
+    kept, _ = read_rows(path, SFT.rows, vocabulary=50, max_length=8)
     part = MicroBatch(rows=(0, 1), length=6, targets=5)
 
     tensors = micro_batch_tensors(part, kept, normaliser=step_weight((part,), kept))
@@ -95,7 +102,7 @@ def test_only_learnt_tokens_are_targets_and_rows_count_by_weight(tmp_path: Path)
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> PeftModel:
-    """In float32, with LoRA weights that do something."""
+    """A model in float32, with LoRA weights that have an effect."""
     job = a_job(tmp_path_factory.mktemp("model"), tiny_base)
     seed_everything(job)
     loaded = load_model(job)
@@ -132,27 +139,27 @@ def test_a_torn_or_foreign_checkpoint_is_ignored(tmp_path: Path) -> None:
     for step in (3, 6):
         sealed(folder, step, job)
     assert [path.name for path in folder.iterdir()] == ["checkpoint-6"], "old ones are deleted"
-    found = checkpoints.latest(folder, job)
+    found = checkpoints.find_latest(folder, job)
     assert found is not None
     assert (found.seal.step, found.seal.elapsed_s) == (6, 1.5)
 
     lower = msgspec.structs.replace(job, micro_batch=2, max_time_s=9, directory="elsewhere")
-    assert checkpoints.latest(folder, lower) == found, "it learns the same"
+    assert checkpoints.find_latest(folder, lower) == found, "it learns the same"
     other = msgspec.structs.replace(job, learning_rate=0.5)
-    assert checkpoints.latest(folder, other) is None
+    assert checkpoints.find_latest(folder, other) is None
 
     (folder / "checkpoint-9").mkdir()
-    assert checkpoints.latest(folder, job) == found, "9 was never sealed"
+    assert checkpoints.find_latest(folder, job) == found, "9 was never sealed"
     (found.path / "optimizer.pt").write_bytes(b"torn")
-    assert checkpoints.latest(folder, job) is None
+    assert checkpoints.find_latest(folder, job) is None
 
 
 def sealed(folder: Path, step: int, job: Any) -> None:
-    written = checkpoints.fresh(folder) / f"checkpoint-{step}"
+    written = checkpoints.fresh_folder(folder) / f"checkpoint-{step}"
     written.mkdir(parents=True)
     (written / "optimizer.pt").write_bytes(b"state")
-    checkpoints.seal(written, folder, step=step, elapsed_s=1.5, job=job)
-    checkpoints.clear(folder)
+    checkpoints.seal_checkpoint(written, folder, step=step, elapsed_s=1.5, job=job)
+    checkpoints.clear_fresh(folder)
 
 
 def test_the_peak_is_the_childs_own_and_not_what_its_parent_held() -> None:

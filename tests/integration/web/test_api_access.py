@@ -165,7 +165,7 @@ def test_a_route_without_a_declaration_is_refused_when_the_api_is_built(
     @app.get("/v1/forgotten")
     async def forgotten() -> None: ...
 
-    with pytest.raises(TypeError, match="/v1/forgotten.*declares no access"):
+    with pytest.raises(TypeError, match=r"/v1/forgotten.*declares no access"):
         check_declared(app.routes)
 
 

@@ -1,4 +1,4 @@
-"""Whatever a sender sends: a row or a dead letter, and the stream goes on."""
+"""Decoding: whatever a sender sends becomes a row or a dead letter, and the stream goes on."""
 
 import asyncio
 import json
@@ -55,7 +55,7 @@ _fields = st.sampled_from(
 
 @st.composite
 def _changed_event(draw: st.DrawFn) -> bytes:
-    """A good event with a few fields made anything."""
+    """A good event with arbitrary values in a few fields."""
     event = draw(
         st.sampled_from([an_interaction(id="i"), a_rating("i", id="f"), a_correction("i")])
     )
@@ -74,7 +74,7 @@ def _changed_fields(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def _damaged_event(draw: st.DrawFn) -> bytes:
-    """A good event with bytes cut out, put in or overwritten."""
+    """A good event with bytes removed, inserted or overwritten."""
     raw = bytearray(as_bytes(an_interaction(id="i")))
     start = draw(st.integers(0, len(raw)))
     raw[start : start + draw(st.integers(0, 20))] = draw(st.binary(max_size=10))

@@ -1,4 +1,4 @@
-"""What we use of Faust's and aiokafka's insides.
+"""A contract: the insides of Faust and aiokafka that the consumer uses.
 
 On failure read consumers/kafka/faust_app.py and consumers/kafka/fetch_thread.py, then upgrade.
 """
@@ -22,10 +22,10 @@ from faust.transport.drivers import aiokafka as driver
 from adaptd.consumers.kafka.faust_app import (
     ChunkConsumer,
     ConsumerSettings,
-    _credentials,
+    _faust_credentials,
     build_app,
 )
-from adaptd.consumers.kafka.fetch_thread import ChunkThread
+from adaptd.consumers.kafka.fetch_thread import FetchThread
 from adaptd.consumers.kafka.service import IngestService
 from adaptd.daemon.wire.kafka import KafkaSecurity
 
@@ -56,7 +56,7 @@ def test_faust_seeks_after_every_assignment_through_our_override() -> None:
     assert "await self.seek_to_committed()" in inspect.getsource(Consumer.perform_seek)
 
 
-def test_all_that_the_table_manager_does_at_its_start_but_a_sleep_we_do() -> None:
+def test_the_table_manager_starts_as_fausts_does_without_its_sleep() -> None:
     body = inspect.getsource(TableManager.on_start).split('"""')[2]
     assert [line.strip() for line in body.strip().splitlines()] == [
         "await self.sleep(1.0)",
@@ -71,7 +71,7 @@ def test_the_helpers_we_call_are_there() -> None:
     assert parameters(driver.Consumer._to_message) == ["self", "tp", "record"]
     assert "self._buffered_partitions = set()" in inspect.getsource(Consumer.__init__)
     for name in ("seek_wait", "call_thread", "_ensure_consumer"):
-        assert callable(getattr(ChunkThread, name)), name
+        assert callable(getattr(FetchThread, name)), name
 
 
 def test_a_chunk_of_zero_acks_is_passed_on_as_it_is() -> None:
@@ -109,11 +109,11 @@ def test_credentials_reach_aiokafka_as_we_give_them(tmp_path: Path) -> None:
     security = KafkaSecurity(
         protocol="SASL_PLAINTEXT", username="u", password_path=tmp_path / "password"
     )
-    found = driver.credentials_to_aiokafka_auth(_credentials(security))
+    found = driver.credentials_to_aiokafka_auth(_faust_credentials(security))
     assert found == security.client_options() | {"ssl_context": None}
-    assert _credentials(KafkaSecurity()) is None
+    assert _faust_credentials(KafkaSecurity()) is None
     assert driver.credentials_to_aiokafka_auth(
-        _credentials(KafkaSecurity(protocol="SSL"))
+        _faust_credentials(KafkaSecurity(protocol="SSL"))
     ).keys() == {"security_protocol", "ssl_context"}
 
 
@@ -168,6 +168,7 @@ async def test_the_app_is_built_without_anything_we_do_not_need(tmp_path: Path) 
         instance="g-0",
         topics=("a", "b"),
         session_timeout_s=10,
+        security=KafkaSecurity(),
         directory=tmp_path,
     )
 

@@ -1,4 +1,7 @@
-"""What we use inside kafka-python. On failure read consumers/kafka/log_reader.py, then upgrade."""
+"""A contract: the insides of kafka-python that the log reader uses.
+
+On failure read consumers/kafka/log_reader.py, then upgrade.
+"""
 
 import inspect
 

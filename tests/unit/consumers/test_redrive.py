@@ -1,4 +1,4 @@
-"""Redriven letters: the same way as at first, never more trusted, never twice."""
+"""Redriven letters: decoded as before, never more trusted, never stored twice."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -40,7 +40,7 @@ class World:
         return [(result.result, result.reason) for result in results]
 
     async def release(self, before: bytes, after: bytes) -> None:
-        """As if a newer release could read what the one before could not."""
+        """Change the letters' bytes, as if a newer release could read them."""
         await self.ingesting.database.write(
             lambda cursor: cursor.execute(
                 "UPDATE dead_letters SET bytes = encode(replace(decode(bytes), $before, $after))",
@@ -141,7 +141,7 @@ async def test_of_a_batch_the_good_events_are_stored(world: World) -> None:
 
 
 async def test_what_the_store_refuses_leaves_one_letter(world: World) -> None:
-    """The sink buries such a row itself: its copy goes, the letter says why."""
+    """The sink makes its own letter of such a row. It is removed, and the first letter says why."""
     await world.ingesting.add(as_bytes(NOT_YET))
     await world.release(b"interaction/9", b"interaction/1")
     sink = _Breaking(world.ingesting.sink)
@@ -158,7 +158,7 @@ async def test_what_the_store_refuses_leaves_one_letter(world: World) -> None:
 
 
 async def test_the_letter_of_an_erased_person_loses_its_bytes(world: World) -> None:
-    """The sink bars the event and buries a blank copy of it: the letter itself is what stays."""
+    """The sink bars the event and makes a blank letter of it. Only the first letter stays."""
     await world.ingesting.add(as_bytes(NOT_YET))
     await world.release(b"interaction/9", b"interaction/1")
     sink = _Barring(world.ingesting.sink)
@@ -173,7 +173,7 @@ async def test_the_letter_of_an_erased_person_loses_its_bytes(world: World) -> N
 
 
 class _Barring:
-    """The sink, as it is where everybody was erased."""
+    """A sink for which everybody was erased."""
 
     def __init__(self, sink: object) -> None:
         self._sink = sink
@@ -200,7 +200,7 @@ class _Barring:
 
 
 class _Breaking:
-    """The sink, with what it gets damaged: a JSON column that the store takes for malformed."""
+    """A sink that damages what it gets: a JSON column that the store takes for malformed."""
 
     def __init__(self, sink: object) -> None:
         self._sink = sink

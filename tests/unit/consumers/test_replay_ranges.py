@@ -1,4 +1,4 @@
-"""What a replay reads: bounded by the request, by the broker, and by the live consumer."""
+"""The ranges of a replay: bounded by the request, the broker and the live consumer."""
 
 from datetime import UTC, datetime
 
@@ -27,7 +27,7 @@ class Log(LogReader):
     async def bounds(self, places: object) -> dict[Partition, tuple[int, int]]:
         return dict.fromkeys(places, (10, 100))  # pyright: ignore
 
-    async def since(self, places: object, moment: datetime) -> dict[Partition, int | None]:
+    async def offsets_since(self, places: object, moment: datetime) -> dict[Partition, int | None]:
         offset = 50 + int((moment - NOON).total_seconds() / 60)
         return dict.fromkeys(places, offset if offset < 100 else None)  # pyright: ignore
 
@@ -79,7 +79,7 @@ async def test_times_are_the_brokers_record_times() -> None:
 
 
 async def test_what_the_live_consumer_has_yet_to_read_is_left_to_it() -> None:
-    """Its window may have forgotten a replayed copy by the time it gets there."""
+    """The live consumer's window may have forgotten a replayed copy when it gets there."""
     [part] = await ranges(live=60, partition=0, from_offset=20)
 
     assert (part.start, part.end, part.left_to_live) == (20, 60, 40)

@@ -25,7 +25,7 @@ def ingesting() -> Iterator[Ingesting]:
 
 
 def spellings(event: dict[str, Any]) -> list[bytes]:
-    """As JSON escapes it, and as some encoders write it: no UTF-8."""
+    """The half letter as JSON escapes it, and as some encoders write it: not UTF-8."""
     return [
         json.dumps(event).encode(),
         json.dumps(event, ensure_ascii=False).encode("utf-8", "surrogatepass"),

@@ -7,13 +7,16 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adaptd.daemon.dataset.example import Example
 from adaptd.daemon.dataset.groups import Split, members_of, message_key, split_examples
 from adaptd.daemon.dataset.prompts import normalised
-from adaptd.daemon.dataset.select import Example
 from adaptd.daemon.store.lifecycle.snapshots import Member
+from adaptd.daemon.wire.events import JudgingKind
 
 
-def an_example(number: int, conversation: str, text: str, kind: str = "correction") -> Example:
+def an_example(
+    number: int, conversation: str, text: str, kind: JudgingKind = "correction"
+) -> Example:
     return Example(
         interaction=f"i{number:03}",
         feedback=f"f{number:03}",

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 
 from adaptd.daemon.dataset.messages import (
     RenderError,
-    prepared_args,
-    prepared_messages,
-    prepared_tools,
+    prepare_args,
+    prepare_messages,
+    prepare_tools,
 )
 
 
 def prepared(*messages: Any, knows_developer: bool = False) -> list[dict[str, Any]]:
-    return prepared_messages(messages, knows_developer=knows_developer)
+    return prepare_messages(messages, knows_developer=knows_developer)
 
 
 @pytest.mark.parametrize(
@@ -117,21 +117,21 @@ def test_tools_have_vllms_fields_and_order() -> None:
         "function": {"strict": None, "junk": 1, "parameters": {"z": 1, "a": 2}, "name": "f"},
         "defer_loading": False,
     }
-    (made,) = prepared_tools([tool]) or []
+    (made,) = prepare_tools([tool]) or []
     assert list(made) == ["type", "function", "defer_loading"]
     assert list(made["function"]) == ["name", "description", "parameters", "defer_loading"]
     assert list(made["function"]["parameters"]) == ["z", "a"]
-    assert prepared_tools(None) is None
+    assert prepare_tools(None) is None
 
 
 def test_template_arguments_that_are_unset_or_ours_are_left_out() -> None:
     given = {"a": None, "b": "auto", "c": False, "add_generation_prompt": False, "messages": []}
-    assert prepared_args(given) == {"c": False}
-    assert prepared_args(None, reasoning_effort="none") == {
+    assert prepare_args(given) == {"c": False}
+    assert prepare_args(None, reasoning_effort="none") == {
         "enable_thinking": False,
         "reasoning_effort": "none",
     }
-    assert prepared_args({"enable_thinking": True}, reasoning_effort="none")["enable_thinking"]
+    assert prepare_args({"enable_thinking": True}, reasoning_effort="none")["enable_thinking"]
 
 
 json_values = st.recursive(
@@ -150,7 +150,7 @@ json_values = st.recursive(
 
 @given(st.lists(json_values, max_size=3), json_values)
 def test_whatever_a_sender_sends_is_prepared_or_refused(messages: list[Any], tools: Any) -> None:
-    for attempt in (lambda: prepared(*messages), lambda: prepared_tools(tools)):
+    for attempt in (lambda: prepared(*messages), lambda: prepare_tools(tools)):
         try:
             attempt()
         except RenderError:

@@ -1,4 +1,4 @@
-"""Which answers are learnt from."""
+"""The selection of answers to learn from."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adaptd.daemon.dataset.curation.person_cap import fair_cap
 from adaptd.daemon.dataset.prompts import last_words, normalised, prompt_key
-from adaptd.daemon.dataset.select import Selection, fair_cap, select_examples
+from adaptd.daemon.dataset.select import Selection, select_examples
 from adaptd.daemon.policy.model import Caps, Select
 
 AS_OF = datetime(2026, 11, 2, tzinfo=UTC)
@@ -132,7 +133,7 @@ def test_an_empty_correction_does_not_silence_a_right_one() -> None:
 
 
 def test_a_flood_of_corrections_takes_out_nothing_beyond_its_cap() -> None:
-    """Whoever corrects everything, and last, replaces no more answers than he may give."""
+    """One person who corrects everything, and last, replaces no more answers than their cap."""
     later = EARLIER + timedelta(hours=1)
     rows = [
         a_row(
@@ -180,7 +181,7 @@ def test_one_person_is_capped_newest_first() -> None:
     assert (answers(selection), selection.refused) == (["q4", "q5"], {"over_cap": 3})
 
 
-def test_who_left_no_user_is_capped_as_his_token() -> None:
+def test_feedback_without_a_user_is_capped_by_token() -> None:
     rows = [a_row(n, corrections=[said(n, None, text="x")]) for n in range(1, 6)]
 
     assert len(selected(*rows, per_user=3).examples) == 3
@@ -244,7 +245,7 @@ def said_by(sayings: list[tuple[int, int]]) -> list[dict[str, Any]]:
 
 
 @given(SAYINGS, st.floats(0.05, 1), st.integers(1, 8))
-def test_nobody_owns_more_of_what_is_kept_than_his_share(
+def test_nobody_owns_more_of_the_kept_than_their_share(
     sayings: list[tuple[int, int]], share: float, per_user: int
 ) -> None:
     kept = selected(*said_by(sayings), per_user=per_user, per_user_share=share).examples
@@ -254,7 +255,7 @@ def test_nobody_owns_more_of_what_is_kept_than_his_share(
 
 
 @given(SAYINGS, st.floats(0.05, 1))
-def test_what_one_person_adds_takes_out_no_more_than_his_cap(
+def test_one_person_takes_out_no_more_than_their_cap(
     sayings: list[tuple[int, int]], share: float
 ) -> None:
     others = [saying for saying in sayings if saying[0] != 0]

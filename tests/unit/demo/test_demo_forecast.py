@@ -56,8 +56,8 @@ def test_a_gpu_is_no_faster_with_more_cores() -> None:
 
 
 def test_a_start_of_vllm_takes_longer_on_one_core_and_not_in_proportion() -> None:
-    two_avx2_cores, one = (Forecast(slowness=slow).expected_s("setup.start") for slow in (1.5, 3))
-    assert two_avx2_cores == pytest.approx(72)
+    two_avx2_cores, one = (Forecast(slowness=slow).expected_s("setup.start") for slow in (1, 2))
+    assert two_avx2_cores == pytest.approx(138)
     assert 1.4 < one / two_avx2_cores < 1.8
 
 
@@ -98,5 +98,5 @@ def test_the_bound_is_generous_and_comes_from_the_forecast() -> None:
     assert slow.bound_s == slow.whole_s + 4 * 3600
 
 
-def test_the_story_takes_under_half_an_hour_on_the_reference_machine() -> None:
-    assert 20 * 60 < Forecast(STAGES).whole_s < 30 * 60
+def test_the_story_takes_under_an_hour_on_the_reference_machine() -> None:
+    assert 45 * 60 < Forecast(STAGES).whole_s < 60 * 60

@@ -1,4 +1,4 @@
-"""What a process may use of a machine, by fake folders of control groups."""
+"""A process' limits on a machine, by fake folders of control groups."""
 
 from pathlib import Path
 

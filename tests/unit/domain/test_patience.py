@@ -1,4 +1,4 @@
-"""Waits that end when nothing moves: what counts as movement, and what a wait says at its end."""
+"""Waits that end once nothing moves: movements, and the message at the end."""
 
 import pytest
 
@@ -72,7 +72,7 @@ def test_slow_looks_that_see_nothing_end_too(clock: Clock) -> None:
 
 
 def seconds_until_over(clock: Clock, *, cpu_share: float, lines_every_s: float = 1e9) -> float:
-    """How long a process is waited for that computes so much and says a line so often."""
+    """Seconds until the wait for such a process is over: its load, and a line now and then."""
     patience = WorkPatience(600, most=12, clock=clock)
     while not patience.is_over and clock.now < 50_000:
         clock.now += 20

@@ -1,4 +1,4 @@
-"""Which states may follow which."""
+"""Legal changes of states."""
 
 import pytest
 

@@ -10,12 +10,14 @@ import pytest
 from adaptd.daemon.domain.erasures import Person, pseudonym
 from adaptd.daemon.domain.rollouts import Rollout
 from adaptd.daemon.domain.states import AdapterState, RolloutState
+from adaptd.daemon.domain.triggers import UsableExamples
 from adaptd.daemon.erasure.retention import RetentionService
 from adaptd.daemon.policy.model import Policy
+from adaptd.daemon.policy.trigger import TriggerFacts
 from adaptd.daemon.rollout import apply as changes
 from adaptd.daemon.rollout.apply import By
 from adaptd.daemon.rollout.state import RolloutFacts
-from adaptd.daemon.scheduling.decide import Facts, Usable, decide
+from adaptd.daemon.scheduling.decide import decide
 from adaptd.daemon.store.database.database import Database, rows
 from adaptd.daemon.store.database.statements import statements
 from adaptd.daemon.store.ingest.tombstones import Tombstones
@@ -30,7 +32,7 @@ from tests.support.ingesting import Ingesting
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 V1, V2, V3 = "support@v1-11111111", "support@v2-22222222", "support@v3-33333333"
 POLICY = Policy.model_validate({"version": 1, "model": "support", "base": "tiny"})
-ENOUGH = Usable(new_examples=0, train=9, holdout_items=1000, holdout_groups=100)
+ENOUGH = UsableExamples(new_examples=0, train=9, holdout_items=1000, holdout_groups=100)
 STATES = AdapterState
 
 
@@ -42,12 +44,12 @@ def database() -> Iterator[Database]:
 
 
 def test_a_tainted_live_version_starts_a_run_whatever_else_is_waited_for() -> None:
-    decision = decide(POLICY, Facts(tainted_live=V1, usable=ENOUGH), now=NOW)
+    decision = decide(POLICY, TriggerFacts(tainted_live=V1, usable=ENOUGH), now=NOW)
 
     assert decision.starts
     assert decision.trigger == {"kind": "tainted", "version": V1}
-    assert not decide(POLICY, Facts(usable=ENOUGH), now=NOW).starts
-    soon = Facts(tainted_live=V1, usable=ENOUGH, last_finished_at=NOW)
+    assert not decide(POLICY, TriggerFacts(usable=ENOUGH), now=NOW).starts
+    soon = TriggerFacts(tainted_live=V1, usable=ENOUGH, last_finished_at=NOW)
     assert decide(POLICY, soon, now=NOW).reason.startswith("cooldown")
 
 

@@ -1,4 +1,4 @@
-"""How often worthless candidates pass, by enumeration and by simulation with fixed seeds.
+"""The share of worthless candidates that pass, by enumeration and by simulation with fixed seeds.
 
 Bounds on simulated shares are 3.3 standard errors wide: a correct gate meets them with these seeds.
 """
@@ -9,8 +9,10 @@ from scipy import stats
 
 from adaptd.daemon.domain.states import Verdict
 from adaptd.daemon.evaluation.criteria import Criterion, Gate
-from adaptd.daemon.evaluation.judge import evidence, judge
-from adaptd.daemon.evaluation.pairs import Metric, Suite
+from adaptd.daemon.evaluation.judge import judge, weigh_evidence
+from adaptd.daemon.evaluation.metrics.exact_match import EXACT_MATCH
+from adaptd.daemon.evaluation.metrics.nll import NLL
+from adaptd.daemon.evaluation.suites import Suite
 from adaptd.daemon.stats.alpha_spending import alpha_for
 from adaptd.daemon.stats.exact_match import Counts, improvement_evidence, margin_evidence
 from adaptd.daemon.stats.gains import Gains
@@ -113,7 +115,7 @@ def test_clusters_do_not_hide_a_drop_of_the_whole_margin(together: float, winnin
 
 def nll_passes(gains: np.ndarray, clusters: list[int] | None, criterion: Criterion) -> bool:
     alpha = alpha_for(1, ALPHA)
-    return evidence(criterion, nll_gains(gains, clusters), alpha=alpha).p_above <= alpha
+    return weigh_evidence(criterion, nll_gains(gains, clusters), alpha=alpha).p_above <= alpha
 
 
 @pytest.mark.parametrize("spread", ["normal", "heavy"])
@@ -125,7 +127,7 @@ def test_correlated_nll_without_a_difference_passes_at_most_alpha_of_the_time(sp
         generator.normal(0, 1, 40) if spread == "normal" else generator.standard_t(3, 40)
         for _ in range(runs)
     ]
-    better = Criterion(Metric.NLL, Suite.FRESH)
+    better = Criterion(NLL, Suite.FRESH)
     passed = sum(
         sign_flip_p(shared) <= 2 * alpha
         and nll_passes(np.repeat(shared, 3) + generator.normal(0, 0.3, 120), clusters, better)
@@ -156,8 +158,8 @@ def test_a_real_difference_is_found_about_as_often_as_planned() -> None:
 def test_a_much_better_candidate_nearly_always_passes_the_whole_gate() -> None:
     generator = np.random.default_rng(14)
     gate = Gate(
-        (Criterion(Metric.EXACT_MATCH, Suite.FRESH),),
-        (Criterion(Metric.EXACT_MATCH, Suite.GOLDEN, 0.05),),
+        (Criterion(EXACT_MATCH, Suite.FRESH),),
+        (Criterion(EXACT_MATCH, Suite.GOLDEN, 0.05),),
         alpha=ALPHA,
         at_least=100,
     )

@@ -8,14 +8,17 @@ from hypothesis import strategies as st
 
 from adaptd.daemon.domain.states import Verdict
 from adaptd.daemon.evaluation.criteria import Criterion, Gate, Judgement
-from adaptd.daemon.evaluation.judge import judge, overall
-from adaptd.daemon.evaluation.pairs import Metric, Pair, Suite
+from adaptd.daemon.evaluation.judge import combine_verdicts, judge
+from adaptd.daemon.evaluation.metrics.exact_match import EXACT_MATCH
+from adaptd.daemon.evaluation.metrics.nll import NLL
+from adaptd.daemon.evaluation.pairs import Pair
+from adaptd.daemon.evaluation.suites import Suite
 from tests.support.measurements import a_pair, answers, mirrored, nll_gains
 
-BETTER = Criterion(Metric.EXACT_MATCH, Suite.FRESH)
-BETTER_NLL = Criterion(Metric.NLL, Suite.FRESH)
-KEPT = Criterion(Metric.EXACT_MATCH, Suite.GOLDEN, 0.05)
-KEPT_NLL = Criterion(Metric.NLL, Suite.GOLDEN, 0.05)
+BETTER = Criterion(EXACT_MATCH, Suite.FRESH)
+BETTER_NLL = Criterion(NLL, Suite.FRESH)
+KEPT = Criterion(EXACT_MATCH, Suite.GOLDEN, 0.05)
+KEPT_NLL = Criterion(NLL, Suite.GOLDEN, 0.05)
 SAME = answers(wins=0, losses=0, same=200)
 
 
@@ -132,8 +135,8 @@ def test_the_report_is_plain_json_and_the_same_every_time() -> None:
 
 
 def test_nothing_to_improve_leaves_what_must_not_drop() -> None:
-    assert overall([], [Verdict.PASSED]) is Verdict.PASSED
-    assert overall([], [Verdict.INCONCLUSIVE]) is Verdict.INCONCLUSIVE
+    assert combine_verdicts([], [Verdict.PASSED]) is Verdict.PASSED
+    assert combine_verdicts([], [Verdict.INCONCLUSIVE]) is Verdict.INCONCLUSIVE
 
 
 counted = st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(20, 80))

@@ -1,4 +1,4 @@
-"""Measuring: what counts as the same answer, batches that fit, nothing measured twice."""
+"""Measuring: answers that count as the same, batches that fit, nothing measured twice."""
 
 from collections.abc import AsyncIterator
 
@@ -12,7 +12,7 @@ from adaptd.daemon.evaluation.measure import (
     answer_limit,
     fits,
     in_batches,
-    normalised,
+    normalise_text,
     score_of,
 )
 from adaptd.daemon.evaluation.suites import Item
@@ -23,7 +23,7 @@ from tests.support.fakes import FakeHost
 
 
 class Heard:
-    """A listener that notes what it is told."""
+    """A listener that keeps the numbers it receives."""
 
     def __init__(self) -> None:
         self.from_store = 0
@@ -51,12 +51,12 @@ async def store() -> AsyncIterator[EvaluationStore]:
 
 @pytest.mark.parametrize("answer", ["lost parcel", "  lost\n parcel ", "lost\u00a0parcel"])
 def test_white_space_does_not_make_an_answer_different(answer: str) -> None:
-    assert normalised(answer) == "lost parcel"
+    assert normalise_text(answer) == "lost parcel"
 
 
 def test_accents_are_compared_composed_and_case_counts() -> None:
-    assert normalised("cafe\u0301") == normalised("caf\u00e9")
-    assert normalised("Refund") != normalised("refund")
+    assert normalise_text("cafe\u0301") == normalise_text("caf\u00e9")
+    assert normalise_text("Refund") != normalise_text("refund")
 
 
 def test_a_score_sums_the_reference_only_and_in_nats() -> None:

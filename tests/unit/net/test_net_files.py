@@ -1,4 +1,4 @@
-"""The files of an installation that gateways and server share with the daemon are read as before."""
+"""The files that gateways, server and daemon share are read as before."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Cron as cron means it: Sunday is 0 and 7, either day field is enough, clocks change."""
+"""Cron with cron's meaning: Sunday is 0 and 7, either day field is enough, clocks change."""
 
 from datetime import UTC, datetime
 

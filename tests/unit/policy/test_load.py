@@ -78,7 +78,7 @@ def test_every_problem_is_told_at_once_at_its_line(tmp_path: Path) -> None:
         ("gate", "{must_improve: [{metric: nll, on: history}]}"),
     ],
 )
-def test_what_the_design_has_and_this_version_has_not_is_refused(key: str, value: str) -> None:
+def test_keys_that_do_not_work_yet_are_refused(key: str, value: str) -> None:
     policy, problems, _ = parse_policy(MINIMAL + f"{key}: {value}\n", name="p.yaml")
     assert policy is None
     assert "does not work in this version of adaptd" in "\n".join(map(str, problems))

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from adaptd.daemon.domain.rollouts import ArmTally, GuardMetric
 from adaptd.daemon.stats.e_process import (
     BETTER_GRID,
     TWO_SIDED_GRID,
@@ -183,9 +182,8 @@ def test_wrong_shares_are_found_and_right_ones_are_not() -> None:
 
 def test_the_simulated_paths_end_where_the_engine_does() -> None:
     negative, on_canary = traffic(10, runs=1, requests=500, weight=0.25, rates=(0.1, 0.2))
-    tallies = [
-        ArmTally(GuardMetric.NEGATIVE, arm, 0.25, int((negative & (on_canary == arm)).sum()))
-        for arm in (False, True)
-    ]
+    arms = (False, True)
+    events = [int((negative & (on_canary == arm)).sum()) for arm in arms]
     end = paths(negative, on_canary, 0.25)[0, -1]
-    assert e_value(tallies, null_ratio=1.0, grid=worse_grid(1.0)) == pytest.approx(end)
+    value = e_value([0.25] * 2, arms, events, null_ratio=1.0, grid=worse_grid(1.0))
+    assert value == pytest.approx(end)

@@ -1,5 +1,6 @@
-"""When a run starts, and what is said while it does not."""
+"""The decision to start a run, and its words while it waits."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,18 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adaptd.daemon.domain.triggers import JudgedAnswers, UsableExamples
 from adaptd.daemon.policy.model import Policy
-from adaptd.daemon.scheduling.decide import (
-    Facts,
-    Judged,
-    TriggerAction,
-    Usable,
-    decide,
-    wants_count,
-)
+from adaptd.daemon.policy.trigger import TriggerFacts
+from adaptd.daemon.scheduling.decide import TriggerAction, decide, wants_count
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
-ENOUGH = Usable(new_examples=250, train=200, holdout_items=100, holdout_groups=60)
+ENOUGH = UsableExamples(new_examples=250, train=200, holdout_items=100, holdout_groups=60)
 WINDOW = timedelta(hours=6)
 
 
@@ -28,8 +24,29 @@ def a_policy(*triggers: dict[str, Any]) -> Policy:
     return Policy.model_validate(head | {"train_when": when})
 
 
-def facts(**changes: Any) -> Facts:
-    return Facts(**({"at_most_new": 250, "usable": ENOUGH} | changes))
+def facts(
+    *,
+    at_most_new: int = 250,
+    judged: JudgedAnswers | None = None,
+    crons_due: dict[str, datetime] | None = None,
+    **changes: Any,
+) -> TriggerFacts:
+    read = {
+        "new_examples": at_most_new,
+        "negative_share": {WINDOW: judged} if judged else {},
+        "cron": crons_due or {},
+    }
+    return TriggerFacts(**({"read": read, "usable": ENOUGH} | changes))
+
+
+def usable(new_examples: int, train: int, items: int, groups: int) -> UsableExamples:
+    return UsableExamples(
+        new_examples=new_examples, train=train, holdout_items=items, holdout_groups=groups
+    )
+
+
+def judged(total: int, negative: int) -> JudgedAnswers:
+    return JudgedAnswers(total=total, negative=negative)
 
 
 def test_enough_new_examples_start_a_run_and_are_its_cause() -> None:
@@ -46,7 +63,7 @@ def test_too_few_new_examples_wait_with_the_number() -> None:
 
 
 def test_what_is_usable_counts_not_what_arrived() -> None:
-    few = Usable(new_examples=150, train=120, holdout_items=100, holdout_groups=60)
+    few = UsableExamples(new_examples=150, train=120, holdout_items=100, holdout_groups=60)
     assert decide(a_policy(), facts(usable=few), now=NOW).reason == "150 of 200 new examples"
 
 
@@ -72,23 +89,23 @@ def test_cooldown_counts_from_the_end_of_the_last_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("judged", "said"),
+    ("answers", "said"),
     [
-        (Judged(99, 99), "99 of 100 judged answers"),
-        (Judged(100, 15), "negative share 15.0%, not above 15.0%"),
-        (Judged(0, 0), "0 of 100 judged answers"),
+        (judged(99, 99), "99 of 100 judged answers"),
+        (judged(100, 15), "negative share 15.0%, not above 15.0%"),
+        (judged(0, 0), "0 of 100 judged answers"),
     ],
 )
 def test_a_negative_share_needs_enough_answers_and_a_higher_share(
-    judged: Judged, said: str
+    answers: JudgedAnswers, said: str
 ) -> None:
     policy = a_policy({"negative_share": {"above": "15%", "over": "6h"}})
-    assert decide(policy, facts(judged={WINDOW: judged}), now=NOW).reason == said
+    assert decide(policy, facts(judged=answers), now=NOW).reason == said
 
 
 def test_a_high_negative_share_starts_a_run() -> None:
     policy = a_policy({"negative_share": {"above": "15%", "over": "6h"}})
-    decision = decide(policy, facts(judged={WINDOW: Judged(100, 16)}), now=NOW)
+    decision = decide(policy, facts(judged=judged(100, 16)), now=NOW)
     assert decision.starts
     assert decision.trigger["share"] == 0.16
 
@@ -108,35 +125,35 @@ def test_any_trigger_is_enough() -> None:
 
 
 @pytest.mark.parametrize(
-    ("usable", "said"),
+    ("found", "said"),
     [
-        (Usable(250, 0, 100, 60), "nothing to train on"),
-        (Usable(250, 200, 99, 60), "99 of 100 examples held back"),
-        (Usable(250, 200, 100, 29), "29 of 30 groups held back"),
+        (usable(250, 0, 100, 60), "nothing to train on"),
+        (usable(250, 200, 99, 60), "99 of 100 examples held back"),
+        (usable(250, 200, 100, 29), "29 of 30 groups held back"),
     ],
 )
 def test_no_run_starts_without_enough_to_train_on_and_to_judge_with(
-    usable: Usable, said: str
+    found: UsableExamples, said: str
 ) -> None:
-    assert decide(a_policy(), facts(usable=usable), now=NOW).reason == said
+    assert decide(a_policy(), facts(usable=found), now=NOW).reason == said
 
 
 @given(
     st.integers(0, 400),
     st.booleans(),
     st.integers(0, 12),
-    st.builds(Usable, st.integers(0, 400), *[st.integers(0, 200)] * 3),
+    st.builds(usable, st.integers(0, 400), *[st.integers(0, 200)] * 3),
 )
 def test_what_is_not_worth_counting_could_not_have_started(
-    at_most: int, due: bool, hours_ago: int, usable: Usable
+    at_most: int, due: bool, hours_ago: int, found: UsableExamples
 ) -> None:
     policy = a_policy({"new_examples": 200}, {"cron": "0 3 * * *"})
-    known = Facts(
+    known = facts(
+        usable=None,
         last_finished_at=NOW - timedelta(hours=hours_ago),
-        at_most_new=max(at_most, usable.new_examples),
+        at_most_new=max(at_most, found.new_examples),
         crons_due={"0 3 * * *": NOW} if due else {},
     )
-    counted = Facts(**(vars(known) | {"usable": usable}))
-    if decide(policy, counted, now=NOW).starts:
+    if decide(policy, replace(known, usable=found), now=NOW).starts:
         assert wants_count(policy, known, now=NOW)
     assert not decide(policy, known, now=NOW).starts

@@ -10,8 +10,8 @@ import pytest
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from adaptd.daemon.domain.states import AdapterState, RunState
+from adaptd.daemon.domain.triggers import UsableExamples
 from adaptd.daemon.policy.book import PolicyBook, PolicyVersion
-from adaptd.daemon.scheduling.decide import Usable
 from adaptd.daemon.scheduling.service import TriggerService
 from adaptd.daemon.store.database.database import Database
 from adaptd.daemon.store.lifecycle.adapters import AdapterStore, Origin
@@ -38,7 +38,7 @@ class World:
         self.book = PolicyBook()
         self.runs = RunStore(database)
         self.adapters = AdapterStore(database)
-        self.usable = Usable(new_examples=3, train=10, holdout_items=100, holdout_groups=50)
+        self.usable = UsableExamples(new_examples=3, train=10, holdout_items=100, holdout_groups=50)
         self.previews = 0
         self.problem: AdaptdError | None = None
         self.service = self.started()
@@ -60,7 +60,7 @@ class World:
     async def seal(self) -> datetime:
         return self.clock.now
 
-    async def preview(self, version: PolicyVersion, *, as_of: datetime) -> Usable:
+    async def preview(self, version: PolicyVersion, *, as_of: datetime) -> UsableExamples:
         self.previews += 1
         assert as_of == self.clock.now
         if self.problem is not None:
@@ -145,7 +145,7 @@ async def test_feedback_in_quarantine_or_not_in_use_is_not_worth_a_count(world: 
 async def test_what_is_usable_decides_and_is_counted_at_a_bounded_rate(world: World) -> None:
     await world.policy("train_when: {any: [{new_examples: 2}]}\nselect: {caps: {min_age: 0s}}\n")
     await corrected(world, 5)
-    world.usable = Usable(new_examples=1, train=1, holdout_items=100, holdout_groups=50)
+    world.usable = UsableExamples(new_examples=1, train=1, holdout_items=100, holdout_groups=50)
     assert await world.tick(NOON + timedelta(seconds=1)) == "1 of 2 new examples"
     assert await world.tick() == "counting usable examples"
     assert world.previews == 1
@@ -160,7 +160,7 @@ async def test_what_is_usable_decides_and_is_counted_at_a_bounded_rate(world: Wo
 async def test_too_few_held_back_start_nothing(world: World) -> None:
     await world.policy("train_when: {any: [{new_examples: 2}]}\nselect: {caps: {min_age: 0s}}\n")
     await corrected(world, 5)
-    world.usable = Usable(new_examples=5, train=5, holdout_items=60, holdout_groups=50)
+    world.usable = UsableExamples(new_examples=5, train=5, holdout_items=60, holdout_groups=50)
     assert await world.tick(NOON + timedelta(seconds=1)) == "60 of 100 examples held back"
     assert await world.all_runs() == []
 
@@ -315,7 +315,7 @@ async def test_the_scheduler_wakes_the_loop_when_a_cron_is_due(world: World) -> 
     scheduler = AsyncIOScheduler(timezone=UTC)
     scheduler.start()
     try:
-        world.service._schedule(scheduler)
+        world.service._schedule_wakes(scheduler)
         (job,) = scheduler.get_jobs()
         assert job.next_run_time.strftime("%a %H:%M %Z") in ("Sun 03:00 CET", "Sun 03:00 CEST")
 
@@ -323,7 +323,7 @@ async def test_the_scheduler_wakes_the_loop_when_a_cron_is_due(world: World) -> 
         await until(world.service._wake.is_set, within_s=5)
 
         world.book.settle({}, [])
-        world.service._schedule(scheduler)
+        world.service._schedule_wakes(scheduler)
         assert scheduler.get_jobs() == []
     finally:
         scheduler.shutdown(wait=False)

@@ -1,4 +1,4 @@
-"""Capture and shipping outlive errors of disk, receiver and callbacks, and tell of them meanwhile."""
+"""Capture and shipping outlive errors of disk, receiver and callbacks, and show them."""
 
 import errno
 import os
@@ -16,16 +16,16 @@ import pytest
 
 from adaptd.daemon.wire.routes import GatewayState, ThreadState
 from adaptd.daemon.wiring.live_status import capture_part
-from adaptd.serving.capture.delivery import DeliveryError, Event
-from adaptd.serving.capture.recorder import Capture
-from adaptd.serving.capture.shipper import Shipping
+from adaptd.serving.capture.delivery import DeliveryError, EncodedEvent
+from adaptd.serving.capture.recorder import InteractionRecorder
+from adaptd.serving.capture.shipper import SpoolShipper
 from adaptd.serving.capture.spool import Spool
 from adaptd.serving.capture.supervised_thread import SupervisedThread
 from adaptd.serving.gateway.log import make_log
 from tests.support.broker import ROOT
 from tests.support.failing_disk import ERRORS, METHODS, FailingDisk, fail_first
 from tests.support.waiting import LIMIT_S, until_blocking
-from tests.unit.serving.test_capture import a_capture, an_exchange
+from tests.unit.serving.test_recorder import a_capture, an_exchange
 
 LOG = make_log("g1")
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -39,7 +39,7 @@ class Receiver:
         self.error: Exception | None = None
         self.is_closed = False
 
-    def deliver(self, events: Sequence[Event]) -> list[Event]:
+    def deliver(self, events: Sequence[EncodedEvent]) -> list[EncodedEvent]:
         if self.error is not None:
             raise self.error
         self.taken.update(msgspec.json.decode(event.value)["id"] for event in events)
@@ -50,17 +50,17 @@ class Receiver:
 
 
 class Gateway:
-    """Capture and shipping, put together as a station does."""
+    """Capture and shipping, put together as the gateway's router does."""
 
     def __init__(self, home: Path, disk: FailingDisk | None = None, **changes: Any) -> None:
         self.receiver = Receiver()
-        self.shipping: Shipping | None = None
-        self.capture: Capture = a_capture(
+        self.shipping: SpoolShipper | None = None
+        self.capture: InteractionRecorder = a_capture(
             home, [], disk=disk, on_spool=self.ship_from, segment_bytes=400, **changes
         )
 
     def ship_from(self, spool: Spool) -> None:
-        self.shipping = Shipping(spool, self.receiver, log=LOG)
+        self.shipping = SpoolShipper(spool, self.receiver, log=LOG)
         self.capture.on_append = self.shipping.wake
         self.shipping.start()
 
@@ -161,9 +161,10 @@ def test_what_a_broken_disk_does_not_take_at_the_end_is_counted(tmp_path: Path) 
     assert capture.rows_lost == 2
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_ended_says_so() -> None:
     def end() -> bool:
-        raise SystemExit  # the only kind that ends it: nothing catches it
+        raise SystemExit  # not an Exception: ends the thread
 
     ended = threading.Event()
     thread = SupervisedThread("x", end, wait=ended.wait, wake=ended.set, at_end=ended.set, log=LOG)
@@ -175,7 +176,8 @@ def test_a_thread_that_ended_says_so() -> None:
 
 
 def test_a_log_that_cannot_be_written_stops_nobody() -> None:
-    script = "import os, sys; os.close(2); from adaptd.serving.gateway.log import make_log; make_log('g').error('x')"
+    log = "from adaptd.serving.gateway.log import make_log; make_log('g').error('x')"
+    script = f"import os, sys; os.close(2); {log}"
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=ROOT,
@@ -190,7 +192,7 @@ STARVED = """
 import os, resource, sys, threading
 from pathlib import Path
 from adaptd.serving.gateway.log import make_log
-from adaptd.serving.capture.shipper import Shipping
+from adaptd.serving.capture.shipper import SpoolShipper
 from adaptd.serving.capture.spool import Spool
 
 class Receiver:
@@ -209,7 +211,7 @@ try:
         held.append(os.open("/dev/null", os.O_RDONLY))
 except OSError:
     pass
-shipping = Shipping(spool, Receiver(), log=make_log("g"))
+shipping = SpoolShipper(spool, Receiver(), log=make_log("g"))
 shipping.start()
 while shipping.failures == 0:
     threading.Event().wait(0.01)

@@ -7,7 +7,6 @@ from adaptd.daemon.wire.errors import SettingsError
 from adaptd.serving.host.launch import (
     GATEWAY_CLASS,
     CpuCores,
-    EngineSettings,
     command,
     digest,
     environment,
@@ -15,8 +14,9 @@ from adaptd.serving.host.launch import (
     stage_of,
     wants_workers,
 )
+from tests.support.engine_settings import make_engine_settings
 
-SETTINGS = EngineSettings(
+SETTINGS = make_engine_settings(
     url="http://127.0.0.1:8000",
     python=Path("/opt/python"),
     base_name="smollm2-135m",

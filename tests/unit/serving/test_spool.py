@@ -12,7 +12,7 @@ def a_spool(path: Path, *, segment_bytes: int = 1 << 20) -> Spool:
 
 
 def crash(spool: Spool) -> None:
-    """What the end of a process does to it, whatever it was doing."""
+    """Close the spool's descriptors, as the end of its process does."""
     os.close(spool._descriptor)
     os.close(spool._lock)
 
@@ -100,7 +100,7 @@ def test_segments_rotate_and_go_once_they_are_done_with(tmp_path: Path) -> None:
 
     assert drain(spool, limit=3) == lines
 
-    assert len(segments(tmp_path)) <= 2  # the last full one goes with the next line
+    assert len(segments(tmp_path)) <= 2  # the next line removes the last full one
     assert spool.size_bytes < 20
 
 

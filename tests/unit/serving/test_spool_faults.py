@@ -1,6 +1,8 @@
 """Every file call of the spool fails once: no line is lost, torn or out of order."""
 
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +18,7 @@ MOST_CALLS = 200
 
 
 def insist(work: Callable[[], T]) -> T:
-    """The result of the first try that no error ends."""
+    """Return the result of the first try that no error ends."""
     for _ in range(3):
         try:
             return work()
@@ -31,11 +33,11 @@ def use(folder: Path, disk: Disk) -> list[bytes]:
     for half in (LINES[:3], LINES[3:]):
         spool = insist(lambda: Spool(folder, segment_bytes=10, disk=disk))
         for line in half:
-            insist(lambda line=line: spool.append([line]))
-        while batch := insist(lambda: spool.read(limit=2)):
+            insist(partial(spool.append, [line]))
+        while batch := insist(partial(spool.read, limit=2)):
             seen += batch.lines
-            insist(lambda batch=batch: spool.acknowledge(batch))
-        insist(lambda: spool.set_aside(b"refused"))
+            insist(partial(spool.acknowledge, batch))
+        insist(partial(spool.set_aside, b"refused"))
         assert spool.depth == 0
         assert spool.size_bytes == sum(path.stat().st_size for path in folder.glob("0*.ndjson"))
         try:
@@ -72,10 +74,8 @@ def test_a_spool_that_could_not_be_opened_keeps_no_file_open(tmp_path: Path, err
     before = open_files()
     for place in range(MOST_CALLS):
         disk = fail_at(place, error)
-        try:
+        with suppress(OSError, SpoolBusyError):
             Spool(tmp_path, segment_bytes=10, disk=disk).close()
-        except (OSError, SpoolBusyError):
-            pass
         assert open_files() == before
         if disk.total <= place:
             return

@@ -11,10 +11,10 @@ from adaptd.daemon.wire.errors import SettingsError
 from adaptd.daemon.wire.events import encode_event
 from adaptd.daemon.wire.texts import is_encodable
 from adaptd.daemon.wire.tokens import Principal, TokenBook
+from adaptd.serving.capture.exchange import Exchange, RequestKind
 from adaptd.serving.capture.interactions import to_interaction
-from adaptd.serving.gateway.allowlist import CHAT_FIELDS, Kind
+from adaptd.serving.gateway.allowlist import CHAT_FIELDS
 from adaptd.serving.gateway.asgi import Scope
-from adaptd.serving.gateway.exchange import Exchange
 from adaptd.serving.gateway.feedback import read_feedback
 from adaptd.serving.gateway.refusals import RefusalError, no_such_route
 from adaptd.serving.gateway.request import note_body, note_headers
@@ -25,7 +25,7 @@ ADA = Principal(id="t", tenant="shop", scopes=frozenset({"feedback"}), sources=f
 
 
 def an_exchange() -> Exchange:
-    return Exchange(id="i1", kind=Kind.CHAT, tenant="shop", gateway="g1")
+    return Exchange(id="i1", kind=RequestKind.CHAT, tenant="shop", gateway="g1")
 
 
 @pytest.mark.parametrize("half", [rb"\ud800", rb"\udc00\ud800", NOT_UTF8])

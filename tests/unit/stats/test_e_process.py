@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaptd.daemon.domain.rollouts import ArmTally, GuardMetric
 from adaptd.daemon.stats.e_process import (
     TWO_SIDED_GRID,
     better_grid,
@@ -21,7 +20,7 @@ NULL_RATIOS = (1.0, 1.1, 1.5, 3.0)
 
 
 def means(null_ratio: float, grid: tuple[float, ...], true_ratio: float) -> np.ndarray:
-    """The mean of one step's factor per (weight, grid point), over both arms an event may be in."""
+    """The mean of one step's factor per (weight, grid point), over both arms of an event."""
     weights = np.array(WEIGHTS)
     factors = np.exp(log_steps(weights, null_ratio=null_ratio, grid=grid))
     on_canary = (weights * true_ratio / (weights * true_ratio + 1 - weights))[:, None]
@@ -58,8 +57,12 @@ def test_the_sample_ratio_grid_looks_both_ways() -> None:
     assert min(TWO_SIDED_GRID) < 1 < max(TWO_SIDED_GRID)
 
 
-def tally(weight: float, on_canary: bool, events: int = 1) -> ArmTally:
-    return ArmTally(GuardMetric.NEGATIVE, on_canary, weight, events)
+Counted = tuple[float, bool, int]  # the weight, the arm, and how many events
+
+
+def weigh(*counted: Counted, null_ratio: float = 1.0, grid: tuple[float, ...]) -> float:
+    weights, on_canary, events = zip(*counted, strict=True) if counted else ((), (), ())
+    return e_value(weights, on_canary, events, null_ratio=null_ratio, grid=grid)
 
 
 EVENTS = st.lists(
@@ -69,33 +72,31 @@ EVENTS = st.lists(
 
 @given(EVENTS, st.randoms())
 def test_order_and_batches_of_events_do_not_matter(events: list, random: object) -> None:
-    batched = [tally(*event) for event in events]
-    single = [tally(weight, arm) for weight, arm, n in events for _ in range(n)]
+    single = [(weight, arm, 1) for weight, arm, n in events for _ in range(n)]
     random.shuffle(single)
 
-    one = e_value(batched, null_ratio=1.0, grid=worse_grid(1.0))
-    other = e_value(single, null_ratio=1.0, grid=worse_grid(1.0))
+    one = weigh(*events, grid=worse_grid(1.0))
+    other = weigh(*single, grid=worse_grid(1.0))
     assert one == pytest.approx(other)
 
 
 def test_without_events_there_is_no_evidence() -> None:
-    assert e_value([], null_ratio=1.0, grid=worse_grid(1.0)) == 1
+    assert weigh(grid=worse_grid(1.0)) == 1
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])
 def test_events_that_only_one_arm_could_have_say_nothing(weight: float) -> None:
-    events = [tally(weight, on_canary=weight == 1.0, events=1000)]
-    assert e_value(events, null_ratio=1.0, grid=worse_grid(1.0)) == pytest.approx(1)
+    assert weigh((weight, weight == 1.0, 1000), grid=worse_grid(1.0)) == pytest.approx(1)
 
 
 def test_overwhelming_evidence_stays_a_number() -> None:
-    value = e_value([tally(0.5, True, 100_000)], null_ratio=1.0, grid=worse_grid(1.0))
+    value = weigh((0.5, True, 100_000), grid=worse_grid(1.0))
     assert value >= 1e299
     assert math.isfinite(value)
 
 
 def test_events_on_the_canary_speak_against_it_and_events_on_live_for_it() -> None:
-    canary, live = [tally(0.25, True, 20)], [tally(0.25, False, 60)]
-    assert e_value(canary, null_ratio=1.0, grid=worse_grid(1.0)) > 20
-    assert e_value(live, null_ratio=1.0, grid=worse_grid(1.0)) < 0.05
-    assert e_value(live, null_ratio=1.5, grid=better_grid(1.5)) > 20
+    canary, live = (0.25, True, 20), (0.25, False, 60)
+    assert weigh(canary, grid=worse_grid(1.0)) > 20
+    assert weigh(live, grid=worse_grid(1.0)) < 0.05
+    assert weigh(live, null_ratio=1.5, grid=better_grid(1.5)) > 20

@@ -12,10 +12,10 @@ from adaptd.daemon.training.adapter_files import (
     check_files,
     content_hash,
     file_hash,
-    finish,
+    find_staged,
     highest_number,
-    place,
-    staged,
+    place_adapter,
+    seal_adapter,
     tensor_names,
 )
 from adaptd.daemon.wire.errors import AdaptdError
@@ -40,7 +40,7 @@ def a_finished_adapter(run: Path, seed: int = 1) -> Path:
         figures={},
         files={name: file_hash(fresh / name) for name in (CONFIG, WEIGHTS)},
     )
-    return finish(fresh, manifest)
+    return seal_adapter(fresh, manifest)
 
 
 def test_a_finished_adapter_waits_under_its_content_hash(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_finished_adapter_waits_under_its_content_hash(tmp_path: Path) -> None
 
     manifest = check_files(path)
     assert path.name == f"adapter-{manifest.content_hash[:16]}"
-    assert staged(tmp_path) == path
+    assert find_staged(tmp_path) == path
     assert not (tmp_path / ".adapter").exists()
 
 
@@ -76,10 +76,10 @@ def test_a_changed_or_missing_file_is_noticed(tmp_path: Path) -> None:
 def test_placing_moves_once_makes_read_only_and_can_be_repeated(tmp_path: Path) -> None:
     target = tmp_path / "adapters" / "support@v1-00000000"
 
-    place(a_finished_adapter(tmp_path / "run"), target)
-    place(None, target)
+    place_adapter(a_finished_adapter(tmp_path / "run"), target)
+    place_adapter(None, target)
 
-    assert staged(tmp_path / "run") is None
+    assert find_staged(tmp_path / "run") is None
     modes = {path.stat().st_mode & 0o777 for path in target.iterdir()}
     assert modes == {0o444}
     assert target.stat().st_mode & 0o777 == 0o555
@@ -87,7 +87,7 @@ def test_placing_moves_once_makes_read_only_and_can_be_repeated(tmp_path: Path) 
 
 def test_nothing_to_place_is_told(tmp_path: Path) -> None:
     with pytest.raises(AdaptdError, match="its files are gone"):
-        place(None, tmp_path / "support@v1-00000000")
+        place_adapter(None, tmp_path / "support@v1-00000000")
 
 
 def test_numbers_are_found_by_alias(tmp_path: Path) -> None:

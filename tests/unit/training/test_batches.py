@@ -1,4 +1,4 @@
-"""Which rows a step learns from, and their padding."""
+"""The rows of each step, and their padding."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Which number format a machine serves and trains in."""
+"""The number format that a machine serves and trains in."""
 
 import json
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from adaptd.daemon.training.calibration import (
     planned_format,
     weights_bytes,
 )
-from adaptd.daemon.training.worker.calibrate import layer_shape, rows_of
+from adaptd.daemon.training.worker.calibrate import layer_shape, step_rows
 from adaptd.daemon.wire.errors import HostError
 from tests.support.fakes import FakeHost
 
@@ -109,15 +109,15 @@ def test_the_shapes_are_the_bases_own_within_bounds(
     config: dict[str, object], shape: tuple[int, int]
 ) -> None:
     assert layer_shape(config) == shape
-    assert 32 <= rows_of(*shape) <= 256
+    assert 32 <= step_rows(*shape) <= 256
 
 
 def kept(path: Path, base: Path, **changes: object) -> Calibration:
-    """A calibration as this machine would keep it, in the file."""
+    """A calibration in the file, as this machine would keep it."""
     path.parent.mkdir(exist_ok=True)
     calibrator = Calibrator(base, path)
     calibration = Calibration(
-        fingerprint=calibrator._fingerprint(this_machine()),
+        fingerprint=calibrator._compute_fingerprint(this_machine()),
         machine=this_machine(),
         torch="2",
         dtype="float16",
@@ -188,7 +188,7 @@ def test_another_device_voids_it(tmp_path: Path) -> None:
     assert Calibrator(base, path, on_cpu=False).known() is None
     one, other = (msgspec.structs.replace(this_machine(), gpus=(name,)) for name in ("A100", "T4"))
     calibrator = Calibrator(base, path)
-    assert calibrator._fingerprint(one) != calibrator._fingerprint(other)
+    assert calibrator._compute_fingerprint(one) != calibrator._compute_fingerprint(other)
 
 
 def test_a_format_says_how_much_slower_it_is(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_an_explicit_format_stays(tmp_path: Path) -> None:
 
 
 class Serving(FakeHost):
-    """A host that says in which format it computes, or is away."""
+    """A host that reports its number format, or is away."""
 
     said: str | None = "float32"
     away = False
@@ -228,7 +228,7 @@ async def test_training_follows_what_is_served() -> None:
     assert await served() == "float32"
     host.said = None  # an older gateway, or none in the server's process
     assert await served() == "bfloat16"
-    started.append("float16")  # as we know of our own server
+    started.append("float16")  # as the daemon knows of its own server
     assert await served() == "float16"
     host.said, host.away = "float32", True
     assert await served() == "float16"

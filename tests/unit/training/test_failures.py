@@ -1,4 +1,4 @@
-"""From exceptions to causes, without a word of what was trained on."""
+"""From exceptions to causes, without a word of the training rows."""
 
 import errno
 
@@ -10,12 +10,12 @@ from adaptd.daemon.training.worker.failures import (
     NotFiniteError,
     TimeLimitError,
     exit_code,
-    explain,
+    explain_failure,
 )
 
 
 class OutOfMemoryError(RuntimeError):
-    """As torch.cuda names it."""
+    """An error with the name that torch.cuda uses."""
 
 
 @pytest.mark.parametrize(
@@ -34,11 +34,11 @@ class OutOfMemoryError(RuntimeError):
     ],
 )
 def test_each_error_has_its_cause(error: BaseException, cause: FailureCause) -> None:
-    assert explain(error)[0] == cause
+    assert explain_failure(error)[0] == cause
 
 
 def test_an_unknown_error_is_named_and_never_quoted() -> None:
-    assert "secret words" not in explain(KeyError("secret words"))[1]
+    assert "secret words" not in explain_failure(KeyError("secret words"))[1]
 
 
 def test_causes_differ_in_their_exit_codes() -> None:

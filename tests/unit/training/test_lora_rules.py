@@ -1,4 +1,4 @@
-"""What vLLM refuses, found before it does."""
+"""The adapters that vLLM would refuse, found before it does."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""When a trainer gives way, for how long, and that it always comes to its share."""
+"""The pauses of a trainer: their causes, their length, and the share of time that it keeps."""
 
 import asyncio
 import os
@@ -79,7 +79,7 @@ def test_under_any_traffic_and_delay_it_runs_a_quarter_of_the_time(
         waiting[0] = chance.choice([0, 1, 8, 8, 8])
         pauses.decide(sleeper.pid)
         ran_s = clock.now_s - pauses.total_s
-        owed_s = LONGEST_PAUSE_S + 5  # the pause it is in, and a look that came late
+        owed_s = LONGEST_PAUSE_S + 5  # the present pause, and a decision that came late
         assert ran_s >= LEAST_SHARE * (clock.now_s - owed_s)
         clock.now_s += chance.choice([0.25, 0.25, 0.25, 1, 5])
     pauses.close()
@@ -121,7 +121,7 @@ def test_a_child_that_has_ended_is_neither_stopped_nor_continued(
 
 
 def cannot_tell(pauses: Pauses) -> None:
-    """As on a full disk: each write fails with ENOSPC."""
+    """Make each write fail with ENOSPC, as on a full disk."""
     full = os.open("/dev/full", os.O_RDWR)
     os.dup2(full, pauses.descriptor)
     os.close(full)
@@ -141,7 +141,7 @@ def test_a_child_that_cannot_be_told_goes_on_all_the_same(
 
 
 class BrokenPauses(Pauses):
-    """Breaks at the very moment the child should go on."""
+    """Pauses that fail at the moment when the child should continue."""
 
     def resume(self, group: int) -> None:
         raise OSError(f"group {group} stays stopped")

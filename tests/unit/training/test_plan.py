@@ -14,7 +14,7 @@ from adaptd.daemon.store.lifecycle.runs import Run
 from adaptd.daemon.store.lifecycle.snapshots import Snapshot
 from adaptd.daemon.training.job import Job
 from adaptd.daemon.training.lora_rules import ServedLora
-from adaptd.daemon.training.plan import Ground, ParentShape, default_micro_batch, plan_job
+from adaptd.daemon.training.plan import GroundFacts, ParentFacts, default_micro_batch, plan_job
 from adaptd.daemon.wire.errors import RefusedError
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -35,7 +35,7 @@ SNAPSHOT = Snapshot(
     created_at=NOW,
     manifest={},
 )
-GROUND = Ground(
+GROUND = GroundFacts(
     base="tiny",
     base_dir="/bases/tiny",
     base_digest="b",
@@ -46,7 +46,7 @@ GROUND = Ground(
     niceness=5,
     largest_micro_batch=8,
 )
-LIVE = ParentShape(
+LIVE = ParentFacts(
     name="support@v1-00000000",
     path="/adapters/support@v1-00000000",
     base_digest="b",

@@ -1,4 +1,4 @@
-"""Which clocks a child's figures run by: pauses count in none but the time left."""
+"""The clocks of a child's figures: pauses count in the time left only."""
 
 import os
 import time

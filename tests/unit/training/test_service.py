@@ -1,4 +1,4 @@
-"""What the service does with a child's end. The child is a few lines of shell: no torch here.
+"""The service after a child's end. The child is a few lines of shell, so no torch is needed.
 
 The real child is in tests/integration/training/test_training.py.
 """
@@ -13,8 +13,7 @@ import pytest
 
 from adaptd.daemon.domain.states import AdapterState, FailureCause, RunState
 from adaptd.daemon.training.job import Done, Failed, TrainingProgress, encode_line, read_job
-from adaptd.daemon.training.retry import MAX_ATTEMPTS
-from adaptd.daemon.training.service import TrainingService
+from adaptd.daemon.training.service import MAX_ATTEMPTS, TrainingService
 from tests.support.tiny_model import make_tiny_base
 from tests.support.training_world import TrainingWorld
 from tests.support.waiting import until
@@ -35,7 +34,7 @@ def world(tmp_path: Path) -> World:
 
 @asynccontextmanager
 async def running(service: TrainingService) -> AsyncIterator[None]:
-    """As the daemon runs it: in a group, stopped by cancellation."""
+    """Run the service as the daemon does: in a group, stopped by cancellation."""
     async with asyncio.TaskGroup() as group:
         task = group.create_task(service.run())
         yield
@@ -238,7 +237,7 @@ async def test_a_restart_between_row_and_rename_finishes_what_was_begun(
     there = world("exit 1")
     run = await there.claimed_run()
     staged = a_finished_adapter(there.home / "runs" / run.run_id)
-    row = await there.service._publication._number(run, staged)
+    row = await there.service._publication._add_version(run, staged)
     if moved:
         Path(row.path).parent.mkdir()
         staged.rename(row.path)
@@ -255,7 +254,7 @@ async def test_an_adapter_whose_files_are_gone_fails_the_run_and_is_withdrawn(
     there = world("exit 1")
     run = await there.claimed_run()
     staged = a_finished_adapter(there.home / "runs" / run.run_id)
-    row = await there.service._publication._number(run, staged)
+    row = await there.service._publication._add_version(run, staged)
     staged.rename(staged.with_name("elsewhere"))
 
     await there.a_service().train(await there.runs.get(run.run_id))

@@ -1,4 +1,4 @@
-"""What is unpacked is the same, whole, and never more than asked for."""
+"""Unpacked content is the same, whole, and never above the limit."""
 
 import gzip
 import random

@@ -1,4 +1,4 @@
-"""No file stays open behind a broker that cannot be reached, without help of the collector."""
+"""No file stays open after tries at an absent broker, even without garbage collection."""
 
 import gc
 import socket
@@ -77,7 +77,7 @@ def test_a_client_that_finds_no_broker_leaves_nothing_open(
 
 
 def test_kafka_python_alone_still_leaves_files_open() -> None:
-    """Where this fails, kafka_clients has nothing left to do: delete it."""
+    """If this fails, kafka_clients is no longer needed: delete it."""
     found = subprocess.run([sys.executable, "-c", BARE], capture_output=True, text=True, check=True)
 
     assert int(found.stdout) >= 3

@@ -1,0 +1,44 @@
+"""The entry of the `adaptd` command: names the extra to install where one is missing.
+
+Imports nothing but the standard library, because the base install has no typer, and the extra
+`gateway` has typer and uvicorn but no other package of the daemon's.
+"""
+
+import sys
+
+_EXTRAS = {("gateway", "run"): "gateway", ("demo",): "daemon,train,serve-cpu"}
+_DAEMON = "daemon"  # of every other command
+
+
+def main() -> None:
+    """Run the command line. Exit 1 with one line on stderr where a package is not installed."""
+    try:
+        _run_command()
+    except ModuleNotFoundError as error:
+        package = (error.name or "adaptd").partition(".")[0]
+        if package == "adaptd":  # a fault of ours, not of the installation
+            raise
+        words = tuple(sys.argv[1:])
+        extra = next((name for key, name in _EXTRAS.items() if words[: len(key)] == key), _DAEMON)
+        sys.exit(
+            f"adaptd: the package {package} is not installed. "
+            f"Install what this command needs: pip install 'adaptd[{extra}]'"
+        )
+
+
+def _run_command() -> None:
+    try:
+        from adaptd.daemon.cli import main as run  # noqa: PLC0415 - may not be importable
+    except ModuleNotFoundError:
+        if sys.argv[1:2] != ["gateway"]:
+            raise
+    else:
+        run()
+        return
+    from adaptd.daemon.commands.gateway import app  # noqa: PLC0415 - needs typer
+
+    app(args=sys.argv[2:], prog_name="adaptd gateway")
+
+
+if __name__ == "__main__":
+    main()
