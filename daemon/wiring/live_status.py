@@ -40,7 +40,7 @@ class SeenPublisher:
 
     @property
     def states_now(self) -> Sequence[GatewayState]:
-        """What the gateways answered last; none where they are silent."""
+        """The last answers of the gateways; none where they are silent."""
         return self._states if self.problem is None else ()
 
     @property

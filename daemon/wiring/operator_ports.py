@@ -3,8 +3,9 @@
 Stands alone as the one place that holds an operator's commands back while a restored store waits.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from datetime import UTC, datetime
+from types import CoroutineType
 from typing import Any, ParamSpec, TypeVar
 
 from adaptd.consumers.kafka.service import IngestService
@@ -69,8 +70,8 @@ class RecoveryCommands:
 
 
 def _refuse_while_held(
-    restoration: Restoration, act: Callable[P, Coroutine[Any, Any, T]]
-) -> Callable[P, Coroutine[Any, Any, T]]:
+    restoration: Restoration, act: "Callable[P, CoroutineType[Any, Any, T]]"
+) -> "Callable[P, CoroutineType[Any, Any, T]]":
     async def checked(*args: P.args, **kwargs: P.kwargs) -> T:
         restoration.check()  # raises RefusedError while the restored store waits
         return await act(*args, **kwargs)

@@ -114,11 +114,7 @@ async def build(settings: Settings, keys: Keys, database: Database, stack: Async
         meters=ingestion.meters,
         decisions=pipeline.triggers.decisions,
         restoration=restoration,
-        notices=lambda: [
-            *_list_notices(serving, book),
-            *ingestion.rereading.notices(),
-            *_token_problem(tokens),
-        ],
+        notices=lambda: _list_notices(serving, book, ingestion.rereading, tokens),
     )
     place = Place(settings.home, settings.policies_dir)
     backups = Backups(database, place, key=store_key(settings))
@@ -333,8 +329,10 @@ def _describe_start(engine: EngineSupervisor | None) -> str | None:
     return f"{status.detail or 'starting'}, {status.elapsed_s:.0f} s{left}"
 
 
-def _list_notices(serving: _Serving, book: PolicyBook) -> list[StatusProblem]:
-    """Report a vLLM with other settings than those given, or with another base than policies'."""
+def _list_notices(
+    serving: _Serving, book: PolicyBook, rereading: Rereading, tokens: TokenBook
+) -> list[StatusProblem]:
+    """Report problems of vLLM's settings and base, of the outbox and of the token file."""
     found = [
         StatusProblem(
             level="error",
@@ -348,11 +346,8 @@ def _list_notices(serving: _Serving, book: PolicyBook) -> list[StatusProblem]:
     if serving.engine is not None and serving.engine.status.stale:
         what = "vLLM runs with other settings than those given now"
         found.append(StatusProblem(level="warning", what=what, remedy="adaptd engine restart"))
+    found += rereading.notices()
+    if (unread := tokens.problem) is not None:
+        what = f"{unread.where}: {unread.problem}; tokens read before stay valid, revoked ones too"
+        found.append(StatusProblem(level="error", what=what, remedy=unread.remedy))
     return found
-
-
-def _token_problem(tokens: TokenBook) -> list[StatusProblem]:
-    if (found := tokens.problem) is None:
-        return []
-    what = f"{found.where}: {found.problem}; tokens read before stay valid, revoked ones too"
-    return [StatusProblem(level="error", what=what, remedy=found.remedy)]

@@ -78,7 +78,7 @@ class Answers:
                 "letters": await self.letters(),
                 "ingestion": await self.ingestion(),
                 "erasures": await ErasureStore(
-                    self.database, self.secret, Tombstones(self.secret)
+                    self.database, self.secret, Tombstones(self.secret, clock=self.clock)
                 ).list(MOST),
                 "history": await self.history(),
                 "audit": await self.audit(),

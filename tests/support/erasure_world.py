@@ -285,6 +285,7 @@ def _killing(point: str) -> tuple[Any, Any]:
 
 async def _main(home: Path, point: str) -> None:
     service, database = _killing(point)
+    assert (service, database) != (ErasureService, Database), f"there is no {point}"
     world = ErasureWorld(home, database.open(home / "store.duckdb"), kind=service)
     await world.erase()
 

@@ -40,12 +40,12 @@ from tests.support.waiting import LIMIT_S
 
 IDS = ("pzq-1", "pzq-2", "pzqf-1", "pzqf-2", f"talk-{PERSON}")
 POINTS = [
-    "before:_collect",
-    "after:_collect",
+    "before:_collect_traces",
+    "after:_collect_traces",
     "before:_clean_snapshot",
     "after:_clean_snapshot",
     "after:_clean_files",
-    "before:_members",
+    "before:_list_members",
     "after:_remove_rows",
     "before:_exchange_files",
     "before:_swap_file",
