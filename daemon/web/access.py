@@ -25,7 +25,7 @@ Endpoint = Callable[..., Awaitable[Response]]
 
 
 class Reach(StrEnum):
-    """What a route concerns that names no alias and nothing of an alias."""
+    """Reach of a route that names no alias and nothing of an alias."""
 
     NONE = "none"  # nothing of any alias
     OWN = "own"  # answers with what concerns the token's aliases, and leaves out the rest
@@ -71,22 +71,24 @@ class Routes:
         self.router = APIRouter(prefix=prefix, tags=[tag])
 
     def get(self, path: str, access: Access) -> Callable[[Endpoint], Endpoint]:
-        return self._adder("GET", path, access)
+        return self._make_adder("GET", path, access)
 
     def post(self, path: str, access: Access) -> Callable[[Endpoint], Endpoint]:
-        return self._adder("POST", path, access)
+        return self._make_adder("POST", path, access)
 
     def delete(self, path: str, access: Access) -> Callable[[Endpoint], Endpoint]:
-        return self._adder("DELETE", path, access)
+        return self._make_adder("DELETE", path, access)
 
-    def _adder(self, method: str, path: str, access: Access) -> Callable[[Endpoint], Endpoint]:
+    def _make_adder(self, method: str, path: str, access: Access) -> Callable[[Endpoint], Endpoint]:
         def add(endpoint: Endpoint) -> Endpoint:
-            self.router.add_api_route(path, self._checked(endpoint, access), methods=[method])
+            self.router.add_api_route(
+                path, self._check_alias_first(endpoint, access), methods=[method]
+            )
             return endpoint
 
         return add
 
-    def _checked(self, endpoint: Endpoint, access: Access) -> Endpoint:
+    def _check_alias_first(self, endpoint: Endpoint, access: Access) -> Endpoint:
         """The endpoint, called only where the token sees the alias that its arguments name."""
         signature = inspect.signature(endpoint)
         wants_request = "request" in signature.parameters
@@ -124,7 +126,7 @@ class Routes:
         """
         if isinstance(alias, Reach):
             return None
-        value = _argument(given, alias.argument)
+        value = _find_argument(given, alias.argument)
         if isinstance(alias, Named) or value is None:
             return value
         match alias.kind:
@@ -138,7 +140,7 @@ class Routes:
 
 
 def access_of(route: BaseRoute) -> Access:
-    """What a route declares.
+    """Return what a route declares.
 
     Raises:
         TypeError: it declares nothing.
@@ -155,7 +157,7 @@ def check_declared(routes: Iterable[BaseRoute]) -> None:
         access_of(route)
 
 
-def _argument(given: Mapping[str, Any], path: str) -> Any:
+def _find_argument(given: Mapping[str, Any], path: str) -> Any:
     name, _, field = path.partition(".")
     return getattr(given[name], field) if field else given[name]
 

@@ -23,7 +23,7 @@ class Body(BaseModel, extra="forbid"):
 
 
 class Because(Body):
-    """Why an operator does it; kept in the history."""
+    """The operator's reason; kept in the history."""
 
     reason: str = Field(min_length=1, max_length=1000)
 
@@ -33,10 +33,10 @@ def answer(value: Any, status: int = 200) -> Response:
 
 
 def principal_of(request: Request) -> Principal:
-    """Who asked; the token check has put it there."""
+    """The caller, as the token check put it into the request."""
     return request.state.principal
 
 
 def actor_of(request: Request) -> str:
-    """Who asked, as the history keeps it."""
+    """The caller, as the history keeps it."""
     return f"operator:{principal_of(request).id}"

@@ -7,7 +7,7 @@ from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import Response
 
 from adaptd import __version__
-from adaptd.daemon.web import erasures, events, records, reingestion, rollouts, upkeep
+from adaptd.daemon.web import erasures, events, records, recovery, rereading, rollouts
 from adaptd.daemon.web.access import Access, Reach, Routes, check_declared
 from adaptd.daemon.web.answers import Because, actor_of, answer, principal_of
 from adaptd.daemon.web.auth import RequireToken
@@ -35,20 +35,20 @@ def make_api(backend: Backend) -> FastAPI:
         title="adaptd", version=__version__, openapi_url=None, docs_url=None, redoc_url=None
     )
     add_error_handlers(app)
-    app.include_router(_probes(backend))
-    app.include_router(reingestion.router(backend))  # its paths go before patterns of others
-    app.include_router(_overview(backend, app))
+    app.include_router(_add_probes(backend))
+    app.include_router(rereading.router(backend))  # its paths go before patterns of others
+    app.include_router(_add_overview(backend, app))
     app.include_router(records.router(backend))
     app.include_router(rollouts.router(backend))
     app.include_router(events.router(backend))
     app.include_router(erasures.router(backend))
-    app.include_router(upkeep.router(backend))
+    app.include_router(recovery.router(backend))
     check_declared(app.routes)
     app.add_middleware(RequireToken, tokens=backend.tokens, routes=app.routes)
     return app
 
 
-def _probes(backend: Backend) -> APIRouter:
+def _add_probes(backend: Backend) -> APIRouter:
     routes = Routes(backend, tag="probes", prefix="")
 
     @routes.get("/healthz", Access(None, Reach.NONE))
@@ -75,7 +75,7 @@ def _probes(backend: Backend) -> APIRouter:
     return routes.router
 
 
-def _overview(backend: Backend, app: FastAPI) -> APIRouter:
+def _add_overview(backend: Backend, app: FastAPI) -> APIRouter:
     routes = Routes(backend, tag="overview")
 
     @routes.get("/openapi.json", Access("read", Reach.NONE))
@@ -103,7 +103,7 @@ def _overview(backend: Backend, app: FastAPI) -> APIRouter:
 
     @routes.get("/gateways", Access("read", Reach.EVERY))
     async def gateways() -> Response:
-        """What every gateway said last."""
+        """The last state of every gateway."""
         return answer(gateway_documents((await backend.live.look()).gateways))
 
     @routes.post("/ingest/{action}", Access("operate", Reach.EVERY))
@@ -118,7 +118,7 @@ def _overview(backend: Backend, app: FastAPI) -> APIRouter:
 
     @routes.get("/ingest", Access("read", Reach.EVERY))
     async def ingest() -> Response:
-        """Where events come from, how far they are stored, and what halted them."""
+        """Sources of events, how far each is stored, and what halted them."""
         facts = await backend.surfaces.facts(datetime.now(UTC))
         return answer(ingest_document(facts, await backend.live.look()))
 

@@ -1,4 +1,4 @@
-"""Who may call: each route declares the scope it needs, and nothing else is open."""
+"""Check callers: each route declares the scope it needs, and nothing else is open."""
 
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -26,14 +26,14 @@ class RequireToken:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":  # no route speaks anything else
-            refused = self._refusal(scope, find_access(scope, self._routes))
+            refused = self._find_refusal(scope, find_access(scope, self._routes))
             await (refused or self._app)(scope, receive, send)
 
-    def _refusal(self, scope: Connection, access: Access) -> Response | None:
-        """Why the caller may not; None where they may, whose principal then is in the state."""
+    def _find_refusal(self, scope: Connection, access: Access) -> Response | None:
+        """Say why the caller may not; None where they may. The principal is then in the state."""
         if access.scope is None:
             return None
-        principal = self._tokens.lookup(_bearer(scope))
+        principal = self._tokens.lookup(_read_bearer(scope))
         if principal is None:
             return problem_response(HTTPStatus.UNAUTHORIZED, scope["path"], "no valid token")
         if not may(principal, access.scope):
@@ -47,7 +47,7 @@ class RequireToken:
 
 
 def find_access(scope: Connection, routes: Sequence[BaseRoute]) -> Access:
-    """What the route of a request declares; of a path that is none, as other paths do.
+    """Find the access that a request's route declares; a path without a route gets the default.
 
     A probe stays open whatever the method.
     """
@@ -69,7 +69,7 @@ def may(principal: Principal, needed: Scope) -> bool:
     )
 
 
-def _bearer(scope: Connection) -> str:
+def _read_bearer(scope: Connection) -> str:
     for name, value in scope["headers"]:
         if name == b"authorization":
             kind, _, token = value.decode("latin-1").partition(" ")

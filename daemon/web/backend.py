@@ -9,7 +9,7 @@ from adaptd.daemon.store.lifecycle.rollouts import RolloutStore
 from adaptd.daemon.store.lifecycle.runs import RunStore
 from adaptd.daemon.store.status_reads import StatusStore
 from adaptd.daemon.web.bodies import Bodies
-from adaptd.daemon.web.ports import Door, Live, Operator, Tokens, Upkeep
+from adaptd.daemon.web.ports import Door, Live, Operator, RecoveryPort, Tokens
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,6 @@ class Backend:
     bodies: Bodies
     live: Live
     operator: Operator
-    reingestion: RereadingPort
-    upkeep: Upkeep
-    forgetting: ErasurePort
+    rereading: RereadingPort
+    recovery: RecoveryPort
+    erasures: ErasurePort

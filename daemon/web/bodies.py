@@ -35,12 +35,12 @@ class Bodies:
             TooLargeError, MalformedError, UnknownEncodingError, TooSlowError: see there.
             BusyError: too much is held already.
         """
-        encoding = _encoding(request)
+        encoding = _read_encoding(request)
         share = _Share(self)
         try:
-            body = await self._receive(request, share)
+            body = await self._receive_body(request, share)
             if encoding is not None:
-                body = await self._unpack(body, encoding, share)
+                body = await self._unpack_body(body, encoding, share)
             yield body
         finally:
             share.end()
@@ -54,7 +54,7 @@ class Bodies:
     def let_go(self, size_bytes: int) -> None:
         self._held_bytes -= size_bytes
 
-    async def _receive(self, request: Request, share: "_Share") -> bytes:
+    async def _receive_body(self, request: Request, share: "_Share") -> bytes:
         self._check_announced(request)
         body = bytearray()
         try:
@@ -74,7 +74,7 @@ class Bodies:
         if announced.isdecimal() and int(announced) > self._max_body_bytes:
             raise self._too_large()
 
-    async def _unpack(self, body: bytes, encoding: str, share: "_Share") -> bytes:
+    async def _unpack_body(self, body: bytes, encoding: str, share: "_Share") -> bytes:
         share.grow(self._max_body_bytes)  # what it may come to is known only afterwards
         if len(body) > _THREAD_BYTES:
             found = await asyncio.to_thread(
@@ -90,7 +90,7 @@ class Bodies:
 
 
 class _Share:
-    """What one request holds."""
+    """Bytes that one request holds."""
 
     def __init__(self, bodies: Bodies) -> None:
         self._bodies = bodies
@@ -108,7 +108,7 @@ class _Share:
         self.shrink(self._size_bytes)
 
 
-def _encoding(request: Request) -> str | None:
+def _read_encoding(request: Request) -> str | None:
     """Raises UnknownEncodingError for anything but one of those we take."""
     given = request.headers.get("content-encoding", "").strip().lower()
     if given in ("", "identity"):

@@ -33,19 +33,19 @@ def router(backend: Backend) -> APIRouter:
     @made.get("/erasures", Access("read", Reach.EVERY))
     async def erasures(limit: Limit = 50) -> Response:
         """Erasures, newest first; the people are pseudonyms."""
-        return answer(await backend.forgetting.list(limit))
+        return answer(await backend.erasures.list(limit))
 
     @made.get("/erasures/{erasure_id}", Access("read", Reach.EVERY))
     async def erasure(erasure_id: str) -> Response:
         """One with its report."""
-        return answer(await backend.forgetting.get(erasure_id))
+        return answer(await backend.erasures.get(erasure_id))
 
     @made.post("/erasures", Access("control", Reach.EVERY))
     async def erase(body: Erase, request: Request) -> Response:
         """Erase a person. Safe to repeat."""
         if body.dry_run:
-            return answer(await backend.forgetting.preview(body.person()))
-        begun = await backend.forgetting.begin(
+            return answer(await backend.erasures.preview(body.person()))
+        begun = await backend.erasures.begin(
             body.person(), reason=body.reason, actor=actor_of(request)
         )
         return answer(begun, 202)
@@ -53,7 +53,7 @@ def router(backend: Backend) -> APIRouter:
     @made.post("/erasures/lift", Access("control", Reach.EVERY))
     async def lift(body: Whom, request: Request) -> Response:
         """Store events of an erased person again from now on."""
-        lifted = await backend.forgetting.lift(
+        lifted = await backend.erasures.lift(
             body.person(), reason=body.reason, actor=actor_of(request)
         )
         return answer({"lifted": lifted})

@@ -63,24 +63,24 @@ def problem_response(
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    app.add_exception_handler(AdaptdError, _ours)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(AdaptdError, _answer_ours)
+    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
 
 
-async def _ours(_request: Request, error: Exception) -> Response:
+async def _answer_ours(_request: Request, error: Exception) -> Response:
     assert isinstance(error, AdaptdError)
     kinds = (pair for kind, pair in _STATUS.items() if isinstance(error, kind))
     status, word = next(kinds, (HTTPStatus.INTERNAL_SERVER_ERROR, "internal"))
     return problem_response(status, error.where, error.problem, error.remedy, kind=word)
 
 
-async def _http(request: Request, error: Exception) -> Response:
+async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return problem_response(error.status_code, request.url.path, str(error.detail))
 
 
-async def _invalid(request: Request, error: Exception) -> Response:
+async def _answer_invalid(request: Request, error: Exception) -> Response:
     """Names the fields that are wrong, not what they held."""
     assert isinstance(error, RequestValidationError)
     named = [(".".join(map(str, e["loc"][1:])), e["msg"]) for e in error.errors()]

@@ -32,12 +32,12 @@ def router(backend: Backend) -> APIRouter:
                 return problem_response(HTTPStatus.UNPROCESSABLE_ENTITY, "body", "it is empty")
             content_type = request.headers.get("content-type", "")
             results = await backend.door.accept(body, content_type, principal)
-        return answer({"results": results}, _status(results, principal))
+        return answer({"results": results}, _choose_status(results, principal))
 
     return made.router
 
 
-def _status(results: Sequence[Any], principal: Principal) -> int:
+def _choose_status(results: Sequence[Any], principal: Principal) -> int:
     """A gateway is told 200 even so: its events are kept, and it would only send them again."""
     useless = bool(results) and all(result.result == "dead_letter" for result in results)
     if useless and not principal.may("control"):

@@ -99,7 +99,7 @@ class _Facts(Collector):
     def collect(self) -> Iterator[Metric]:
         for name, (labels, meaning) in METRICS.items():
             if name in _HISTOGRAMS:
-                yield self._histogram(name, labels, meaning)
+                yield self._make_histogram(name, labels, meaning)
                 continue
             kind = CounterMetricFamily if name in _COUNTERS else GaugeMetricFamily
             family = kind(name.removesuffix("_total"), meaning, labels=labels)
@@ -107,7 +107,7 @@ class _Facts(Collector):
                 family.add_metric([encodable(value) for value in values], number)
             yield family
 
-    def _histogram(self, name: str, labels: Sequence[str], meaning: str) -> Metric:
+    def _make_histogram(self, name: str, labels: Sequence[str], meaning: str) -> Metric:
         family = HistogramMetricFamily(name, meaning, labels=labels)
         for source, meter in self._meters.items():
             found: Distribution = getattr(meter, _HISTOGRAMS[name])
@@ -162,7 +162,7 @@ def _store_samples(facts: StoreFacts, live: LiveFacts) -> dict[str, list[Sample]
         "adaptd_event_last_ingested_seconds": [
             ((kind,), moment.timestamp()) for kind, moment in last.items() if moment
         ],
-        "adaptd_dead_letters_total": _counted(facts.dead_letters_by_reason, "reason"),
+        "adaptd_dead_letters_total": _count_rows(facts.dead_letters_by_reason, "reason"),
         "adaptd_dead_letters_unpublished": [((), events.unpublished_letters)],
         "adaptd_ingest_duplicates_total": [
             ((row["source"],), row["duplicates"]) for row in facts.totals_by_source
@@ -176,11 +176,11 @@ def _store_samples(facts: StoreFacts, live: LiveFacts) -> dict[str, list[Sample]
             for row in facts.offsets
             if row["topic"]
         ],
-        "adaptd_runs": _counted(facts.runs_by_state, "model", "state"),
+        "adaptd_runs": _count_rows(facts.runs_by_state, "model", "state"),
         **_run_samples(facts),
-        "adaptd_adapters": _counted(facts.adapters_by_state, "model", "state"),
-        "adaptd_evaluations": _counted(facts.evaluations_by_verdict, "model", "verdict"),
-        "adaptd_rollouts": _counted(facts.rollouts_by_state, "model", "state"),
+        "adaptd_adapters": _count_rows(facts.adapters_by_state, "model", "state"),
+        "adaptd_evaluations": _count_rows(facts.evaluations_by_verdict, "model", "verdict"),
+        "adaptd_rollouts": _count_rows(facts.rollouts_by_state, "model", "state"),
         **_route_samples(facts, live),
     }
 
@@ -223,5 +223,5 @@ def _route_samples(facts: StoreFacts, live: LiveFacts) -> dict[str, list[Sample]
     }
 
 
-def _counted(rows: Sequence[dict[str, object]], *labels: str) -> list[Sample]:
+def _count_rows(rows: Sequence[dict[str, object]], *labels: str) -> list[Sample]:
     return [(tuple(str(row[label]) for label in labels), float(str(row["count"]))) for row in rows]

@@ -1,4 +1,4 @@
-"""What the surfaces need from the rest of the daemon. `adaptd.daemon.app` fills these in."""
+"""Ports of the surfaces to the rest of the daemon. `daemon.wiring` fills them in."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -47,7 +47,7 @@ class GatewaySeen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LiveFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What only the running process knows, at one moment.
+    """Facts that only the running process knows, at one moment.
 
     `ingest`: `source` (kafka or http), `state`, `problem`, `lag`. `host`: `url`, `dtype`, `state`
     (ready, starting, down), `instance`, `loaded`. `triggers`: by alias, why it trains or waits.
@@ -73,7 +73,7 @@ class Live(Protocol):
 
 
 class Operator(Protocol):
-    """What an operator may do. Every method raises RefusedError where the state does not allow it.
+    """The operator's commands. Every method raises RefusedError where the state forbids it.
 
     `actor` is who asked, as the history keeps it. The answers are msgspec structs or mappings.
     """
@@ -95,7 +95,7 @@ class Operator(Protocol):
         ...
 
 
-class Upkeep(Protocol):
+class RecoveryPort(Protocol):
     """Backups and restores. Methods raise RefusedError as `Operator`'s do."""
 
     def start_backup(self, destination: str, *, secrets: bool, actor: str) -> Any: ...
@@ -111,7 +111,7 @@ class Upkeep(Protocol):
 
 class Tokens(Protocol):
     def lookup(self, bearer: str) -> Principal | None:
-        """Whose token this is; None where it is nobody's."""
+        """Find the owner of a token; None for an unknown one."""
         ...
 
 

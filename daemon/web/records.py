@@ -54,7 +54,7 @@ def _add_runs(made: Routes, backend: Backend) -> None:
     @made.get("/runs/{run_id}", Access("read", Owner("run", "run_id")))
     async def run(run_id: str) -> Response:
         """One run with its evaluation and history."""
-        return answer(await _run(backend, run_id))
+        return answer(await _find_run(backend, run_id))
 
     @made.post("/runs/{run_id}/cancel", Access("operate", Owner("run", "run_id")))
     async def cancel(run_id: str, body: Because, request: Request) -> Response:
@@ -63,7 +63,7 @@ def _add_runs(made: Routes, backend: Backend) -> None:
         return answer(await backend.operator.cancel_run(run_id, reason=body.reason, actor=actor))
 
 
-async def _run(backend: Backend, run_id: str) -> dict[str, Any]:
+async def _find_run(backend: Backend, run_id: str) -> dict[str, Any]:
     found = msgspec.structs.asdict(await backend.runs.get(run_id))
     found["evaluations"] = await backend.surfaces.evaluations(run_id=run_id)
     found["history"] = await backend.surfaces.history("run", run_id)
@@ -98,10 +98,10 @@ def _add_letters(made: Routes, backend: Backend) -> None:
         if found is None:
             remedy = "List them: adaptd deadletters list"
             raise RefusedError(f"dead letter {letter_id}", "there is no such letter", remedy)
-        return answer(_readable(found))
+        return answer(_make_readable(found))
 
 
-def _readable(letter: DeadLetter) -> dict[str, Any]:
+def _make_readable(letter: DeadLetter) -> dict[str, Any]:
     fields = msgspec.structs.asdict(letter)
     content: bytes | None = fields.pop("bytes")
     if content is None:

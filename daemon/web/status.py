@@ -54,7 +54,7 @@ def status_document(facts: StoreFacts, live: LiveFacts, now: datetime) -> Docume
         "host": live.host,
         "gateways": gateway_documents(live.gateways),
         "epoch": facts.newest_table[0]["epoch"] if facts.newest_table else None,
-        "models": [_model(name, facts, live) for name in model_names(facts, live)],
+        "models": [_describe_model(name, facts, live) for name in model_names(facts, live)],
     }
     return msgspec.to_builtins(document)
 
@@ -79,7 +79,7 @@ def not_ready(parts: Iterable[PartState]) -> list[PartState]:
 
 
 def alerts(facts: StoreFacts, problems: Sequence[StatusProblem]) -> list[StatusProblem]:
-    """What a person should look at: halts first, then what the parts report."""
+    """List what a person should look at: halts first, then reports of the parts."""
     halts = [
         StatusProblem(
             level="error",
@@ -93,7 +93,7 @@ def alerts(facts: StoreFacts, problems: Sequence[StatusProblem]) -> list[StatusP
 
 
 def _rollout_alerts(row: Document) -> Iterator[StatusProblem]:
-    """What a rollout that is not over asks of a person."""
+    """List what an unfinished rollout asks of a person."""
     which = f"rollout {row['rollout_id']} of {row['model']}"
     evidence = row["evidence"] or {}
     guard = evidence.get("guard") or {}
@@ -141,7 +141,7 @@ def route_of(facts: StoreFacts, model: str) -> Mapping[str, Any]:
     return facts.newest_table[0]["published"].get("routes", {}).get(model, {})
 
 
-def _model(model: str, facts: StoreFacts, live: LiveFacts) -> Document:
+def _describe_model(model: str, facts: StoreFacts, live: LiveFacts) -> Document:
     route = route_of(facts, model)
     policy = next((policy for policy in live.policies if policy.model == model), None)
     return {
@@ -153,18 +153,18 @@ def _model(model: str, facts: StoreFacts, live: LiveFacts) -> Document:
         "weight": route.get("weight", 0.0) if route.get("canary_on") else None,
         "holdback": route.get("holdback", 0.0),
         "trigger": live.triggers.get(model),
-        "run": _newest(facts.newest_runs, model, _RUN_FIELDS),
-        "evaluation": _newest(facts.newest_evaluations, model, _EVALUATION_FIELDS),
-        "rollout": _newest(facts.newest_rollouts, model, _ROLLOUT_FIELDS),
-        "runs": _counts(facts.runs_by_state, model),
-        "adapters": _counts(facts.adapters_by_state, model),
+        "run": _find_newest(facts.newest_runs, model, _RUN_FIELDS),
+        "evaluation": _find_newest(facts.newest_evaluations, model, _EVALUATION_FIELDS),
+        "rollout": _find_newest(facts.newest_rollouts, model, _ROLLOUT_FIELDS),
+        "runs": _count_states(facts.runs_by_state, model),
+        "adapters": _count_states(facts.adapters_by_state, model),
     }
 
 
-def _newest(found: Sequence[Document], model: str, fields: Sequence[str]) -> Document | None:
+def _find_newest(found: Sequence[Document], model: str, fields: Sequence[str]) -> Document | None:
     row = next((row for row in found if row["model"] == model), None)
     return row and {field: row[field] for field in fields}
 
 
-def _counts(found: Sequence[Document], model: str) -> dict[str, int]:
+def _count_states(found: Sequence[Document], model: str) -> dict[str, int]:
     return {row["state"]: row["count"] for row in found if row["model"] == model}

@@ -5,9 +5,11 @@ import hashlib
 import hmac
 import os
 import secrets
-import time
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
+from adaptd.daemon.wire.clock import utc_now
 from adaptd.daemon.wire.errors import SettingsError
 from adaptd.daemon.wire.files import read_regular, replace_file, sync_directory
 
@@ -67,14 +69,14 @@ def is_signed(key: bytes, value: bytes, signature: str | bytes | None) -> bool:
     return hmac.compare_digest(sign(key, value).encode(), given)
 
 
-def new_response_id(key: bytes, tenant: str) -> str:
+def new_response_id(key: bytes, tenant: str, *, clock: Callable[[], datetime] = utc_now) -> str:
     """Make a UUIDv7 whose last 48 bits prove to any gateway which tenant got the response.
 
     26 random bits a millisecond keep ids apart: at 1,000 ids a second two meet once in ages, and
     the store drops a copy as a duplicate, never mixed.
     """
     head = _pack_head(
-        time.time_ns() // 1_000_000, secrets.randbits(12), secrets.randbits(_RANDOM_BITS)
+        int(clock().timestamp() * 1000), secrets.randbits(12), secrets.randbits(_RANDOM_BITS)
     )
     return _format_uuid(head << _MAC_BITS | _compute_mac(key, head, tenant))
 

@@ -1,4 +1,4 @@
-"""The web surfaces' `Operator` and `Upkeep` ports, filled with the parts that do the work.
+"""The web surfaces' `Operator` and `RecoveryPort` ports, filled with the parts that do the work.
 
 Stands alone as the one place that holds an operator's commands back while a restored store waits.
 """
@@ -55,7 +55,7 @@ class OperatorCommands:
 
 
 class RecoveryCommands:
-    """Implements `Upkeep`: backups, and the release of a restored store."""
+    """Implements `RecoveryPort`: backups, and the release of a restored store."""
 
     def __init__(self, backups: Backups, restoration: Restoration) -> None:
         self._restoration = restoration

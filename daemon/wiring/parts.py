@@ -286,15 +286,15 @@ def _build_backend(  # noqa: PLR0913, PLR0917 - one argument a part
             max_held_bytes=settings.events_max_waiting_bytes,
         ),
         live=live,
-        reingestion=ingestion.rereading,
+        rereading=ingestion.rereading,
         operator=OperatorCommands(
             runs=stores.runs,
             rollouts=rollouts.operator,
             ingest=ingestion.consumer,
             restoration=restoration,
         ),
-        upkeep=RecoveryCommands(backups, restoration),
-        forgetting=privacy.erasures,
+        recovery=RecoveryCommands(backups, restoration),
+        erasures=privacy.erasures,
     )
 
 

@@ -21,7 +21,8 @@ from adaptd.daemon.wire.routes import GatewayState
 from adaptd.daemon.wire.signing import derive, sign
 from adaptd.serving.gateway.metrics import GatewayMetrics
 from adaptd.serving.gateway.settings import GatewaySettings
-from adaptd.serving.host.launch import EngineSettings, command
+from adaptd.serving.host.launch import command
+from tests.support.engine_settings import make_engine_settings
 
 WIDTH = 80
 _TYPE = re.compile(r"^# TYPE (adaptd_\w+) (\w+)$", re.MULTILINE)
@@ -81,7 +82,7 @@ def _busy_gateway() -> str:
     found = GatewayMetrics()
     found.count_dead_letters({"not_json": 1})
     asked = {"model": "support", "status": "ok", "route": Mock(), "streamed": True}
-    found.count(Mock(**asked, began=1.0, first_byte=2.0, ended=3.0))
+    found.count_exchange(Mock(**asked, began=1.0, first_byte=2.0, ended=3.0))
     state = GatewayState(gateway="g", epoch=1, in_flight={"support@v1-11111111": 1})
     return found.render(state, shipped=1, refused=1, publish_failures=1).decode()
 
@@ -137,7 +138,7 @@ def migrations() -> dict[str, str]:
 
 def command_lines() -> dict[str, list[str]]:
     """How a server is started: a running one counts as stale where this differs."""
-    asked = EngineSettings(
+    asked = make_engine_settings(
         url="http://127.0.0.1:8000",
         python=Path("/opt/python"),
         base_name="tiny",

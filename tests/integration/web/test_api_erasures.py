@@ -31,9 +31,9 @@ def test_an_erasure_is_begun_followed_and_lifted(served: ServedParts, client: ht
     assert (begun.status_code, begun.json()["state"]) == (202, "requested")
     assert "ada" not in begun.text
 
-    forgetting = served.parts.backend.forgetting
-    assert isinstance(forgetting, ErasureService)
-    served.run(forgetting.tick())
+    erasures = served.parts.backend.erasures
+    assert isinstance(erasures, ErasureService)
+    served.run(erasures.tick())
 
     found = client.get(f"/v1/erasures/{begun.json()['erasure_id']}").json()
     assert found["state"] == "done"

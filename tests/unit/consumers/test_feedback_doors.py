@@ -20,9 +20,9 @@ from adaptd.serving.gateway.feedback import read_feedback
 from adaptd.serving.gateway.refusals import RefusalError
 from tests.support.ingesting import Ingesting, chunk
 
-NOW = datetime.now(UTC)  # as the ids, which hold the time they were made at
+NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 KEY = b"k" * 32
-OWN = new_response_id(KEY, "acme")
+OWN = new_response_id(KEY, "acme", clock=lambda: NOW)
 APP = Principal(
     id="t1",
     tenant="acme",

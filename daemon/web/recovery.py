@@ -22,7 +22,7 @@ def router(backend: Backend) -> APIRouter:
     @made.post("/backup", Access("control", Reach.EVERY))
     async def start(body: NewBackup, request: Request) -> Response:
         """Begin a backup; GET says how it goes."""
-        job = backend.upkeep.start_backup(
+        job = backend.recovery.start_backup(
             body.destination, secrets=body.secrets, actor=actor_of(request)
         )
         return answer(job, 202)
@@ -30,18 +30,18 @@ def router(backend: Backend) -> APIRouter:
     @made.get("/backup", Access("read", Reach.EVERY))
     async def job() -> Response:
         """The newest backup: phase, bytes, result."""
-        return answer(backend.upkeep.backup_job())
+        return answer(backend.recovery.backup_job())
 
     @made.delete("/backup", Access("control", Reach.EVERY))
     async def cancel() -> Response:
         """Stop the one under way; it leaves nothing."""
-        return answer(backend.upkeep.cancel_backup())
+        return answer(backend.recovery.cancel_backup())
 
     @made.post("/store/release", Access("operate", Reach.EVERY))
     async def release(body: Because, request: Request) -> Response:
         """Let a restored store act though it does not agree with what runs."""
         return answer(
-            await backend.upkeep.release_store(reason=body.reason, actor=actor_of(request))
+            await backend.recovery.release_store(reason=body.reason, actor=actor_of(request))
         )
 
     return made.router

@@ -32,7 +32,10 @@ class Cursor(Body):
 
 
 class Letters(Body):
-    """Which to redrive: by id, by reason, or (neither) all that wait. `after`: the last `next`."""
+    """Letters to redrive: by id, by reason, or (neither) all that wait.
+
+    `after`: the last `next`.
+    """
 
     ids: list[str] = Field(default=[], max_length=1000)
     reason: str | None = Field(default=None, min_length=1)
@@ -51,7 +54,7 @@ def router(backend: Backend) -> APIRouter:
         file's from there on. Without others it only tells the next line. Safe to repeat.
         """
         async with backend.bodies.read(request) as body:
-            done = await backend.reingestion.import_lines(digest, body, principal_of(request))
+            done = await backend.rereading.import_lines(digest, body, principal_of(request))
         return answer(done)
 
     @made.get("/deadletters/by-reason", Access("operate", Reach.EVERY))
@@ -66,7 +69,7 @@ def router(backend: Backend) -> APIRouter:
         Safe to repeat. One that is dead again stays, with the new reason.
         """
         choice = msgspec.convert(body.model_dump(), LetterChoice)
-        results, cursor = await backend.reingestion.redrive(choice)
+        results, cursor = await backend.rereading.redrive(choice)
         return answer({"results": results, "next": cursor})
 
     return made.router
@@ -80,21 +83,21 @@ def _add_replays(made: Routes, backend: Backend) -> None:
         reason = told.pop("reason")
         asked = msgspec.convert(told, ReplayRequest)
         actor = actor_of(request)
-        return answer(await backend.reingestion.begin_replay(asked, actor=actor, reason=reason))
+        return answer(await backend.rereading.begin_replay(asked, actor=actor, reason=reason))
 
     @made.get("/ingest/replays", Access("read", Reach.EVERY))
     async def replays(limit: Limit = 50) -> Response:
         """Replays, newest first, with their progress."""
-        return answer(await backend.reingestion.replays(limit=limit))
+        return answer(await backend.rereading.replays(limit=limit))
 
     @made.get("/ingest/replays/{replay_id}", Access("read", Reach.EVERY))
     async def replay(replay_id: str) -> Response:
         """One with its ranges and progress."""
-        return answer(await backend.reingestion.replay(replay_id))
+        return answer(await backend.rereading.replay(replay_id))
 
     @made.post("/ingest/replays/{replay_id}/cancel", Access("operate", Reach.EVERY))
     async def cancel(replay_id: str, body: Because, request: Request) -> Response:
         """End one; what it has stored stays. Safe to repeat."""
         actor = actor_of(request)
-        done = await backend.reingestion.cancel_replay(replay_id, actor=actor, reason=body.reason)
+        done = await backend.rereading.cancel_replay(replay_id, actor=actor, reason=body.reason)
         return answer(done)
