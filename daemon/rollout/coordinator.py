@@ -12,9 +12,9 @@ from adaptd.daemon.domain.bases import base_digest, template_digest
 from adaptd.daemon.domain.rollouts import Rollout
 from adaptd.daemon.policy.book import PolicyBook
 from adaptd.daemon.rollout.build_table import Alias, build_routes, named_paths
-from adaptd.daemon.rollout.loading import Residency
+from adaptd.daemon.rollout.loading import AdapterLoader
 from adaptd.daemon.rollout.plan import Plan, plan_of
-from adaptd.daemon.rollout.publish_table import RouteKeeper
+from adaptd.daemon.rollout.publish_table import TablePublisher
 from adaptd.daemon.rollout.state import RolloutFacts
 from adaptd.daemon.store.lifecycle.adapters import AdapterStore
 from adaptd.daemon.store.lifecycle.rollouts import Change, RolloutStore
@@ -24,7 +24,7 @@ from adaptd.daemon.wire.routes import Route, RouteTable
 _log = structlog.get_logger(__name__)
 
 
-class RolloutDesk:
+class RolloutCoordinator:
     """Every change of rollouts, versions and routes goes through here, under `lock`.
 
     A change and the routes that follow from it are one transaction; only then are they published.
@@ -36,16 +36,16 @@ class RolloutDesk:
         rollouts: RolloutStore,
         adapters: AdapterStore,
         policies: PolicyBook,
-        keeper: RouteKeeper,
-        residency: Residency,
+        tables: TablePublisher,
+        loader: AdapterLoader,
         *,
         bases: Mapping[str, Path],
     ) -> None:
         self._rollouts = rollouts
         self._adapters = adapters
         self._policies = policies
-        self._keeper = keeper
-        self._residency = residency
+        self._tables = tables
+        self._loader = loader
         self._bases = bases
         self._digests: dict[str, tuple[str, str]] = {}
         self.lock = asyncio.Lock()
@@ -94,13 +94,13 @@ class RolloutDesk:
         for move in change.rollouts:
             ids = {"rollout": move.after.rollout_id, "adapter": move.after.candidate}
             _log.info("rollout_changed", **ids, state=move.after.state, step=move.after.step)
-        return await self._keeper.adopt(table) if table else True
+        return await self._tables.adopt(table) if table else True
 
     async def reconcile(self, reason: str) -> None:
         """Bring the routes in line with the store, the host and the clock. Call it under `lock`."""
         if (table := self._build_table(await self.look())) is not None:
-            await self._keeper.write(table, reason=reason)
-            await self._keeper.adopt(table)
+            await self._tables.write(table, reason=reason)
+            await self._tables.adopt(table)
 
     def _build_table(self, world: RolloutFacts) -> RouteTable | None:
         """Build the table for these facts; None where the one in force says the same."""
@@ -114,11 +114,11 @@ class RolloutDesk:
             verified=self._proven_versions(),
             now=_utc_now(),
         )
-        return self._keeper.following(routes, base=base, paths=named_paths(world, routes))
+        return self._tables.following(routes, base=base, paths=named_paths(world, routes))
 
     def _base_name(self) -> str | None:
-        if self._residency.info is not None:
-            return self._residency.info.base
+        if self._loader.info is not None:
+            return self._loader.info.base
         newest = self._newest_table()
         return newest.base if newest else None
 
@@ -128,8 +128,8 @@ class RolloutDesk:
         Canaries do not stay. Live does, since live never expires (D11) and a silent host is most
         likely a busy one.
         """
-        if self._residency.info is not None:
-            return self._residency.verified
+        if self._loader.info is not None:
+            return self._loader.verified
         newest = self._newest_table()
         routes = [r for r in newest.routes.values() if r.ready] if newest else []
         return frozenset(name for r in routes for name in (r.live, r.last_good) if name)
@@ -156,7 +156,7 @@ class RolloutDesk:
         return [found[name] for name in sorted(found)]
 
     def _newest_table(self) -> RouteTable | None:
-        return self._keeper.table or self._keeper.stored
+        return self._tables.table or self._tables.stored
 
 
 def _digests(directory: Path) -> tuple[str, str]:

@@ -24,7 +24,7 @@ OUT_OF_USE = (
 _log = structlog.get_logger(__name__)
 
 
-class Residency:
+class AdapterLoader:
     """Versions on the host. A task of its own: the guard and the heartbeat never wait for it.
 
     `verified` are the versions that the host's present process has loaded and has a receipt of.

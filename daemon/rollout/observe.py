@@ -11,9 +11,9 @@ from adaptd.daemon.domain.rollouts import GuardFacts, Rollout
 from adaptd.daemon.domain.states import RolloutState
 from adaptd.daemon.rollout.decide import Situation, is_watched
 from adaptd.daemon.rollout.guard import Health, judge
-from adaptd.daemon.rollout.loading import Residency
+from adaptd.daemon.rollout.loading import AdapterLoader
 from adaptd.daemon.rollout.plan import Plan
-from adaptd.daemon.rollout.publish_table import RouteKeeper
+from adaptd.daemon.rollout.publish_table import TablePublisher
 from adaptd.daemon.rollout.state import RolloutFacts
 from adaptd.daemon.rollout.verdicts import outdated
 from adaptd.daemon.store.lifecycle.guard_facts import GuardStore
@@ -25,7 +25,7 @@ SILENCE = timedelta(minutes=10)  # the canary works and nothing of it is stored:
 RECORD_EVERY_S = 5.0  # how often unchanged states' evidence is written
 
 
-class GuardWatch:
+class GuardObserver:
     """Looks at one rollout. It reads the store only and never waits for the host or a gateway."""
 
     def __init__(
@@ -33,14 +33,14 @@ class GuardWatch:
         guard: GuardStore,
         receipts: ReceiptStore,
         rollouts: RolloutStore,
-        keeper: RouteKeeper,
-        residency: Residency,
+        tables: TablePublisher,
+        loader: AdapterLoader,
     ) -> None:
         self._guard = guard
         self._receipts = receipts
         self._rollouts = rollouts
-        self._keeper = keeper
-        self._residency = residency
+        self._tables = tables
+        self._loader = loader
         self._busy_since: dict[str, datetime] = {}
         self._recorded: dict[str, float] = {}
 
@@ -76,7 +76,7 @@ class GuardWatch:
     async def _before_traffic(self, world: RolloutFacts, rollout: Rollout) -> Situation:
         return Situation(
             receipt=await self._find_receipt(rollout.candidate),
-            problem=self._residency.problems.get(rollout.candidate),
+            problem=self._loader.problems.get(rollout.candidate),
             behind=world.behind(rollout),
             outdated=_find_outdated(world, rollout),
             blind=await self._find_halt(),
@@ -87,10 +87,10 @@ class GuardWatch:
 
         A passed one counts while the version is loaded.
         """
-        if (info := self._residency.info) is None:
+        if (info := self._loader.info) is None:
             return None
         receipt = await self._receipts.get(name, info.instance)
-        gone = receipt is not None and receipt.passed and name not in self._residency.verified
+        gone = receipt is not None and receipt.passed and name not in self._loader.verified
         return None if gone else receipt
 
     async def _gather_facts(self, rollout: Rollout, plan: Plan, now: datetime) -> GuardFacts:
@@ -98,7 +98,7 @@ class GuardWatch:
 
         The fuse counts from when the canary was last put on, since a host's
         end is not the canary's fault."""
-        armed_at = self._keeper.enabled_at.get(rollout.rollout_id, now)
+        armed_at = self._tables.enabled_at.get(rollout.rollout_id, now)
         return await self._guard.facts(
             rollout,
             maturity=plan.guard.maturity,
@@ -123,11 +123,11 @@ class GuardWatch:
         that ended with its host leaves nothing to store, so it counts only while the same canary
         is on.
         """
-        if not self._keeper.in_flight(rollout.candidate):
+        if not self._tables.in_flight(rollout.candidate):
             return None
         since = self._busy_since.setdefault(rollout.rollout_id, now)
         stored_at = facts.last_event_at
-        armed_at = self._keeper.enabled_at.get(rollout.rollout_id, since)
+        armed_at = self._tables.enabled_at.get(rollout.rollout_id, since)
         if since < armed_at or (stored_at is not None and stored_at > since):
             since = self._busy_since[rollout.rollout_id] = now
         if now - since < SILENCE:

@@ -10,7 +10,7 @@ from adaptd.daemon.domain.states import AdapterState, RolloutState
 from adaptd.daemon.policy.book import PolicyBook
 from adaptd.daemon.rollout import apply as changes
 from adaptd.daemon.rollout.apply import By
-from adaptd.daemon.rollout.coordinator import RolloutDesk
+from adaptd.daemon.rollout.coordinator import RolloutCoordinator
 from adaptd.daemon.rollout.state import RolloutFacts
 from adaptd.daemon.rollout.verdicts import objection
 from adaptd.daemon.store.lifecycle.adapters import AdapterRow, AdapterStore
@@ -46,14 +46,14 @@ class RolloutOperator:
 
     def __init__(
         self,
-        desk: RolloutDesk,
+        coordinator: RolloutCoordinator,
         rollouts: RolloutStore,
         adapters: AdapterStore,
         evaluations: EvaluationStore,
         policies: PolicyBook,
         took_back: TookBack,
     ) -> None:
-        self._desk = desk
+        self._coordinator = coordinator
         self._rollouts = rollouts
         self._adapters = adapters
         self._evaluations = evaluations
@@ -67,8 +67,8 @@ class RolloutOperator:
 
         No step is skipped.
         """
-        async with self._desk.lock:
-            world, row = await self._desk.look(), await self._adapters.get(adapter)
+        async with self._coordinator.lock:
+            world, row = await self._coordinator.look(), await self._adapters.get(adapter)
             live = world.live(row.model)
             why_not = objection(await self._evaluations_of(row), live)
             _check_startable(row, why_not=why_not, reason=override_reason)
@@ -99,21 +99,21 @@ class RolloutOperator:
             "promote": _promote_rollout,
             "abort": _abort_rollout,
         }[action]
-        async with self._desk.lock:
-            await self._desk.look()
+        async with self._coordinator.lock:
+            await self._coordinator.look()
             rollout = await self._rollouts.get(rollout_id)
-            await self._desk.apply(make(rollout, by))
+            await self._coordinator.apply(make(rollout, by))
         return await self._rollouts.get(rollout_id)
 
     async def roll_back(self, model: str, *, reason: str, actor: str) -> RolledBack:
         """Take the newest version away from users: a canary where one is on, else the live one."""
-        async with self._desk.lock:
-            world, now = await self._desk.look(), datetime.now(UTC)
+        async with self._coordinator.lock:
+            world, now = await self._coordinator.look(), datetime.now(UTC)
             evidence = {"decided_at": now.isoformat(), "rolled_back_because": reason}
             by = By(actor=actor, reason=reason, now=now, evidence=evidence)
             version, change = _rollback_change(world, model, by)
-            published = await self._desk.apply(change)
-            back_to = self._desk.world.live(model)
+            published = await self._coordinator.apply(change)
+            back_to = self._coordinator.world.live(model)
         rollout_id = change.rollouts[0].after.rollout_id if change.rollouts else None
         await self._took_back(rollout_id, published=published)
         return RolledBack(

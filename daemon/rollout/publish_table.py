@@ -18,7 +18,7 @@ BLIND_LIMIT_S = 60.0
 _log = structlog.get_logger(__name__)
 
 
-class RouteKeeper:
+class TablePublisher:
     """The only publisher of routes. Publishing needs neither the store nor any slow work.
 
     While a canary is on, the heartbeat continues only if the guard has looked within

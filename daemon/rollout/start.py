@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from adaptd.daemon.domain.rollouts import Rollout
 from adaptd.daemon.domain.states import AdapterState, RunState
 from adaptd.daemon.policy.book import PolicyBook, PolicyVersion
-from adaptd.daemon.rollout.coordinator import RolloutDesk
+from adaptd.daemon.rollout.coordinator import RolloutCoordinator
 from adaptd.daemon.rollout.verdicts import objection
 from adaptd.daemon.store.lifecycle.adapters import AdapterRow, AdapterStore
 from adaptd.daemon.store.lifecycle.evaluations import EvaluationStore
@@ -15,19 +15,19 @@ from adaptd.daemon.store.lifecycle.runs import Run, RunStore
 ACTOR = "rollout"
 
 
-class Intake:
-    """From accepted runs to rollouts. Call it under the desk's lock."""
+class RolloutStarter:
+    """From accepted runs to rollouts. Call it under the coordinator's lock."""
 
     def __init__(
         self,
-        desk: RolloutDesk,
+        coordinator: RolloutCoordinator,
         rollouts: RolloutStore,
         runs: RunStore,
         adapters: AdapterStore,
         evaluations: EvaluationStore,
         policies: PolicyBook,
     ) -> None:
-        self._desk = desk
+        self._coordinator = coordinator
         self._rollouts = rollouts
         self._runs = runs
         self._adapters = adapters
@@ -37,7 +37,7 @@ class Intake:
     async def start_accepted(self) -> None:
         """Begin a rollout where an alias has none on its way. Safe to repeat."""
         accepted = await self._runs.in_state(RunState.ACCEPTED)
-        world = await self._desk.look()
+        world = await self._coordinator.look()
         for version in self._policies.all():
             runs = [run for run in accepted if run.model == version.model and run.adapter]
             runs.sort(key=lambda run: run.finished_at or run.created_at)
@@ -57,7 +57,7 @@ class Intake:
     async def _start_rollout(self, run: Run, version: PolicyVersion) -> None:
         if (row := await self._waiting_version(run)) is None:
             return
-        live = self._desk.world.live(run.model)
+        live = self._coordinator.world.live(run.model)
         if why_not := objection(await self._evaluations.of_run(run.run_id), live):
             await self._retire_version(row, why_not)
             return
@@ -75,7 +75,7 @@ class Intake:
 
     async def _waiting_version(self, run: Run) -> AdapterRow | None:
         """The run's version, where it is still to be rolled out."""
-        row = self._desk.world.adapters.get(run.adapter or "")
+        row = self._coordinator.world.adapters.get(run.adapter or "")
         if row is None or row.state != AdapterState.CANDIDATE or row.tainted_by:
             return None
         return None if await self._rollouts.of_candidate(row.name) else row

@@ -190,12 +190,12 @@ class LiveParts:
 
     def _gateway_part(self) -> PartState:
         """Ready once every gateway has the table in force."""
-        keeper = self._rollouts.keeper
+        tables = self._rollouts.tables
         problem = self._publisher.problem
-        if keeper.table is None:
+        if tables.table is None:
             problem = problem or "no route table yet"
-        elif problem is None and keeper.table.epoch not in keeper.published_at:
-            problem = f"table {keeper.table.epoch} is not in force yet"
+        elif problem is None and tables.table.epoch not in tables.published_at:
+            problem = f"table {tables.table.epoch} is not in force yet"
         return PartState(part="gateway", problem=problem)
 
     def _list_problems(self) -> list[StatusProblem]:
@@ -211,7 +211,7 @@ class LiveParts:
             StatusProblem(
                 level="error", what=f"{name} is not served: {text}", remedy="See vLLM's log"
             )
-            for name, text in self._rollouts.residency.problems.items()
+            for name, text in self._rollouts.loader.problems.items()
         ]
         held = [
             StatusProblem(

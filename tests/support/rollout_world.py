@@ -220,7 +220,7 @@ class RolloutWorld:
 async def advance(service: RolloutService, times: int = 1) -> None:
     """What the service's loops do, by hand: look after the host, then decide."""
     for _ in range(times):
-        await service.residency.tick()
+        await service.loader.tick()
         await service.tick()
 
 

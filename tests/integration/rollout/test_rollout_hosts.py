@@ -41,7 +41,7 @@ async def test_a_restarted_host_gets_its_versions_back_before_its_routes(
 ) -> None:
     service, row = await promoted(world)
     world.host.restart()
-    await service.residency.look()
+    await service.loader.look()
     await service.tick()
     assert not world.route.ready
     await advance(service)
@@ -58,14 +58,14 @@ async def test_a_live_version_that_a_restarted_host_does_not_apply_is_told_until
     world.host.strength[row.name] = 0.0
     await advance(service, 2)
     assert not world.route.ready
-    told = service.residency.problems[row.name]
+    told = service.loader.problems[row.name]
     assert told.startswith("no swap receipt: no effect")
 
     world.host.restart()
     world.host.strength[row.name] = 1.0
     await advance(service, 2)
     assert world.route.ready
-    assert service.residency.problems == {}
+    assert service.loader.problems == {}
 
 
 async def test_what_is_no_longer_wanted_is_no_problem(world: RolloutWorld) -> None:
@@ -73,16 +73,16 @@ async def test_what_is_no_longer_wanted_is_no_problem(world: RolloutWorld) -> No
     world.host.strength[row.name] = 0.0
     service = await begun(world)
     await advance(service, 2)
-    assert row.name in service.residency.problems
+    assert row.name in service.loader.problems
     await advance(service)
     assert await world.state(row) is AdapterState.QUARANTINED
-    assert service.residency.problems == {}
+    assert service.loader.problems == {}
 
 
 async def test_a_canary_waits_on_live_while_the_host_restarts(world: RolloutWorld) -> None:
     service, row, _ = await on_first_step(world)
     world.host.restart()
-    await service.residency.look()
+    await service.loader.look()
     await service.tick()
     assert (world.route.canary_on, world.route.ready) == (False, True)
     await advance(service, 2)
@@ -130,7 +130,7 @@ async def test_a_gateway_found_ahead_later_is_overtaken(world: RolloutWorld) -> 
     service = await begun(world)
     world.publisher.table = RouteTable(epoch=99, base="base")
     world.publisher.away = False
-    await service.keeper.publish()
+    await service.tables.publish()
     await advance(service)
     assert world.publisher.table.epoch == 100
     assert MODEL in world.publisher.table.routes
@@ -141,7 +141,7 @@ async def test_routes_are_in_the_store_before_any_gateway_has_them(world: Rollou
     epochs = [table.epoch for table in world.publisher.heard]
     assert epochs == sorted(epochs)
     assert await world.routes.current() == world.publisher.table
-    assert service.keeper.table == world.publisher.table
+    assert service.tables.table == world.publisher.table
     assert (await world.rollout(row)).step_started_at is not None
 
 

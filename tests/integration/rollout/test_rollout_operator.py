@@ -105,7 +105,7 @@ async def test_a_rollback_that_no_gateway_heard_is_published_by_the_heartbeat(
     assert (done.published, world.route.live) == (False, first.name)
 
     world.publisher.away = False
-    await service.keeper.publish()
+    await service.tables.publish()
     await advance(service)
     assert world.route.live is None
     assert "published_at" in (await world.rollout(first)).evidence
@@ -117,21 +117,15 @@ async def test_a_rollback_does_not_wait_for_a_base_that_is_read(
     service, _ = await promoted(world)
     digest = world.route.base_digest
     slow = make_tiny_base(tmp_path / "slow")
-    weights = slow / "model.safetensors"
-    weights.unlink()
-    os.mkfifo(weights)  # its end comes when we say so
+    os.truncate(slow / "model.safetensors", 4 << 30)  # seconds to read, no room on the disk
     (slow / DIGEST_FILE).unlink(missing_ok=True)
-    service._desk._bases, service._desk._digests = {"tiny": slow}, {}
-    reading = asyncio.create_task(service._desk.read_bases())
-    end = await asyncio.to_thread(os.open, weights, os.O_WRONLY)
-    try:
-        async with asyncio.timeout(LIMIT_S):
-            assert (await service.operator.roll_back(MODEL, **OPERATOR)).published
-        assert not reading.done()
-        assert world.route.base_digest == digest
-    finally:
-        os.close(end)
-        await reading
+    service._coordinator._bases, service._coordinator._digests = {"tiny": slow}, {}
+    reading = asyncio.create_task(service._coordinator.read_bases())
+    async with asyncio.timeout(LIMIT_S):
+        assert (await service.operator.roll_back(MODEL, **OPERATOR)).published
+    assert not reading.done()
+    assert world.route.base_digest == digest
+    await reading
     await advance(service)
     assert world.route.base_digest not in (None, digest)
 

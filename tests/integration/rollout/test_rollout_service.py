@@ -93,7 +93,7 @@ async def test_a_version_proven_before_and_unloaded_since_waits_until_it_is_ther
     for _ in range(4):
         await service.tick()
     assert (await world.rollout(row)).state is RolloutState.LOADING
-    await service.residency.tick()
+    await service.loader.tick()
     await service.tick()
     await service.tick()
     assert world.route.canary == row.name
@@ -117,7 +117,7 @@ async def test_a_version_unloaded_for_good_is_no_longer_proven(world: RolloutWor
     await service.operator.act_on_rollout(rollout.rollout_id, "abort", **OPERATOR)
     await advance(service)
     assert row.name not in world.host.adapters
-    assert row.name not in service.residency.verified
+    assert row.name not in service.loader.verified
 
 
 async def test_a_version_the_host_does_not_apply_never_gets_traffic(world: RolloutWorld) -> None:
@@ -191,7 +191,7 @@ async def test_a_taken_back_version_is_unloaded_once_it_is_drained(world: Rollou
     await advance(service, 3)
     assert row.name in world.host.adapters
     world.publisher.in_flight = {}
-    await service.keeper.publish()
+    await service.tables.publish()
     await advance(service)
     assert row.name not in world.host.adapters
 

@@ -66,18 +66,18 @@ async def test_a_canary_that_answers_while_nothing_is_stored_loses_its_traffic(
     world: RolloutWorld,
 ) -> None:
     service, row, rollout = await on_first_step(world)
-    plan = service._desk.plan(rollout)
+    plan = service._coordinator.plan(rollout)
     assert plan is not None
 
     async def blind(later: timedelta) -> str | None:
         now = datetime.now(UTC) + later
-        seen = await service._watch.situation(service._desk.world, rollout, plan, now=now)
+        seen = await service._watch.situation(service._coordinator.world, rollout, plan, now=now)
         return seen.blind
 
     minute = timedelta(minutes=1)
     assert await blind(20 * minute) is None  # nobody asks: nothing to be seen
     world.publisher.in_flight = {row.name: 1}
-    await service.keeper.publish()
+    await service.tables.publish()
     assert await blind(20 * minute) is None
     assert await blind(29 * minute) is None
     found = await blind(31 * minute)
@@ -89,15 +89,15 @@ async def test_a_canary_that_answers_while_nothing_is_stored_loses_its_traffic(
 
 async def test_a_quiet_hour_is_not_taken_for_stuck_ingestion(world: RolloutWorld) -> None:
     service, row, rollout = await on_first_step(world)
-    plan = service._desk.plan(rollout)
+    plan = service._coordinator.plan(rollout)
     assert plan is not None
     minute = timedelta(minutes=1)
 
     async def blind(later: timedelta, *, in_flight: int) -> str | None:
         now = datetime.now(UTC) + later
         world.publisher.in_flight = {row.name: in_flight}
-        await service.keeper.publish()
-        seen = await service._watch.situation(service._desk.world, rollout, plan, now=now)
+        await service.tables.publish()
+        seen = await service._watch.situation(service._coordinator.world, rollout, plan, now=now)
         return seen.blind
 
     assert await blind(1 * minute, in_flight=1) is None
@@ -111,13 +111,13 @@ async def test_a_quiet_hour_is_not_taken_for_stuck_ingestion(world: RolloutWorld
 async def test_a_request_that_ended_with_its_host_is_not_waited_for(world: RolloutWorld) -> None:
     service, _, rollout = await on_first_step(world)
     world.publisher.in_flight = {rollout.candidate: 1}
-    await service.keeper.publish()
+    await service.tables.publish()
     await service.tick()
-    service.keeper.enabled_at[rollout.rollout_id] = datetime.now(UTC) + timedelta(minutes=30)
-    plan = service._desk.plan(rollout)
+    service.tables.enabled_at[rollout.rollout_id] = datetime.now(UTC) + timedelta(minutes=30)
+    plan = service._coordinator.plan(rollout)
     assert plan is not None
     later = datetime.now(UTC) + timedelta(minutes=31)
-    seen = await service._watch.situation(service._desk.world, rollout, plan, now=later)
+    seen = await service._watch.situation(service._coordinator.world, rollout, plan, now=later)
     assert seen.blind is None
 
 
@@ -140,7 +140,7 @@ async def test_uneven_shares_pause_until_resumed(world: RolloutWorld) -> None:
 
 async def test_a_guard_that_hangs_lets_the_canarys_lease_run_out(world: RolloutWorld) -> None:
     service, _, _ = await on_first_step(world)
-    ahead = service.keeper
+    ahead = service.tables
     clock = [0.0]
     ahead._clock = lambda: clock[0]
     ahead.looked()
