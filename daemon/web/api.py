@@ -35,14 +35,19 @@ def make_api(backend: Backend) -> FastAPI:
         title="adaptd", version=__version__, openapi_url=None, docs_url=None, redoc_url=None
     )
     add_error_handlers(app)
-    app.include_router(_add_probes(backend))
-    app.include_router(rereading.router(backend))  # its paths go before patterns of others
-    app.include_router(_add_overview(backend, app))
-    app.include_router(records.router(backend))
-    app.include_router(rollouts.router(backend))
-    app.include_router(events.router(backend))
-    app.include_router(erasures.router(backend))
-    app.include_router(recovery.router(backend))
+    for router in (
+        _add_probes(backend),
+        rereading.router(backend),  # its paths go before patterns of others
+        _add_overview(backend, app),
+        records.router(backend),
+        rollouts.router(backend),
+        events.router(backend),
+        erasures.router(backend),
+        recovery.router(backend),
+    ):
+        # Not `include_router`: newer FastAPI hides the routes that it includes, and each route is
+        # read for its access here and by the middleware.
+        app.router.routes.extend(router.routes)
     check_declared(app.routes)
     app.add_middleware(RequireToken, tokens=backend.tokens, routes=app.routes)
     return app
