@@ -1,4 +1,4 @@
-"""The entry of the `adaptd` command: names the extra to install where one is missing.
+"""The entry of the `adaptd` command: says what to do where a package is missing.
 
 Imports nothing but the standard library, because the base install has no typer, and the extra
 `gateway` has typer and uvicorn but no other package of the daemon's.
@@ -6,8 +6,12 @@ Imports nothing but the standard library, because the base install has no typer,
 
 import sys
 
-_EXTRAS = {("gateway", "run"): "gateway", ("demo",): "daemon,train,serve-cpu"}
-_DAEMON = "daemon"  # of every other command
+_DAEMON = "Install what this command needs: pip install 'adaptd[daemon]'"
+_REMEDIES = {  # by a command's first words; _DAEMON for every other
+    ("gateway", "run"): "Install what this command needs: pip install 'adaptd[gateway]'",
+    # No extra brings its base model, and the package index has no CPU build of torch for vLLM.
+    ("demo",): "The demo runs in a checkout of the source: clone adaptd and run make demo there",
+}
 
 
 def main() -> None:
@@ -19,11 +23,8 @@ def main() -> None:
         if package == "adaptd":  # a fault of ours, not of the installation
             raise
         words = tuple(sys.argv[1:])
-        extra = next((name for key, name in _EXTRAS.items() if words[: len(key)] == key), _DAEMON)
-        sys.exit(
-            f"adaptd: the package {package} is not installed. "
-            f"Install what this command needs: pip install 'adaptd[{extra}]'"
-        )
+        found = (text for key, text in _REMEDIES.items() if words[: len(key)] == key)
+        sys.exit(f"adaptd: the package {package} is not installed. {next(found, _DAEMON)}")
 
 
 def _run_command() -> None:

@@ -11,7 +11,6 @@ from tests.support.missing_packages import run_with_extras
         (["status"], "daemon"),
         (["gateway", "state"], "daemon"),
         (["gateway", "run", "--config", "gateway.json"], "gateway"),
-        (["demo"], "daemon,train,serve-cpu"),
     ],
 )
 def test_the_base_install_names_the_extra_that_a_command_needs(
@@ -21,6 +20,16 @@ def test_the_base_install_names_the_extra_that_a_command_needs(
 
     assert (code, said.count("\n")) == (1, 1)
     assert f"pip install 'adaptd[{extra}]'" in said
+
+
+@pytest.mark.parametrize("extras", [(), ("gateway",)])
+def test_the_demo_sends_to_a_checkout_where_its_packages_are_missing(
+    extras: tuple[str, ...],
+) -> None:
+    code, said = run_with_extras(*extras, words=["demo"])
+
+    assert (code, said.count("\n")) == (1, 1)
+    assert "make demo" in said
 
 
 def test_a_command_of_the_daemon_is_missing_beside_the_gateway_alone() -> None:
