@@ -19,6 +19,7 @@ from adaptd.daemon.commands.output import cell, leaves, print_fields, print_rows
         ("2026-11-22T10:00:00.123456Z", "2026-11-22T10:00:00Z"),
         ("support@v3-1f00ba42", "support@v3-1f00ba42"),
         (["a", "b"], '["a","b"]'),
+        (("a", "b"), '["a","b"]'),
     ],
 )
 def test_a_cell_is_one_line_without_tabs(value: object, shown: str) -> None:
