@@ -91,7 +91,7 @@ def find_base(settings: Settings) -> Base:
         raise SettingsError("bases", problem, remedy)
     if not _is_model(settings.bases[name]):
         problem = f"{settings.bases[name]} holds no model (there is no config.json)"
-        remedy = "Give the directory of a model with its tokenizer, or make the base model first"
+        remedy = "Give the directory of a model with its tokenizer; see adaptd doctor"
         raise SettingsError(f"bases.{name}", problem, remedy)
     return Base(name, settings.bases[name])
 
