@@ -1,5 +1,9 @@
 """Digests over a base model's files, so that an adapter never meets another base."""
 
+# JSON of any kind.
+# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false
+
 import hashlib
 import json
 import os

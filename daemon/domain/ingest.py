@@ -4,6 +4,13 @@ An event's address is (source, topic, partition, position, index): index counts 
 message. Offsets of a source and the rows read up to them are stored in one transaction (D4).
 """
 
+# Arrow has no types.
+# pyright: reportMissingTypeStubs=false
+# pyright: reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownParameterType=false
+# pyright: reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

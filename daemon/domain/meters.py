@@ -1,5 +1,10 @@
 """Measurements of a running source of events, since the process started."""
 
+# a default factory of list has no element type.
+# pyright: reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false
+
 import time
 from bisect import bisect_left
 from collections.abc import Sequence

@@ -3,6 +3,12 @@
 No statistics here: erasure reads suites too, and scipy takes a second to import.
 """
 
+# Arrow has no types.
+# pyright: reportMissingTypeStubs=false
+# pyright: reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false
+
 import hashlib
 from collections.abc import Sequence
 from enum import StrEnum

@@ -4,6 +4,10 @@ APScheduler counts Monday as 0 and wants both day fields to match; cron counts S
 and, where both are restricted, takes either.
 """
 
+# APScheduler has no types.
+# pyright: reportMissingTypeStubs=false
+# pyright: reportUnknownMemberType=false
+
 from datetime import datetime, timedelta
 from itertools import takewhile
 from zoneinfo import ZoneInfo

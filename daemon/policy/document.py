@@ -3,6 +3,11 @@
 The reader makes plain values: no tags, no anchors, no duplicate keys; all problems at once.
 """
 
+# ruamel has no types.
+# pyright: reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false
+
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,5 +1,8 @@
 """Words for pydantic's errors: the problem at its key, and what to write instead. Pure."""
 
+# JSON of any kind.
+# pyright: reportUnknownArgumentType=false
+
 import difflib
 from collections.abc import Sequence
 from typing import Any, get_args

@@ -1,5 +1,10 @@
 """The golden file: reviewed prompts with their right answers, one JSON object a line."""
 
+# JSON of any kind.
+# pyright: reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false
+
 import hashlib
 import json
 from dataclasses import dataclass

@@ -1,5 +1,9 @@
 """Loading of a policy file, or all its problems at once as `file:line: problem. remedy.`"""
 
+# JSON of any kind.
+# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false
+
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -3,6 +3,9 @@
 `python -m adaptd.daemon.policy.reference` writes it. It stands alone: no other process needs it.
 """
 
+# JSON of any kind.
+# pyright: reportUnknownArgumentType=false
+
 import json
 import sys
 from collections.abc import Iterator

@@ -3,6 +3,10 @@
 It stands alone because it runs as a process: `python -m adaptd.daemon.policy.schema`.
 """
 
+# JSON of any kind.
+# pyright: reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false
+
 import json
 import sys
 from datetime import timedelta

@@ -5,6 +5,9 @@ facts it reads from the store, the pure rule over them, and the words for both o
 here, below `scheduling`, because a policy's keys must be known wherever a policy is read.
 """
 
+# APScheduler has no types.
+# pyright: reportMissingTypeStubs=false
+
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field

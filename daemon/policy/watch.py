@@ -3,6 +3,9 @@
 A broken file changes only the problems: the last good version stays in force.
 """
 
+# watchfiles' changes are partly typed.
+# pyright: reportUnknownVariableType=false
+
 import asyncio
 import os
 import stat

@@ -1,5 +1,8 @@
 """Turn each decision into one change of rollouts and versions, written at once. Pure."""
 
+# msgspec's replace has no types.
+# pyright: reportUnknownMemberType=false
+
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any

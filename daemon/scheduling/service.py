@@ -4,6 +4,10 @@ APScheduler wakes the loop when a trigger wants it, such as a cron that is due. 
 wait for a run are in the store, so that a restart loses no fire and repeats none.
 """
 
+# APScheduler has no types.
+# pyright: reportMissingTypeStubs=false
+# pyright: reportUnknownMemberType=false
+
 import asyncio
 import time
 from collections.abc import Awaitable, Callable

@@ -8,6 +8,10 @@ no test of a mean holds for losses of any size: Bahadur and Savage 1956, Annals 
 Statistics 27:1115.)
 """
 
+# scipy has no types.
+# pyright: reportMissingTypeStubs=false
+# pyright: reportUnknownMemberType=false
+
 import msgspec
 import numpy as np
 from scipy import stats

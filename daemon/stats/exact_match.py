@@ -1,5 +1,9 @@
 """Tests of wins and losses on exact match against a boundary, with clusters. Pure."""
 
+# scipy has no types.
+# pyright: reportMissingTypeStubs=false
+# pyright: reportUnknownMemberType=false
+
 import msgspec
 import numpy as np
 from scipy import stats

@@ -3,6 +3,10 @@
 `wins` counts items that only the candidate got right, `losses` those that only live did.
 """
 
+# scipy has no types.
+# pyright: reportMissingTypeStubs=false
+# pyright: reportUnknownMemberType=false
+
 from functools import lru_cache
 
 import numpy as np

@@ -3,6 +3,10 @@
 Chances are one-sided: `alpha` of a pass without cause, 80 % of a pass with it.
 """
 
+# scipy has no types.
+# pyright: reportMissingTypeStubs=false
+# pyright: reportUnknownMemberType=false
+
 from functools import lru_cache
 from math import ceil, log, log1p, sqrt
 

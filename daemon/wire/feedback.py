@@ -61,6 +61,8 @@ def _name_missing(feedback: Any) -> str | None:
             missing = "name and a number as value"
         case "comment" if not (feedback.text or "").strip():
             missing = "text"
+        case _:
+            pass
     return missing
 
 

@@ -5,7 +5,7 @@ import io
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -95,7 +95,7 @@ def sync_directory(path: Path) -> None:
 
 
 @contextmanager
-def private_files() -> Iterator[None]:
+def private_files() -> Generator[None, None, None]:
     """Make files for this process' user only, within the block.
 
     For commands: the mask holds for all threads of the process.

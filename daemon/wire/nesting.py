@@ -3,6 +3,10 @@
 It stands alone because gateway and consumers both judge by it.
 """
 
+# JSON of any kind.
+# pyright: reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false
+
 from typing import Any
 
 

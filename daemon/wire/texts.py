@@ -4,6 +4,10 @@ A Python string may hold lone surrogates, halves of letters: JSON and YAML escap
 and undecodable bytes of the system become such (`\\udcff`). UTF-8 has no code for them.
 """
 
+# JSON of any kind.
+# pyright: reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false
+
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath

@@ -1,5 +1,8 @@
 """A run at the times of a cron expression."""
 
+# APScheduler has no types.
+# pyright: reportMissingTypeStubs=false
+
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
