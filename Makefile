@@ -65,7 +65,7 @@ bench-beside: install base-model
 .venv-bench/installed: deploy/bench-requirements.txt .venv/installed
 	@$(BIN)/python -m venv --without-pip .venv-bench
 	@$(BIN)/uv pip install --quiet --python .venv-bench/bin/python --no-deps -r deploy/bench-requirements.txt
-	@$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	@$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'), '$(CURDIR)/src', sep='\n')" \
 	  > "$$(.venv-bench/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/adaptd.pth"
 	@touch $@
 
