@@ -159,8 +159,8 @@ class Lifecycle:
         (scratch / WEIGHTS).write_bytes(weights)
         (scratch / CONFIG).write_text(json.dumps(config))
         (scratch / PROBES).write_text(json.dumps({"probes": [{"ids": [1, 2], "base": [0, -1]}]}))
-        staged = adapter_files.finish(scratch, _manifest(scratch, digest, run))
-        adapter_files.place(staged, Path(row.path))
+        staged = adapter_files.seal_adapter(scratch, _manifest(scratch, digest, run))
+        adapter_files.place_adapter(staged, Path(row.path))
         self.paths[row.name] = row.path
         return row
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from adaptd import IMPORT_ROOT
 from adaptd.daemon.store.database.database import Database
 from adaptd.daemon.store.lifecycle.routes import RouteStore
 from adaptd.serving.gateway.settings import load_settings
@@ -73,7 +74,7 @@ def make_run() -> None:
     folder = PLACE / "training"
     (folder / "run").mkdir(parents=True)
     base = make_tiny_base(folder / "base")
-    os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
+    os.environ["PYTHONPATH"] = str(IMPORT_ROOT)
     os.chdir(folder / "run")
     found = leave_run(folder, base)
     shutil.rmtree(base)

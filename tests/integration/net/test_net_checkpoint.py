@@ -7,7 +7,7 @@ import pytest
 from adaptd.daemon.domain.bases import base_digest
 from adaptd.daemon.training.adapter_files import WEIGHTS, check_files
 from adaptd.daemon.training.job import CHECKPOINTS, Job, TrainingProgress, read_job
-from adaptd.daemon.training.launcher import start
+from adaptd.daemon.training.launcher import start_child
 from adaptd.daemon.training.worker import checkpoints
 from tests.net.artifacts import recorded, unpack
 from tests.net.training import REFERENCE, furthest_apart, processor
@@ -32,7 +32,7 @@ def job(folder: Path) -> Job:
 
 
 def test_the_checkpoint_is_of_the_job(folder: Path, job: Job) -> None:
-    found = checkpoints.latest(folder / "run" / CHECKPOINTS, job)
+    found = checkpoints.find_latest(folder / "run" / CHECKPOINTS, job)
 
     assert base_digest(folder / "base") == job.base_digest
     assert found is not None, "it counts as another job's: the run would begin again"
@@ -50,7 +50,7 @@ async def test_the_run_goes_on_to_the_adapter_it_would_have_made(folder: Path, j
     async def wanted() -> bool:
         return True
 
-    async with start(job) as child:
+    async with start_child(job) as child:
         done = await child.result(limit_s=LIMIT_S, on_progress=told, wanted=wanted)
 
     adapter = folder / "run" / done.path
