@@ -34,12 +34,13 @@ def split_by_statement(
     given = table if columns is None else table.select(list(columns))
     with registered(cursor, "chunk_rows", given.append_column("row", numbers)):
         found = arrow(cursor, statement, **values)["row"].to_numpy()
-    # Nearly always all rows are named, or none: neither copies anything.
-    if len(found) in (0, table.num_rows):
-        empty = table.slice(0, 0)
-        return (table, empty) if len(found) else (empty, table)
     named = np.zeros(table.num_rows, dtype=bool)
-    named[found] = True
+    named[found] = True  # a join may name a row twice
+    # Nearly always all rows are named, or none: neither copies anything.
+    if named.all():
+        return table, table.slice(0, 0)
+    if not named.any():
+        return table.slice(0, 0), table
     return table.filter(pa.array(named)), table.filter(pa.array(~named))
 
 

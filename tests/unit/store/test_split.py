@@ -41,6 +41,11 @@ def test_the_named_rows_come_first(
     assert split(database, statement) == (named, others)
 
 
+def test_a_row_that_is_named_several_times_names_no_other(database: Database) -> None:
+    statement = 'SELECT "row" FROM chunk_rows, range(3) WHERE id = $low'
+    assert split(database, statement) == (["b"], ["c", "a"])
+
+
 def test_both_parts_have_every_column(database: Database) -> None:
     statement = 'SELECT "row" FROM chunk_rows WHERE id = $low'
     parts = database.write_now(lambda c: split_by_statement(c, statement, TABLE, ("id",), low="b"))
