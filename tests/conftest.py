@@ -15,7 +15,7 @@ from tests.support.vllm_server import START_S, TinyServer
 from tests.support.waiting import Patience
 
 TESTS = Path(__file__).parent
-# Files whose tests start a vLLM of their own, or train; and those with brokers of their own.
+# Files whose tests use vLLM in ways that no fixture shows, or train; those with their own brokers.
 TRAINING = {
     "test_doctor_vllm",
     "test_supervisor_vllm",
@@ -26,6 +26,7 @@ TRAINING = {
     "test_training",
     "test_training_methods",
     "test_training_parts",
+    "test_vllm_client",
 }
 OWN_BROKER = {
     "test_backlog_memory",

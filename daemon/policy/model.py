@@ -37,8 +37,8 @@ from adaptd.daemon.wire.events import JudgingKind
 MAX_WITHOUT_EVIDENCE = 0.5  # evidence comes quickest here; past it the guard sees less (D11)
 MIN_HOLDOUT_GROUPS = 30  # a cluster-robust interval on fewer clusters is wrong
 
-Metric = Literal["exact_match", "nll"]
-Suite = Literal["fresh", "golden"]
+MetricName = Literal["exact_match", "nll"]
+SuiteName = Literal["fresh", "golden"]
 Watched = Literal["negative", "error", "latency"]
 AtLeastOne = Field(min_length=1, strict=False)  # strict would refuse YAML's list for a tuple
 
@@ -164,15 +164,15 @@ class Train(Strict):
 class Improvement(Strict):
     """A metric a candidate may be accepted for."""
 
-    metric: Metric
-    on: Suite
+    metric: MetricName
+    on: SuiteName
 
 
 class Limit(Strict):
     """A metric that must not get worse by more than a margin."""
 
-    metric: Metric
-    on: Suite
+    metric: MetricName
+    on: SuiteName
     by: Annotated[float, Field(gt=0), MARGIN_SCHEMA]
     """exact_match: `3 points` or 0.03. nll: nats per reference token, such as 0.05."""
 

@@ -51,7 +51,7 @@ class Owner:
     argument: str
 
 
-Alias = Reach | Named | Owner
+AliasSource = Reach | Named | Owner
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Access:
     """`scope` None: open to all. `texts`: the answer may hold what people wrote."""
 
     scope: Scope | None
-    alias: Alias
+    alias: AliasSource
     texts: bool = False
 
 
@@ -106,7 +106,7 @@ class Routes:
         return checked
 
     async def _check_alias(
-        self, principal: Principal, alias: Alias, given: Mapping[str, Any]
+        self, principal: Principal, alias: AliasSource, given: Mapping[str, Any]
     ) -> None:
         """Raises NotPermittedError where the token does not see the alias."""
         if principal.models is None:
@@ -118,7 +118,7 @@ class Routes:
             remedy = f"Use a token for it: `adaptd token create --model {model}`"
             raise NotPermittedError(f"model {model}", problem, remedy)
 
-    async def _find_alias(self, alias: Alias, given: Mapping[str, Any]) -> str | None:
+    async def _find_alias(self, alias: AliasSource, given: Mapping[str, Any]) -> str | None:
         """The alias that the arguments name; None where they name none.
 
         Raises:

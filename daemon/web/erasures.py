@@ -8,7 +8,7 @@ from adaptd.daemon.domain.erasures import Person
 from adaptd.daemon.web.access import Access, Reach, Routes
 from adaptd.daemon.web.answers import Because, actor_of, answer
 from adaptd.daemon.web.backend import Backend
-from adaptd.daemon.web.records import Limit
+from adaptd.daemon.web.records import RowLimit
 
 
 class Whom(Because):
@@ -31,7 +31,7 @@ def router(backend: Backend) -> APIRouter:
     made = Routes(backend, tag="erasures")
 
     @made.get("/erasures", Access("read", Reach.EVERY))
-    async def erasures(limit: Limit = 50) -> Response:
+    async def erasures(limit: RowLimit = 50) -> Response:
         """Erasures, newest first; the people are pseudonyms."""
         return answer(await backend.erasures.list(limit))
 

@@ -14,7 +14,7 @@ from adaptd.daemon.web.answers import Because, actor_of, answer, principal_of
 from adaptd.daemon.web.backend import Backend
 from adaptd.daemon.wire.errors import RefusedError
 
-Limit = Annotated[int, Query(ge=1, le=1000)]
+RowLimit = Annotated[int, Query(ge=1, le=1000)]
 Hours = Annotated[float, Query(gt=0, le=24 * 30)]
 
 
@@ -26,7 +26,7 @@ def router(backend: Backend) -> APIRouter:
 
     @made.get("/evaluations", Access("read", Named("model")))
     async def evaluations(
-        request: Request, model: str | None = None, run_id: str | None = None, limit: Limit = 50
+        request: Request, model: str | None = None, run_id: str | None = None, limit: RowLimit = 50
     ) -> Response:
         """Verdicts, newest first, with their reports."""
         seen = principal_of(request).models
@@ -46,7 +46,7 @@ def router(backend: Backend) -> APIRouter:
 
 def _add_runs(made: Routes, backend: Backend) -> None:
     @made.get("/runs", Access("read", Named("model")))
-    async def runs(request: Request, model: str | None = None, limit: Limit = 50) -> Response:
+    async def runs(request: Request, model: str | None = None, limit: RowLimit = 50) -> Response:
         """Training runs, newest first."""
         seen = principal_of(request).models
         return answer(await backend.runs.list(model, limit, seen=seen))
@@ -87,7 +87,7 @@ def _add_adapters(made: Routes, backend: Backend) -> None:
 
 def _add_letters(made: Routes, backend: Backend) -> None:
     @made.get("/deadletters", Access("read", Reach.EVERY))
-    async def letters(reason: str | None = None, limit: Limit = 50) -> Response:
+    async def letters(reason: str | None = None, limit: RowLimit = 50) -> Response:
         """Events that could not be used, newest first, without their bytes."""
         return answer(await backend.dead_letters.list(reason=reason, limit=limit))
 

@@ -10,7 +10,7 @@ from adaptd.daemon.domain.replays import ReplayRequest
 from adaptd.daemon.web.access import Access, Reach, Routes
 from adaptd.daemon.web.answers import Because, Body, actor_of, answer, principal_of
 from adaptd.daemon.web.backend import Backend
-from adaptd.daemon.web.records import Limit
+from adaptd.daemon.web.records import RowLimit
 
 
 class NewReplay(Body):
@@ -86,7 +86,7 @@ def _add_replays(made: Routes, backend: Backend) -> None:
         return answer(await backend.rereading.begin_replay(asked, actor=actor, reason=reason))
 
     @made.get("/ingest/replays", Access("read", Reach.EVERY))
-    async def replays(limit: Limit = 50) -> Response:
+    async def replays(limit: RowLimit = 50) -> Response:
         """Replays, newest first, with their progress."""
         return answer(await backend.rereading.replays(limit=limit))
 

@@ -9,7 +9,7 @@ from adaptd.daemon.web.access import Access, Named, Owner, Routes
 from adaptd.daemon.web.answers import Because, Body, actor_of, answer, principal_of
 from adaptd.daemon.web.backend import Backend
 from adaptd.daemon.web.ports import RolloutAction
-from adaptd.daemon.web.records import Limit
+from adaptd.daemon.web.records import RowLimit
 
 
 class Begin(Body):
@@ -27,7 +27,9 @@ def router(backend: Backend) -> APIRouter:
     made = Routes(backend, tag="rollouts")
 
     @made.get("/rollouts", Access("read", Named("model")))
-    async def rollouts(request: Request, model: str | None = None, limit: Limit = 50) -> Response:
+    async def rollouts(
+        request: Request, model: str | None = None, limit: RowLimit = 50
+    ) -> Response:
         """Rollouts, newest first."""
         seen = principal_of(request).models
         return answer(await backend.rollouts.list(model, limit, seen=seen))

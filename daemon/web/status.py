@@ -35,10 +35,10 @@ _ROLLOUT_FIELDS = (
 )
 _LIMITED_KEYS = ("version", "time", "started_at", "ready", "not_ready", "alerts", "models")
 _UNTOLD = "a token of every alias is told why"
-Document = dict[str, Any]
+StatusDocument = dict[str, Any]
 
 
-def status_document(facts: StoreFacts, live: LiveFacts, now: datetime) -> Document:
+def status_document(facts: StoreFacts, live: LiveFacts, now: datetime) -> StatusDocument:
     """Everything at a glance, ready for JSON."""
     waiting = not_ready(live.parts)
     document = {
@@ -61,7 +61,7 @@ def status_document(facts: StoreFacts, live: LiveFacts, now: datetime) -> Docume
 
 def limited_document(
     facts: StoreFacts, live: LiveFacts, now: datetime, models: Collection[str]
-) -> Document:
+) -> StatusDocument:
     """The part of the status that concerns some aliases alone.
 
     Problems in words may name other aliases, so only the names of parts are told.
@@ -92,7 +92,7 @@ def alerts(facts: StoreFacts, problems: Sequence[StatusProblem]) -> list[StatusP
     return [*halts, *problems, *(alert for row in on_their_way for alert in _rollout_alerts(row))]
 
 
-def _rollout_alerts(row: Document) -> Iterator[StatusProblem]:
+def _rollout_alerts(row: StatusDocument) -> Iterator[StatusProblem]:
     """List what an unfinished rollout asks of a person."""
     which = f"rollout {row['rollout_id']} of {row['model']}"
     evidence = row["evidence"] or {}
@@ -110,7 +110,7 @@ def _rollout_alerts(row: Document) -> Iterator[StatusProblem]:
         yield StatusProblem(level="warning", what=what, remedy="Look at it: adaptd rollout show")
 
 
-def ingest_document(facts: StoreFacts, live: LiveFacts) -> Document:
+def ingest_document(facts: StoreFacts, live: LiveFacts) -> StatusDocument:
     return {
         **live.ingest,
         "halted": facts.open_halts,
@@ -124,7 +124,7 @@ def ingest_document(facts: StoreFacts, live: LiveFacts) -> Document:
     }
 
 
-def gateway_documents(seen: Sequence[GatewaySeen]) -> list[Document]:
+def gateway_documents(seen: Sequence[GatewaySeen]) -> list[StatusDocument]:
     return [msgspec.structs.asdict(item.state) | {"seen_at": item.seen_at} for item in seen]
 
 
@@ -141,7 +141,7 @@ def route_of(facts: StoreFacts, model: str) -> Mapping[str, Any]:
     return facts.newest_table[0]["published"].get("routes", {}).get(model, {})
 
 
-def _describe_model(model: str, facts: StoreFacts, live: LiveFacts) -> Document:
+def _describe_model(model: str, facts: StoreFacts, live: LiveFacts) -> StatusDocument:
     route = route_of(facts, model)
     policy = next((policy for policy in live.policies if policy.model == model), None)
     return {
@@ -161,10 +161,12 @@ def _describe_model(model: str, facts: StoreFacts, live: LiveFacts) -> Document:
     }
 
 
-def _find_newest(found: Sequence[Document], model: str, fields: Sequence[str]) -> Document | None:
+def _find_newest(
+    found: Sequence[StatusDocument], model: str, fields: Sequence[str]
+) -> StatusDocument | None:
     row = next((row for row in found if row["model"] == model), None)
     return row and {field: row[field] for field in fields}
 
 
-def _count_states(found: Sequence[Document], model: str) -> dict[str, int]:
+def _count_states(found: Sequence[StatusDocument], model: str) -> dict[str, int]:
     return {row["state"]: row["count"] for row in found if row["model"] == model}

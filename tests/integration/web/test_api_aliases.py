@@ -15,7 +15,7 @@ from adaptd.daemon.store.lifecycle.adapters import AdapterStore, Origin
 from adaptd.daemon.store.lifecycle.evaluations import Evaluation, EvaluationStore, Outcome
 from adaptd.daemon.store.lifecycle.rollouts import RolloutStore
 from adaptd.daemon.store.lifecycle.runs import RunStore
-from adaptd.daemon.web.access import Alias, Named, Owner, Reach, access_of
+from adaptd.daemon.web.access import AliasSource, Named, Owner, Reach, access_of
 from adaptd.daemon.web.api import make_api
 from adaptd.daemon.wire.errors import RefusedError
 from adaptd.daemon.wire.tokens import create_token
@@ -41,7 +41,7 @@ class Call(NamedTuple):
 
     method: str
     path: str
-    alias: Alias
+    alias: AliasSource
 
 
 async def fill(served: ServedParts, model: str) -> Theirs:
