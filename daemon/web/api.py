@@ -111,6 +111,11 @@ def _add_overview(backend: Backend, app: FastAPI) -> APIRouter:
         """The last state of every gateway."""
         return answer(gateway_documents((await backend.live.look()).gateways))
 
+    _add_ingest(routes, backend)
+    return routes.router
+
+
+def _add_ingest(routes: Routes, backend: Backend) -> None:
     @routes.post("/ingest/{action}", Access("operate", Reach.EVERY))
     async def resume_ingest(
         action: Literal["resume", "resync"], body: Because, request: Request
@@ -126,5 +131,3 @@ def _add_overview(backend: Backend, app: FastAPI) -> APIRouter:
         """Sources of events, how far each is stored, and what halted them."""
         facts = await backend.surfaces.facts(datetime.now(UTC))
         return answer(ingest_document(facts, await backend.live.look()))
-
-    return routes.router

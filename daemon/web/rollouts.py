@@ -41,6 +41,11 @@ def router(backend: Backend) -> APIRouter:
         found["history"] = await backend.surfaces.history("rollout", rollout_id)
         return answer(found)
 
+    _add_commands(made, backend)
+    return made.router
+
+
+def _add_commands(made: Routes, backend: Backend) -> None:
     @made.post("/rollouts", Access("operate", Owner("adapter", "body.adapter")))
     async def begin(body: Begin, request: Request) -> Response:
         """Begin a rollout of an accepted version, or of any with an override."""
@@ -64,5 +69,3 @@ def router(backend: Backend) -> APIRouter:
         """Send an alias's traffic back to its last good version."""
         actor = actor_of(request)
         return answer(await backend.operator.roll_back(body.model, reason=body.reason, actor=actor))
-
-    return made.router

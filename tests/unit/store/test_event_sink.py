@@ -40,17 +40,14 @@ async def test_rows_and_the_offset_after_them_are_stored(ingesting: Ingesting) -
     assert await next_offset(ingesting) == 3
     counts = await ingesting.reads.counts()
     assert (counts.interactions, counts.feedback, counts.dead_letters) == (1, 1, 1)
-    assert await ingesting.reads.has("i1")
-    assert not await ingesting.reads.has("i2")
+    assert [await ingesting.reads.has(name) for name in ("i1", "i2")] == [True, False]
 
 
 async def test_a_redelivered_chunk_is_fenced_off(ingesting: Ingesting) -> None:
     events = [an_interaction(), a_rating("i1"), b"broken"]
     await ingesting.add(*events)
 
-    written = await ingesting.sink.write(chunk(events, start=0))
-
-    assert written.fenced == 3
+    assert (await ingesting.sink.write(chunk(events, start=0))).fenced == 3
     assert (await ingesting.reads.counts()).dead_letters == 1
     assert await next_offset(ingesting) == 3
 
