@@ -1,6 +1,6 @@
 """OpenAI's chat format for fine-tuning, one conversation a line → adaptd's events. Pure.
 
-One module for each format of `file_import`.
+Stands alone as one format of `file_import`: each has a module.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """A throttle for the Kafka clients' logs: a broker that is away makes 70 lines of error a second.
 
-A module of its own, since it changes the process's logging and knows nothing of the consumer.
+Stands alone, since it changes the process's logging and knows nothing of the consumer.
 """
 
 import logging

@@ -1,4 +1,7 @@
-"""Remove once a day what is older than the operator keeps it."""
+"""Remove once a day what is older than the operator keeps it.
+
+Stands alone as a service of its own: it shares the store with erasures, not their steps.
+"""
 
 import asyncio
 from collections.abc import Callable, Mapping

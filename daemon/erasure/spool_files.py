@@ -2,6 +2,8 @@
 
 A segment keeps its lines until it is full. The part that was sent is not read again, so its lines
 may be overwritten in place. The rest is sent soon, and the store refuses it.
+
+Stands alone, since another process owns these files and their lock.
 """
 
 import fcntl

@@ -1,4 +1,7 @@
-"""uvicorn inside our own loop: we own the signals, the socket and the end."""
+"""uvicorn inside the daemon's own loop, which owns the signals, the socket and the end.
+
+Stands alone, since it holds the daemon to uvicorn's inside.
+"""
 
 import asyncio
 import socket

@@ -1,4 +1,7 @@
-"""Tune Python for a process of many threads and many small objects."""
+"""Tune Python for a process of many threads and many small objects.
+
+Stands alone: it concerns the process, and nothing that the process does.
+"""
 
 import gc
 import sys
