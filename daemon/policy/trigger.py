@@ -35,6 +35,8 @@ class TriggerPort(Protocol):
 
     async def drop_crons(self, model: str, *, kept: Collection[str]) -> None: ...
 
+    async def settle_crons(self, model: str) -> None: ...
+
     async def newest_snapshot(self, model: str) -> SnapshotMark | None: ...
 
     async def count_new(
@@ -90,6 +92,10 @@ class Trigger(ABC, Generic[W]):
         """Read the facts for all values that the policy gives; it may give none."""
         del wanted, scope, store
         return None
+
+    async def settle(self, model: str, store: TriggerPort) -> None:
+        """Note that a run of the alias has started: what waited for it waits no longer."""
+        del model, store
 
     @abstractmethod
     def holds(self, wanted: W, facts: TriggerFacts) -> TriggerOutcome:

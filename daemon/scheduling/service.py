@@ -28,6 +28,7 @@ from adaptd.daemon.policy.triggers import TRIGGERS
 from adaptd.daemon.scheduling.decide import (
     Decision,
     TriggerAction,
+    Triggers,
     decide,
     wants_count,
 )
@@ -51,7 +52,7 @@ class SnapshotForecast(Protocol):
 class TriggerService:
     """Looks at every alias once a tick. All state is in the store."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument a part
         self,
         book: PolicyBook,
         *,
@@ -62,6 +63,7 @@ class TriggerService:
         seal: Callable[[], Awaitable[datetime]],
         tick_s: float,
         clock: Callable[[], datetime] = utc_now,
+        triggers: Triggers = TRIGGERS,
     ) -> None:
         """`seal` gives a time that nothing stored later can lie before: the snapshot's `as_of`."""
         self._book = book
@@ -72,6 +74,7 @@ class TriggerService:
         self._seal = seal
         self._tick_s = tick_s
         self._clock = clock
+        self._triggers = triggers
         self._decisions: dict[str, Decision] = {}
         self._count_after: dict[str, float] = {}  # monotonic: counting starts a child process
         self._scheduled: set[str] = set()
@@ -117,9 +120,10 @@ class TriggerService:
     async def _decide_alias(self, version: PolicyVersion) -> Decision:
         now = self._clock()
         facts = await self._read_facts(version, now)
-        if wants_count(version.policy, facts, now=now) and self._may_count(version):
+        policy, triggers = version.policy, self._triggers
+        if wants_count(policy, facts, now=now, triggers=triggers) and self._may_count(version):
             facts = replace(facts, usable=await self._count_usable(version, now))
-        decision = decide(version.policy, facts, now=now)
+        decision = decide(policy, facts, now=now, triggers=triggers)
         return await self._start_run(version, decision) if decision.starts else decision
 
     async def _start_run(self, version: PolicyVersion, decision: Decision) -> Decision:
@@ -135,7 +139,8 @@ class TriggerService:
             )
         except RefusedError as error:  # a run that somebody else began is not finished
             return Decision(TriggerAction.WAIT, error.problem)
-        await self._store.settle_crons(version.model)
+        for trigger in self._triggers:
+            await trigger.settle(version.model, self._store)
         _log.info("run_queued", model=version.model, run=run.run_id, reason=decision.reason)
         return decision
 
@@ -159,7 +164,7 @@ class TriggerService:
             last_finished_at=last.finished_at if last else None,
             read={
                 trigger.key: await trigger.read(_find_wanted(version, trigger), scope, self._store)
-                for trigger in TRIGGERS
+                for trigger in self._triggers
             },
             tainted_live=live.name if live and live.tainted_by else None,
             canary=canary.name if canary else None,
@@ -192,7 +197,7 @@ class TriggerService:
         wanted = {
             f"{trigger.key} {name}": fires
             for version in self._book.all()
-            for trigger in TRIGGERS
+            for trigger in self._triggers
             for name, fires in trigger.wake_times(
                 _find_wanted(version, trigger), version.policy.timezone
             ).items()

@@ -48,6 +48,9 @@ class CronDueTrigger(Trigger[str]):
         states = await store.crons(model) if jobs else []
         return {jobs[state.job]: state.fired_at for state in states if state.waiting}
 
+    async def settle(self, model: str, store: TriggerPort) -> None:
+        await store.settle_crons(model)
+
     def holds(self, wanted: str, facts: TriggerFacts) -> TriggerOutcome:
         fires: Mapping[str, datetime] = facts.read.get(self.key, {})
         if (fired_at := fires.get(wanted)) is None:
