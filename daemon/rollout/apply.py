@@ -28,7 +28,7 @@ class By(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def carry_out(
-    world: RolloutFacts, rollout: Rollout, action: NextAction, by: By, frozen: Frozen
+    present: RolloutFacts, rollout: Rollout, action: NextAction, by: By, frozen: Frozen
 ) -> Change:
     """The change that an action of `next_action` makes; HOLD makes none.
 
@@ -37,9 +37,9 @@ def carry_out(
     alert = replace(by, evidence=by.evidence | {"alert": by.now.isoformat()})
     makers: dict[Act, Callable[[], Change]] = {
         Act.VERIFY: lambda: _change_rollout(rollout, by, state=RolloutState.VERIFIED),
-        Act.STEP: lambda: step(world, rollout, action.step, by, frozen),
-        Act.PROMOTE: lambda: promote(world, rollout, by),
-        Act.ROLL_BACK: lambda: take_back(world, rollout, by),
+        Act.STEP: lambda: step(present, rollout, action.step, by, frozen),
+        Act.PROMOTE: lambda: promote(present, rollout, by),
+        Act.ROLL_BACK: lambda: take_back(present, rollout, by),
         Act.ABORT: lambda: abort(rollout, AdapterState.QUARANTINED, by),
         Act.DROP: lambda: abort(rollout, AdapterState.RETIRED, by),
         Act.PAUSE: lambda: pause(rollout, by, withdraw=False),
@@ -49,7 +49,7 @@ def carry_out(
     return makers[action.act]()
 
 
-def step(world: RolloutFacts, rollout: Rollout, number: int, by: By, frozen: Frozen) -> Change:
+def step(present: RolloutFacts, rollout: Rollout, number: int, by: By, frozen: Frozen) -> Change:
     """Give the canary a step's weight. Its first step fixes the version it is compared with."""
     values: dict[str, Any] = {
         "state": RolloutState.STEP,
@@ -58,21 +58,21 @@ def step(world: RolloutFacts, rollout: Rollout, number: int, by: By, frozen: Fro
     }
     if number > 1:
         return _change_rollout(rollout, by, **values)
-    values |= {"previous": world.live(rollout.model), "frozen": frozen}
+    values |= {"previous": present.live(rollout.model), "frozen": frozen}
     return _change_rollout(
         rollout, by, [AdapterMove(rollout.candidate, AdapterState.CANARY)], **values
     )
 
 
-def promote(world: RolloutFacts, rollout: Rollout, by: By) -> Change:
+def promote(present: RolloutFacts, rollout: Rollout, by: By) -> Change:
     """Make the candidate live.
 
     Live becomes last-good, last-good retires, and the rollout that brought live is superseded. A
     tainted version becomes `tainted`, which no rollback returns to.
     """
-    moves = _hand_over(world, rollout)
+    moves = _hand_over(present, rollout)
     change = _change_rollout(rollout, by, moves, state=RolloutState.LIVE, live_at=by.now)
-    older = [r for r in world.rollouts.values() if r.model == rollout.model]
+    older = [r for r in present.rollouts.values() if r.model == rollout.model]
     superseded = [
         RolloutMove(r, replace(r, state=RolloutState.SUPERSEDED, finished_at=by.now))
         for r in older
@@ -81,37 +81,40 @@ def promote(world: RolloutFacts, rollout: Rollout, by: By) -> Change:
     return replace(change, rollouts=[*superseded, *change.rollouts])
 
 
-def _hand_over(world: RolloutFacts, rollout: Rollout) -> list[AdapterMove]:
-    live, last_good = world.live(rollout.model), world.last_good(rollout.model)
+def _hand_over(present: RolloutFacts, rollout: Rollout) -> list[AdapterMove]:
+    live, last_good = present.live(rollout.model), present.last_good(rollout.model)
     moves = []
-    if last_good is not None and world.is_tainted(last_good):
+    if last_good is not None and present.is_tainted(last_good):
         moves.append(AdapterMove(last_good, AdapterState.TAINTED))
-    elif last_good is not None and not (live and world.is_tainted(live)):
+    elif last_good is not None and not (live and present.is_tainted(live)):
         moves.append(AdapterMove(last_good, AdapterState.RETIRED))
     if live is not None:
-        to = AdapterState.TAINTED if world.is_tainted(live) else AdapterState.LAST_GOOD
+        to = AdapterState.TAINTED if present.is_tainted(live) else AdapterState.LAST_GOOD
         moves.append(AdapterMove(live, to))
     return [*moves, AdapterMove(rollout.candidate, AdapterState.LIVE)]
 
 
-def take_back(world: RolloutFacts, rollout: Rollout, by: By) -> Change:
+def take_back(present: RolloutFacts, rollout: Rollout, by: By) -> Change:
     """Roll back: a canary's units return to live, a live version's to last-good.
 
     The version is quarantined.
     """
     moves = [AdapterMove(rollout.candidate, AdapterState.QUARANTINED)]
-    if rollout.state == RolloutState.LIVE and (good := world.last_good(rollout.model)) is not None:
+    if (
+        rollout.state == RolloutState.LIVE
+        and (good := present.last_good(rollout.model)) is not None
+    ):
         moves.append(AdapterMove(good, AdapterState.LIVE))
     ended = {"state": RolloutState.ROLLED_BACK, "finished_at": by.now}
     return _change_rollout(rollout, by, moves, **ended)
 
 
-def take_live_back(world: RolloutFacts, model: str, live: str, by: By) -> Change:
+def take_live_back(present: RolloutFacts, model: str, live: str, by: By) -> Change:
     """Roll back a live version whose rollout may already be over, after another rollback."""
-    if (promoted := world.promoted(model)) is not None:
-        return take_back(world, promoted, by)
+    if (promoted := present.promoted(model)) is not None:
+        return take_back(present, promoted, by)
     moves = [AdapterMove(live, AdapterState.QUARANTINED)]
-    if (good := world.last_good(model)) is not None:
+    if (good := present.last_good(model)) is not None:
         moves.append(AdapterMove(good, AdapterState.LIVE))
     return _change_adapters(by, adapters=moves)
 

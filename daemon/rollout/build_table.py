@@ -24,7 +24,7 @@ class Alias(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def build_routes(
-    world: RolloutFacts,
+    present: RolloutFacts,
     aliases: Collection[Alias],
     plans: Mapping[str, Plan],
     *,
@@ -36,17 +36,17 @@ def build_routes(
     A version without a receipt gets no traffic: a canary's share stays on live, and an alias whose
     live version lacks one is not ready.
     """
-    return {alias.name: _build_route(world, alias, plans, verified, now) for alias in aliases}
+    return {alias.name: _build_route(present, alias, plans, verified, now) for alias in aliases}
 
 
 def _build_route(
-    world: RolloutFacts,
+    present: RolloutFacts,
     alias: Alias,
     plans: Mapping[str, Plan],
     verified: Collection[str],
     now: datetime,
 ) -> Route:
-    live, last_good = world.live(alias.name), world.last_good(alias.name)
+    live, last_good = present.live(alias.name), present.last_good(alias.name)
     route = Route(
         alias=alias.name,
         live=live,
@@ -56,7 +56,7 @@ def _build_route(
         base_digest=alias.base_digest,
         template_digest=alias.template_digest,
     )
-    active, promoted = world.active(alias.name), world.promoted(alias.name)
+    active, promoted = present.active(alias.name), present.promoted(alias.name)
     if active and _takes_traffic(active) and active.candidate in verified:
         return _with_canary(route, active, plans.get(active.rollout_id))
     if promoted and (last_good is None or last_good in verified):
@@ -64,12 +64,12 @@ def _build_route(
     return route
 
 
-def named_paths(world: RolloutFacts, routes: Mapping[str, Route]) -> dict[str, str]:
+def named_paths(present: RolloutFacts, routes: Mapping[str, Route]) -> dict[str, str]:
     """Directories of the versions that routes name, for a gateway that starts without the
     daemon.
     """
     names = {n for r in routes.values() for n in (r.live, r.last_good, r.canary) if n}
-    return {name: world.adapters[name].path for name in sorted(names) if name in world.adapters}
+    return {name: present.adapters[name].path for name in sorted(names) if name in present.adapters}
 
 
 def _takes_traffic(rollout: Rollout) -> bool:

@@ -49,12 +49,14 @@ class RolloutCoordinator:
         self._bases = bases
         self._digests: dict[str, tuple[str, str]] = {}
         self.lock = asyncio.Lock()
-        self.world = RolloutFacts({}, {})  # as last read
+        self.present = RolloutFacts({}, {})  # as last read
 
     async def look(self) -> RolloutFacts:
         """Read versions and rollouts."""
-        self.world = RolloutFacts.of(await self._adapters.list(), await self._rollouts.unfinished())
-        return self.world
+        self.present = RolloutFacts.of(
+            await self._adapters.list(), await self._rollouts.unfinished()
+        )
+        return self.present
 
     def plan(self, rollout: Rollout) -> Plan | None:
         """Return the plan of its policy version; None where that version is not available."""
@@ -87,10 +89,10 @@ class RolloutCoordinator:
         Raises:
             RefusedError: another change came first.
         """
-        after = self.world.after(change)
+        after = self.present.after(change)
         table = self._build_table(after)
         await self._rollouts.apply(msgspec.structs.replace(change, table=table), now=_utc_now())
-        self.world = after
+        self.present = after
         for move in change.rollouts:
             ids = {"rollout": move.after.rollout_id, "adapter": move.after.candidate}
             _log.info("rollout_changed", **ids, state=move.after.state, step=move.after.step)
@@ -102,19 +104,19 @@ class RolloutCoordinator:
             await self._tables.write(table, reason=reason)
             await self._tables.adopt(table)
 
-    def _build_table(self, world: RolloutFacts) -> RouteTable | None:
+    def _build_table(self, present: RolloutFacts) -> RouteTable | None:
         """Build the table for these facts; None where the one in force says the same."""
         if (base := self._base_name()) is None:
             return None
-        plans = {key: self.plan(rollout) for key, rollout in world.rollouts.items()}
+        plans = {key: self.plan(rollout) for key, rollout in present.rollouts.items()}
         routes = build_routes(
-            world,
+            present,
             self._known_aliases(),
             {key: plan for key, plan in plans.items() if plan},
             verified=self._proven_versions(),
             now=_utc_now(),
         )
-        return self._tables.following(routes, base=base, paths=named_paths(world, routes))
+        return self._tables.following(routes, base=base, paths=named_paths(present, routes))
 
     def _base_name(self) -> str | None:
         if self._loader.info is not None:

@@ -45,11 +45,11 @@ class GuardObserver:
         self._recorded: dict[str, float] = {}
 
     async def situation(
-        self, world: RolloutFacts, rollout: Rollout, plan: Plan, *, now: datetime
+        self, present: RolloutFacts, rollout: Rollout, plan: Plan, *, now: datetime
     ) -> Situation:
         """Gather everything that decides the rollout's next action."""
         if rollout.state in (RolloutState.LOADING, RolloutState.VERIFIED):
-            return await self._before_traffic(world, rollout)
+            return await self._before_traffic(present, rollout)
         if rollout.state == RolloutState.LIVE and not is_watched(rollout, plan, now=now):
             return Situation()
         facts = await self._gather_facts(rollout, plan, now)
@@ -73,12 +73,12 @@ class GuardObserver:
             evidence |= {"guard": msgspec.to_builtins(health), "looked_at": now.isoformat()}
         await self._rollouts.record_evidence(rollout.rollout_id, evidence)
 
-    async def _before_traffic(self, world: RolloutFacts, rollout: Rollout) -> Situation:
+    async def _before_traffic(self, present: RolloutFacts, rollout: Rollout) -> Situation:
         return Situation(
             receipt=await self._find_receipt(rollout.candidate),
             problem=self._loader.problems.get(rollout.candidate),
-            behind=world.behind(rollout),
-            outdated=_find_outdated(world, rollout),
+            behind=present.behind(rollout),
+            outdated=_find_outdated(present, rollout),
             blind=await self._find_halt(),
         )
 
@@ -135,11 +135,11 @@ class GuardObserver:
         return f"no event stored since {since:%H:%M} UTC though the canary answers"
 
 
-def _find_outdated(world: RolloutFacts, rollout: Rollout) -> str | None:
+def _find_outdated(present: RolloutFacts, rollout: Rollout) -> str | None:
     """Say why the verdict no longer counts. An operator's override needs no verdict."""
     if rollout.override_reason:
         return None
-    return outdated(rollout.previous, world.live(rollout.model))
+    return outdated(rollout.previous, present.live(rollout.model))
 
 
 def outage(rollout: Rollout, *, now: datetime) -> str | None:

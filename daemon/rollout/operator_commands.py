@@ -68,8 +68,8 @@ class RolloutOperator:
         No step is skipped.
         """
         async with self._coordinator.lock:
-            world, row = await self._coordinator.look(), await self._adapters.get(adapter)
-            live = world.live(row.model)
+            present, row = await self._coordinator.look(), await self._adapters.get(adapter)
+            live = present.live(row.model)
             why_not = objection(await self._evaluations_of(row), live)
             _check_startable(row, why_not=why_not, reason=override_reason)
             if (version := self._policies.current(row.model)) is None:
@@ -108,12 +108,12 @@ class RolloutOperator:
     async def roll_back(self, model: str, *, reason: str, actor: str) -> RolledBack:
         """Take the newest version away from users: a canary where one is on, else the live one."""
         async with self._coordinator.lock:
-            world, now = await self._coordinator.look(), datetime.now(UTC)
+            present, now = await self._coordinator.look(), datetime.now(UTC)
             evidence = {"decided_at": now.isoformat(), "rolled_back_because": reason}
             by = By(actor=actor, reason=reason, now=now, evidence=evidence)
-            version, change = _rollback_change(world, model, by)
+            version, change = _rollback_change(present, model, by)
             published = await self._coordinator.apply(change)
-            back_to = self._coordinator.world.live(model)
+            back_to = self._coordinator.present.live(model)
         rollout_id = change.rollouts[0].after.rollout_id if change.rollouts else None
         await self._took_back(rollout_id, published=published)
         return RolledBack(
@@ -141,13 +141,13 @@ def _check_startable(row: AdapterRow, *, why_not: str | None, reason: str | None
         raise RefusedError(where, why_not, remedy)
 
 
-def _rollback_change(world: RolloutFacts, model: str, by: By) -> tuple[str, Change]:
-    active = world.active(model)
+def _rollback_change(present: RolloutFacts, model: str, by: By) -> tuple[str, Change]:
+    active = present.active(model)
     if active is not None and active.state == RolloutState.STEP:
-        return active.candidate, changes.take_back(world, active, by)
-    if (live := world.live(model)) is None:
+        return active.candidate, changes.take_back(present, active, by)
+    if (live := present.live(model)) is None:
         raise RefusedError(f"model {model}", "the base is live", "There is nothing to roll back")
-    return live, changes.take_live_back(world, model, live, by)
+    return live, changes.take_live_back(present, model, live, by)
 
 
 def _pause_rollout(rollout: Rollout, by: By) -> Change:

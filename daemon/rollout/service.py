@@ -148,8 +148,8 @@ class RolloutService:
 
     async def tick(self) -> None:
         """Decide once for every rollout. Safe to repeat."""
-        world = await self._coordinator.look()
-        for rollout in world.rollouts.values():
+        present = await self._coordinator.look()
+        for rollout in present.rollouts.values():
             try:
                 await self._consider_rollout(rollout)
             except RefusedError as error:  # an operator was faster: look again next time
@@ -165,7 +165,7 @@ class RolloutService:
         if (plan := self._coordinator.plan(rollout)) is None:
             _log.error("plan_missing", rollout=rollout.rollout_id, version=rollout.policy_version)
             return
-        situation = await self._watch.situation(self._coordinator.world, rollout, plan, now=now)
+        situation = await self._watch.situation(self._coordinator.present, rollout, plan, now=now)
         action = next_action(rollout, situation, plan, now=now)
         if action.act == Act.HOLD:
             await self._watch.record(
@@ -179,10 +179,12 @@ class RolloutService:
     ) -> None:
         frozen = await self._freeze_limits(rollout, action, now)
         async with self._coordinator.lock:
-            world, now = await self._coordinator.look(), datetime.now(UTC)
+            present, now = await self._coordinator.look(), datetime.now(UTC)
             evidence = _collect_evidence(situation, action, now)
             by = By(actor=ACTOR, reason=action.reason, now=now, evidence=evidence)
-            published = await self._coordinator.apply(carry_out(world, rollout, action, by, frozen))
+            published = await self._coordinator.apply(
+                carry_out(present, rollout, action, by, frozen)
+            )
         if action.act == Act.ROLL_BACK:
             await self.took_back(rollout.rollout_id, published=published)
 
@@ -190,7 +192,7 @@ class RolloutService:
         """Take live's latency limits before the first unit reaches the canary (D12)."""
         if action.act != Act.STEP or action.step > 1:
             return Frozen()
-        live = self._coordinator.world.live(rollout.model)
+        live = self._coordinator.present.live(rollout.model)
         limits = await self._guard.latency_limits(rollout.model, live, now=now)
         return Frozen(latency_limits=limits)
 
@@ -214,12 +216,12 @@ class RolloutService:
                 del self._unpublished[epoch]
 
     def _wanted_versions(self) -> list[str]:
-        return self._coordinator.world.wanted()
+        return self._coordinator.present.wanted()
 
     async def _withdraw_unwatched(self, now: datetime) -> None:
         """Send canaries that were unwatched for too long back to live until a person has looked."""
-        world = await self._coordinator.look()
-        for rollout in list(world.rollouts.values()):
+        present = await self._coordinator.look()
+        for rollout in list(present.rollouts.values()):
             if (reason := outage(rollout, now=now)) is not None:
                 by = By(actor=ACTOR, reason=reason, now=now)
                 await self._coordinator.apply(pause(rollout, by, withdraw=True))

@@ -37,13 +37,13 @@ class RolloutStarter:
     async def start_accepted(self) -> None:
         """Begin a rollout where an alias has none on its way. Safe to repeat."""
         accepted = await self._runs.in_state(RunState.ACCEPTED)
-        world = await self._coordinator.look()
+        present = await self._coordinator.look()
         for version in self._policies.all():
             runs = [run for run in accepted if run.model == version.model and run.adapter]
             runs.sort(key=lambda run: run.finished_at or run.created_at)
             for older in runs[:-1]:
                 await self._pass_over(older)
-            if runs and world.active(version.model) is None:
+            if runs and present.active(version.model) is None:
                 await self._start_rollout(runs[-1], version)
 
     async def _pass_over(self, run: Run) -> None:
@@ -57,7 +57,7 @@ class RolloutStarter:
     async def _start_rollout(self, run: Run, version: PolicyVersion) -> None:
         if (row := await self._waiting_version(run)) is None:
             return
-        live = self._coordinator.world.live(run.model)
+        live = self._coordinator.present.live(run.model)
         if why_not := objection(await self._evaluations.of_run(run.run_id), live):
             await self._retire_version(row, why_not)
             return
@@ -75,7 +75,7 @@ class RolloutStarter:
 
     async def _waiting_version(self, run: Run) -> AdapterRow | None:
         """The run's version, where it is still to be rolled out."""
-        row = self._coordinator.world.adapters.get(run.adapter or "")
+        row = self._coordinator.present.adapters.get(run.adapter or "")
         if row is None or row.state != AdapterState.CANDIDATE or row.tainted_by:
             return None
         return None if await self._rollouts.of_candidate(row.name) else row
