@@ -71,7 +71,7 @@ async def test_a_canary_that_answers_while_nothing_is_stored_loses_its_traffic(
 
     async def blind(later: timedelta) -> str | None:
         now = datetime.now(UTC) + later
-        seen = await service._watch.situation(service._coordinator.world, rollout, plan, now=now)
+        seen = await service._watch.situation(service._coordinator.present, rollout, plan, now=now)
         return seen.blind
 
     minute = timedelta(minutes=1)
@@ -97,7 +97,7 @@ async def test_a_quiet_hour_is_not_taken_for_stuck_ingestion(world: RolloutWorld
         now = datetime.now(UTC) + later
         world.publisher.in_flight = {row.name: in_flight}
         await service.tables.publish()
-        seen = await service._watch.situation(service._coordinator.world, rollout, plan, now=now)
+        seen = await service._watch.situation(service._coordinator.present, rollout, plan, now=now)
         return seen.blind
 
     assert await blind(1 * minute, in_flight=1) is None
@@ -117,7 +117,7 @@ async def test_a_request_that_ended_with_its_host_is_not_waited_for(world: Rollo
     plan = service._coordinator.plan(rollout)
     assert plan is not None
     later = datetime.now(UTC) + timedelta(minutes=31)
-    seen = await service._watch.situation(service._coordinator.world, rollout, plan, now=later)
+    seen = await service._watch.situation(service._coordinator.present, rollout, plan, now=later)
     assert seen.blind is None
 
 
