@@ -18,7 +18,8 @@ demo: install
 test: install base-model jars
 	$(BIN)/pytest -q -n 2 --dist loadgroup
 
-# Format, lint, types, import contracts and unit tests, two at a time: under a minute on two cores.
+# Format, lint, types, import contracts and unit tests, two at a time: four minutes on two
+# AVX2 cores.
 check: install base-model
 	@$(MAKE) --no-print-directory -j2 --output-sync=target types lint imports test-unit
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -18,6 +17,7 @@ from adaptd.daemon.rollout.publish_table import TablePublisher
 from adaptd.daemon.rollout.state import RolloutFacts
 from adaptd.daemon.store.lifecycle.adapters import AdapterStore
 from adaptd.daemon.store.lifecycle.rollouts import Change, RolloutStore
+from adaptd.daemon.wire.clock import utc_now
 from adaptd.daemon.wire.errors import RefusedError, SettingsError
 from adaptd.daemon.wire.routes import Route, RouteTable
 
@@ -91,7 +91,7 @@ class RolloutCoordinator:
         """
         after = self.present.after(change)
         table = self._build_table(after)
-        await self._rollouts.apply(msgspec.structs.replace(change, table=table), now=_utc_now())
+        await self._rollouts.apply(msgspec.structs.replace(change, table=table), now=utc_now())
         self.present = after
         for move in change.rollouts:
             ids = {"rollout": move.after.rollout_id, "adapter": move.after.candidate}
@@ -114,7 +114,7 @@ class RolloutCoordinator:
             self._known_aliases(),
             {key: plan for key, plan in plans.items() if plan},
             verified=self._proven_versions(),
-            now=_utc_now(),
+            now=utc_now(),
         )
         return self._tables.following(routes, base=base, paths=named_paths(present, routes))
 
@@ -172,7 +172,3 @@ def _alias_of(route: Route) -> Alias:
         base_digest=route.base_digest,
         template_digest=route.template_digest,
     )
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)

@@ -17,12 +17,14 @@ from adaptd.daemon.cli import app
 from adaptd.daemon.settings import Settings
 from adaptd.daemon.web.api import make_api
 from adaptd.daemon.web.metrics import METRICS
-from adaptd.daemon.wire.routes import GatewayState
+from adaptd.daemon.wire.routes import GatewayState, Route
 from adaptd.daemon.wire.signing import derive, sign
+from adaptd.serving.capture.exchange import Exchange, RequestKind
 from adaptd.serving.gateway.metrics import GatewayMetrics
 from adaptd.serving.gateway.settings import GatewaySettings
 from adaptd.serving.host.launch import command
 from tests.support.engine_settings import make_engine_settings
+from tests.support.event_samples import NOON
 
 WIDTH = 80
 _TYPE = re.compile(r"^# TYPE (adaptd_\w+) (\w+)$", re.MULTILINE)
@@ -81,8 +83,11 @@ def _busy_gateway() -> str:
     """A scrape in which every family has a sample."""
     found = GatewayMetrics()
     found.count_dead_letters({"not_json": 1})
-    asked = {"model": "support", "status": "ok", "route": Mock(), "streamed": True}
-    found.count_exchange(Mock(**asked, began=1.0, first_byte=2.0, ended=3.0))
+    times: dict[str, Any] = {"arrived_at": NOON, "began": 1.0}
+    asked = Exchange(id="i", kind=RequestKind.CHAT, tenant="t", gateway="g", **times)
+    asked.model, asked.route = "support", Route(alias="support")
+    asked.streamed, asked.first_byte, asked.ended = True, 2.0, 3.0
+    found.count_exchange(asked)
     state = GatewayState(gateway="g", epoch=1, in_flight={"support@v1-11111111": 1})
     return found.render(state, shipped=1, refused=1, publish_failures=1).decode()
 
